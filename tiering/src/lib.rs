@@ -1,0 +1,2 @@
+//! Tidegate's storage engine (being written).
+pub mod clock;
