@@ -1,0 +1,4 @@
+//! x
+/// p
+#[derive(Debug, Clone, Default)]
+pub struct PriceBook {}
