@@ -15,6 +15,7 @@ mod diagnostic;
 mod evaluate;
 mod explain;
 mod filter;
+mod money;
 mod parse;
 mod policy;
 mod price;
@@ -24,12 +25,13 @@ pub use class::Class;
 pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{ActionExplanation, ActionState, RuleExplanation, Trigger};
 pub use filter::FilterField;
+pub use money::Money;
 pub use parse::{
     CheckOptions, ConfiguredTier, MAX_ACTIONS, MAX_DOCUMENT_BYTES, MAX_PAIRS, MAX_RULES, MAX_TIERS, Report, check,
     parse,
 };
 pub use policy::{Decision, Layout, ObjectFacts, Policy, Rule, RuleRef, Since, Tier, Verdict};
-pub use price::PriceBook;
+pub use price::{ClassPrices, Estimate, GB, MONTH, PriceBook, Request, RetrievalPrices, RetrievalSpeed};
 pub use units::DAY;
 
 /// Milliseconds: since the Unix epoch for a time, or the length of a duration.
