@@ -12,6 +12,7 @@
 mod check;
 mod class;
 mod diagnostic;
+pub mod document;
 mod evaluate;
 mod explain;
 mod filter;
@@ -23,6 +24,7 @@ mod units;
 
 pub use class::Class;
 pub use diagnostic::{Diagnostic, Severity};
+pub use document::schema;
 pub use explain::{ActionExplanation, ActionState, RuleExplanation, Trigger};
 pub use filter::FilterField;
 pub use money::Money;

@@ -80,3 +80,19 @@ fn read(text: &str, options: &CheckOptions, sink: &mut Sink) -> Option<Draft> {
     crate::check::draft(&draft, options, sink);
     Some(draft)
 }
+
+/// The fields that the reader knows, by the schema's name of the type ("" for the document).
+#[cfg(test)]
+pub(crate) fn all_fields() -> [(&'static str, &'static [&'static str]); 9] {
+    [
+        ("", decode::DOCUMENT_FIELDS),
+        ("Metadata", decode::METADATA_FIELDS),
+        ("DocumentTier", decode::TIER_FIELDS),
+        ("DocumentRule", decode::RULE_FIELDS),
+        ("DocumentTransition", decode::TRANSITION_FIELDS),
+        ("DocumentExpiration", decode::EXPIRATION_FIELDS),
+        ("DocumentAbort", decode::ABORT_FIELDS),
+        ("DocumentFilter", filter::FILTER_FIELDS),
+        ("SizeRange", filter::SIZE_FIELDS),
+    ]
+}
