@@ -13,8 +13,10 @@ pub(crate) fn draft(draft: &Draft, options: &CheckOptions, sink: &mut Sink) {
     tiers(&draft.tiers, options.configured_tiers.as_deref(), sink);
     rules::ids(&draft.rules, sink);
     for rule in &draft.rules {
-        rules::rule(rule, &draft.tiers, sink);
-        cost::rule(rule, &draft.tiers, &options.prices, sink);
+        // The sums of a rule that contradicts itself mean nothing.
+        if rules::rule(rule, &draft.tiers, sink) {
+            cost::rule(rule, &draft.tiers, &options.prices, sink);
+        }
     }
     reach::rules(&draft.rules, &draft.tiers, sink);
 }
