@@ -203,6 +203,11 @@ fn filters_that_never_match_are_refused() {
     use Severity::{Error, Warning};
     rules(&[
         (
+            "  - { id: a, filter: { glob: §'' }, expiration: { after: 1d } }\n",
+            Error,
+            &["never matches", "remove the line"],
+        ),
+        (
             "  - { id: a, filter: { glob: §'a[b' }, expiration: { after: 1d } }\n",
             Error,
             &["rules[0].filter.glob", "not a valid pattern", "[abc]"],

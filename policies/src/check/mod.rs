@@ -10,7 +10,9 @@ use crate::policy::Tier;
 
 /// Runs all checks; the findings go to `sink`.
 pub(crate) fn draft(draft: &Draft, options: &CheckOptions, sink: &mut Sink) {
-    tiers(&draft.tiers, options.configured_tiers.as_deref(), sink);
+    if !draft.tiers_broken {
+        tiers(&draft.tiers, options.configured_tiers.as_deref(), sink);
+    }
     rules::ids(&draft.rules, sink);
     for rule in &draft.rules {
         // The sums of a rule that contradicts itself mean nothing.
