@@ -1,2 +1,3 @@
 //! Tidegate's storage engine (being written).
 pub mod clock;
+pub mod tier;
