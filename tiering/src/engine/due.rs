@@ -102,7 +102,7 @@ impl Core {
         let active = self.policy();
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key) } else { None };
         let facts = facts(bucket, key, record, access);
-        let declared = self.settings.classes.tier_of(record.attributes.storage_class.as_deref());
+        let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
         decide(&active.policy, &facts, record, declared, now)
     }
 

@@ -297,7 +297,7 @@ impl Core {
         let mut attributes = copy.replace_attributes.clone().unwrap_or_else(|| from.attributes.clone());
         attributes.tags = copy.replace_tags.clone().unwrap_or_else(|| from.attributes.tags.clone());
         attributes.storage_class.clone_from(&copy.storage_class);
-        let wants = self.settings.classes.tier_of(copy.storage_class.as_deref());
+        let wants = self.classes.tier_of(copy.storage_class.as_deref());
         let stays = match &from.residency {
             Residency::Hot => true,
             // Changing the metadata of a cold object moves no byte: a copy would thaw it, or fail on an archive class.

@@ -283,7 +283,7 @@ impl Core {
         match &record.residency {
             Residency::Cold { tier } | Residency::Restored { tier, .. } => {
                 let fallback = if self.tier_is_online(tier) { "STANDARD_IA" } else { "GLACIER" };
-                self.settings.classes.class_of(tier).unwrap_or(fallback).to_owned()
+                self.classes.class_of(tier).unwrap_or(fallback).to_owned()
             }
             Residency::Hot => record.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned()),
         }

@@ -92,14 +92,18 @@ impl Scheduler {
     }
 
     async fn due_objects(&mut self, now: Timestamp) -> Result<bool, EngineError> {
-        let entries = self.page(DueKind::Object, now)?;
-        let full = entries.len() >= self.core.settings.tiering.due_batch;
-        let mut claimed_all = true;
-        for key in entries {
-            let Some((at, subject)) = keys::split_due(&key) else { continue };
-            claimed_all &= !self.core.act(at, subject, now).await?;
+        let mut progress = false;
+        loop {
+            for key in self.page(DueKind::Object, now)? {
+                let Some((at, subject)) = keys::split_due(&key) else { continue };
+                progress |= self.core.act(at, subject, now).await?;
+            }
+            // On to the index's end when all of a page waits already, so that what stands behind it is not held up.
+            if progress || self.objects.0.is_none() {
+                return Ok(progress);
+            }
+            tokio::task::yield_now().await;
         }
-        Ok(full || !claimed_all)
     }
 
     async fn due_uploads(&mut self, now: Timestamp) -> Result<bool, EngineError> {
@@ -228,16 +232,15 @@ impl Scheduler {
 }
 
 impl Core {
-    /// Does what is due for one version. True when the entry is still there afterwards (claimed, or refused by a full
-    /// table): it is not worth coming back at once.
+    /// Does what is due for one version. False when nothing could be done now (claimed already, or a full table).
     async fn act(self: &Arc<Self>, at: Timestamp, subject: &[u8], now: Timestamp) -> Result<bool, EngineError> {
         let stored = self.meta.get(Table::Object, subject)?;
         let Some((stored, record)) = stored.and_then(|s| ObjectRecord::decode(&s).ok().map(|r| (s, r))) else {
             // Entry and version go in one commit, so this is a race with a delete that is being applied.
-            return Ok(true);
+            return Ok(false);
         };
         if record.due != Some(at) || self.claims().holds(subject) {
-            return Ok(true);
+            return Ok(false);
         }
         let (bucket, key) = keys::split_object(subject)
             .ok_or_else(|| EngineError::Corrupt("a due entry names no object".into()))?;
@@ -245,8 +248,7 @@ impl Core {
         let outcome = match plan.action {
             Action::Transition { tier, .. } => {
                 let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size };
-                self.claims().claim(&tier, claim, now, self.settings.tiering.max_claims);
-                return Ok(true);
+                return Ok(self.claims().claim(&tier, claim, now, self.settings.tiering.max_claims));
             }
             Action::Expire { rule } => {
                 tracing::debug!(bucket, key, %rule, "expire");
@@ -264,7 +266,7 @@ impl Core {
         };
         match outcome {
             // A client's write won: its commit has set the due time anew.
-            Ok(()) | Err(MetaError::Conflict { .. }) => Ok(false),
+            Ok(()) | Err(MetaError::Conflict { .. }) => Ok(true),
             Err(other) => Err(other.into()),
         }
     }

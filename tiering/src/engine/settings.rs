@@ -1,54 +1,46 @@
 //! Settings of the engine: plain data with defaults, one section each in the gateway's configuration.
 
 use crate::chunk::ChunkSettings;
-use crate::local::LocalSettings;
+use crate::local::{BudgetSettings, LocalSettings};
 use crate::meta::MetaSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// All settings of the engine. Sizes are in bytes, durations in milliseconds.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default)]
 pub struct EngineSettings {
     /// Root of the store.
     pub data_dir: PathBuf,
     /// How bodies are cut and compressed.
     pub chunks: ChunkSettings,
-    /// Local packs, disk limits, cache.
+    /// Local packs and their cache.
     pub local: LocalSettings,
+    /// Disk limits.
+    pub disk: BudgetSettings,
     /// Journal and index.
     pub meta: MetaSettings,
     /// Limits on what clients may send.
     pub limits: LimitSettings,
     /// Transitions, recalls, restores.
     pub tiering: TieringSettings,
-    /// Storage classes that clients may declare, and the tier each means (`hot` stays on local disks).
-    pub classes: ClassMap,
 }
 
 /// Which tier a declared storage class means.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ClassMap(pub BTreeMap<String, String>);
+#[derive(Debug, Clone)]
+pub(crate) struct ClassMap(pub BTreeMap<String, String>);
 
-/// The name that means "local disks" in [`ClassMap`].
+/// The name that means "local disks" in the map of storage classes.
 pub const HOT: &str = "hot";
-
-impl Default for ClassMap {
-    fn default() -> Self {
-        Self(BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]))
-    }
-}
 
 impl ClassMap {
     /// The tier that `class` means; None for hot and for an undeclared class.
-    pub fn tier_of(&self, class: Option<&str>) -> Option<&str> {
+    pub(crate) fn tier_of(&self, class: Option<&str>) -> Option<&str> {
         self.0.get(class?).map(String::as_str).filter(|tier| *tier != HOT)
     }
 
     /// The class under which a version in `tier` is shown.
-    pub fn class_of(&self, tier: &str) -> Option<&str> {
+    pub(crate) fn class_of(&self, tier: &str) -> Option<&str> {
         self.0.iter().find(|(_, t)| *t == tier).map(|(class, _)| class.as_str())
     }
 }

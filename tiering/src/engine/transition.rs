@@ -30,6 +30,9 @@ use std::sync::Arc;
 /// How often a group's commit is tried again after conflicts.
 const MAX_RACES: usize = 32;
 
+/// Records (bytes) that one commit of a job changes: a quarter of what the journal takes in one record.
+const COMMIT_BYTES: usize = 4 << 20;
+
 /// What a transition job did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Moved {
@@ -188,8 +191,19 @@ impl Transition {
                 }
             }
         }
-        let ready = std::mem::take(&mut self.ready);
-        self.commit(ready).await
+        let mut ready = std::mem::take(&mut self.ready);
+        // One record of the journal is bounded, and so is a commit.
+        while !ready.is_empty() {
+            let mut bytes = 0usize;
+            let fits = ready.iter().take_while(|m| {
+                bytes = bytes.saturating_add(m.stored.len());
+                bytes <= COMMIT_BYTES
+            });
+            let count = fits.count().max(1);
+            let rest = ready.split_off(count);
+            self.commit(std::mem::replace(&mut ready, rest)).await?;
+        }
+        Ok(())
     }
 
     /// Intent, upload, confirmation.
