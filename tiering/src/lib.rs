@@ -1,2 +1,6 @@
 //! Tidegate's storage engine (being written).
+pub mod chunk;
 pub mod clock;
+pub mod failpoint;
+pub mod local;
+pub mod pack;
