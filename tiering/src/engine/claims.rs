@@ -90,7 +90,9 @@ impl Claims {
         match failed {
             None => {
                 queue.failures = 0;
-                group.iter().for_each(|claim| drop(self.held.remove(&claim.subject)));
+                for claim in &group {
+                    self.held.remove(&claim.subject);
+                }
             }
             Some((now, min, max)) => {
                 queue.not_before = now.plus(backoff(queue.failures, min, max));

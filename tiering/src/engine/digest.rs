@@ -151,10 +151,7 @@ pub(crate) fn multipart_etag<'a>(etags: impl Iterator<Item = &'a str>) -> Result
 }
 
 /// The composite checksum of parts: the checksum of their concatenated raw values, with `-N`.
-pub(crate) fn composite_checksum(
-    algorithm: ChecksumAlgorithm,
-    parts: &[Checksum],
-) -> Result<Checksum, EngineError> {
+pub(crate) fn composite_checksum(algorithm: ChecksumAlgorithm, parts: &[Checksum]) -> Result<Checksum, EngineError> {
     let mut whole = Checksummer::new(algorithm);
     for part in parts {
         let raw = BASE64
@@ -166,7 +163,10 @@ pub(crate) fn composite_checksum(
 }
 
 /// The checksum of a whole body from its parts' CRCs, without reading it again. CRCs combine; SHAs do not.
-pub(crate) fn combined_crc(algorithm: ChecksumAlgorithm, parts: &[(Checksum, u64)]) -> Result<Option<Checksum>, EngineError> {
+pub(crate) fn combined_crc(
+    algorithm: ChecksumAlgorithm,
+    parts: &[(Checksum, u64)],
+) -> Result<Option<Checksum>, EngineError> {
     use crc_fast::CrcAlgorithm;
     let (crc, len) = match algorithm {
         ChecksumAlgorithm::Crc32 => (CrcAlgorithm::Crc32IsoHdlc, 4),

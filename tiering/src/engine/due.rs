@@ -119,7 +119,8 @@ impl Core {
         let now = self.clock.now();
         record.due = self.plan(bucket, key, record, now).due(now);
         let tracks_idle = self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
-        record.idle = tracks_idle.then(|| self.last_access(bucket, key).map_or(record.modified, |a| a.max(record.modified)));
+        record.idle =
+            tracks_idle.then(|| self.last_access(bucket, key).map_or(record.modified, |a| a.max(record.modified)));
         let subject = keys::object(bucket, key);
         self.drop_due(batch, &subject, old);
         if let Some(at) = record.due {

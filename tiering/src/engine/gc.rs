@@ -5,11 +5,11 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node};
 use super::error::EngineError;
+use super::gc_tmp::{Mark, SweepGoal};
 use super::keys;
 use super::record::{ObjectRecord, PartRecord, Record, RemotePackRecord, RemotePackState};
 use super::report::GcReport;
 use super::types::Residency;
-use crate::local::{Mark, SweepGoal};
 use crate::meta::{AppliedOp, CommitObserver, MetaStore, Table};
 use crate::pack::PackId;
 use std::collections::{BTreeMap, HashSet};
@@ -177,17 +177,17 @@ impl Walk<'_> {
         for table in [Table::Object, Table::Part] {
             let mut failed = None;
             let core = Arc::clone(self.core);
-            core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |_, value| {
-                match self.value(table, value) {
-                    Ok(()) if !core.stop.is_cancelled() => ControlFlow::Continue(()),
-                    Ok(()) => {
-                        failed = Some(EngineError::Unavailable("shutting down".into()));
-                        ControlFlow::Break(())
-                    }
-                    Err(e) => {
-                        failed = Some(e);
-                        ControlFlow::Break(())
-                    }
+            core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |_, value| match self
+                .value(table, value)
+            {
+                Ok(()) if !core.stop.is_cancelled() => ControlFlow::Continue(()),
+                Ok(()) => {
+                    failed = Some(EngineError::Unavailable("shutting down".into()));
+                    ControlFlow::Break(())
+                }
+                Err(e) => {
+                    failed = Some(e);
+                    ControlFlow::Break(())
                 }
             })?;
             if let Some(e) = failed {
@@ -249,7 +249,9 @@ impl Walk<'_> {
 
     fn count_remote(&mut self, id: crate::chunk::ChunkId, tier: Option<&str>) {
         let Some(tier) = tier else { return };
-        let Some(number) = self.tiers.iter().position(|t| t == tier).and_then(|n| u32::try_from(n).ok()) else { return };
+        let Some(number) = self.tiers.iter().position(|t| t == tier).and_then(|n| u32::try_from(n).ok()) else {
+            return;
+        };
         if !self.counted.insert((number, id)) {
             return;
         }

@@ -127,8 +127,8 @@ impl Sink {
     fn chunk(&mut self, raw: &Bytes) -> Result<(), EngineError> {
         let id = ChunkId::of(raw);
         self.session.borrow_mut().put(FrameKind::Chunk, id, raw)?;
-        let len = u32::try_from(raw.len())
-            .map_err(|_| EngineError::Internal(format!("a chunk of {} bytes", raw.len())))?;
+        let len =
+            u32::try_from(raw.len()).map_err(|_| EngineError::Internal(format!("a chunk of {} bytes", raw.len())))?;
         self.builder.chunk(ChunkRef { id, len })
     }
 
@@ -144,7 +144,7 @@ impl Sink {
 pub(crate) fn put_node(session: &mut Ingest, node: Vec<u8>) -> Result<ChunkId, EngineError> {
     let raw = Bytes::from(node);
     let id = ChunkId::of(&raw);
-    session.put(FrameKind::Manifest, id, &raw)?;
+    session.put(FrameKind::ManifestNode, id, &raw)?;
     Ok(id)
 }
 

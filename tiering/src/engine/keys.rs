@@ -49,12 +49,6 @@ pub(crate) fn part(upload_id: &str, number: u32) -> Vec<u8> {
     out
 }
 
-/// The part number at the end of a part key.
-pub(crate) fn split_part(key: &[u8]) -> Option<u32> {
-    let tail = key.get(UPLOAD_ID_LEN..)?;
-    Some(u32::from_be_bytes(tail.try_into().ok()?))
-}
-
 /// What an entry of the due index is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -147,7 +141,6 @@ mod tests {
         assert_eq!(split_object(&object("b", "k/\u{e9}")), Some(("b", "k/\u{e9}")));
         let id = "0".repeat(UPLOAD_ID_LEN);
         assert_eq!(split_upload(&upload("b", "k", &id)), Some(("b", "k", id.as_str())));
-        assert_eq!(split_part(&part(&id, 513)), Some(513));
         assert_eq!(split_remote_pack(&remote_pack("ia", 5)), Some(("ia", 5)));
         let key = due(DueKind::Object, Timestamp(9), b"b\0k");
         assert_eq!(split_due(&key), Some((Timestamp(9), &b"b\0k"[..])));

@@ -131,9 +131,10 @@ fn first_bound(base: &[u8], prefix: &[u8], list: &ListObjects) -> Bound<Vec<u8>>
     if start.as_slice() < prefix {
         return Bound::Included(prefix.to_vec());
     }
-    let is_common = list.delimiter.as_deref().is_some_and(|d| {
-        common_prefix(after, &list.prefix, Some(d)).is_some_and(|common| common == after)
-    });
+    let is_common = list
+        .delimiter
+        .as_deref()
+        .is_some_and(|d| common_prefix(after, &list.prefix, Some(d)).is_some_and(|common| common == after));
     if is_common { after_prefix(&start) } else { Bound::Excluded(start) }
 }
 

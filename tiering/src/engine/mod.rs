@@ -8,6 +8,7 @@ mod digest;
 mod due;
 pub mod error;
 mod gc;
+mod gc_tmp;
 mod ingest;
 mod keys;
 mod list;
@@ -24,7 +25,7 @@ mod remote;
 pub mod report;
 mod restore;
 mod scheduler;
-mod scrub;
+
 mod settings;
 mod state;
 mod transition;
@@ -202,11 +203,8 @@ impl Core {
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
-        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> = vec![
-            Arc::clone(&barrier) as _,
-            Arc::clone(&accounts) as _,
-            Arc::new(ObserveGroups(Arc::clone(&metrics))),
-        ];
+        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> =
+            vec![Arc::clone(&barrier) as _, Arc::clone(&accounts) as _, Arc::new(ObserveGroups(Arc::clone(&metrics)))];
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let clock = Arc::clone(&components.clock);

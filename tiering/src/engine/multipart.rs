@@ -55,8 +55,7 @@ impl Engine {
         let upload_id = format!("{:032x}", keys::fresh_id(now));
         let abort_after = self.core.policy().policy.abort_uploads_after(&create.bucket, &create.key).map(|(ms, _)| ms);
         let due = abort_after.map(|ms| Timestamp(now.millis().saturating_add(ms)));
-        let record =
-            UploadRecord { initiated: now, attributes: create.attributes, checksum: create.checksum, due };
+        let record = UploadRecord { initiated: now, attributes: create.attributes, checksum: create.checksum, due };
         let key = keys::upload(&create.bucket, &create.key, &upload_id);
         let mut batch = Batch::new(Reason::CreateUpload)
             .expect(Expect::Present(Table::Bucket, create.bucket.clone().into()))
@@ -235,8 +234,8 @@ impl Core {
     /// Deletes the records of an upload. Parts that arrive meanwhile fail: their commit expects the upload.
     pub(crate) async fn abort_upload(&self, key: &[u8], upload_id: &str) -> Result<(), EngineError> {
         let upload = self.upload(key, upload_id)?;
-        let mut batch = Batch::new(Reason::AbortUpload)
-            .expect(Expect::Equals(Table::Upload, key.to_vec(), upload.encode()?));
+        let mut batch =
+            Batch::new(Reason::AbortUpload).expect(Expect::Equals(Table::Upload, key.to_vec(), upload.encode()?));
         drop_upload(&mut batch, key.to_vec(), &upload);
         let parts = self.meta.scan(Table::Part, keys::prefix(upload_id.as_bytes()), usize::MAX, false)?;
         batch.ops.extend(parts.into_iter().map(|(key, _)| Op { table: Table::Part, key, value: None }));

@@ -1,14 +1,11 @@
 //! Buckets and objects: the commit points of PUT, DELETE and COPY.
 
-use super::body::BodyRef;
 use super::error::EngineError;
 use super::ingest::{Ingested, ingest};
 use super::keys;
 use super::read::ObjectHandle;
 use super::record::{BucketRecord, ObjectRecord, Record};
-use super::types::{
-    BodyExpectation, BodyIn, BucketInfo, CopyObject, PutObject, Residency, WriteCondition, Written,
-};
+use super::types::{BodyExpectation, BodyIn, BucketInfo, CopyObject, PutObject, Residency, WriteCondition, Written};
 use super::{Core, Engine};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::ops::Bound;
@@ -24,9 +21,11 @@ impl Engine {
     /// [`EngineError::BucketExists`].
     pub async fn create_bucket(&self, name: &str) -> Result<(), EngineError> {
         let record = BucketRecord { created: self.core.clock.now() };
-        let batch = Batch::new(Reason::CreateBucket)
-            .expect(Expect::Absent(Table::Bucket, name.into()))
-            .put(Table::Bucket, name, record.encode()?);
+        let batch = Batch::new(Reason::CreateBucket).expect(Expect::Absent(Table::Bucket, name.into())).put(
+            Table::Bucket,
+            name,
+            record.encode()?,
+        );
         match self.core.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Err(EngineError::BucketExists(name.to_owned())),
             other => Ok(other.map(drop)?),
@@ -341,15 +340,7 @@ fn check_condition(condition: &WriteCondition, old: Option<&ObjectRecord>) -> Re
     }
     match (&condition.if_match, old) {
         (Some(_), None) => Err(EngineError::PreconditionFailed("If-Match")),
-        (Some(etag), Some(old)) if etag != "*" && *etag != old.etag => {
-            Err(EngineError::PreconditionFailed("If-Match"))
-        }
+        (Some(etag), Some(old)) if etag != "*" && *etag != old.etag => Err(EngineError::PreconditionFailed("If-Match")),
         _ => Ok(()),
     }
-}
-
-/// Whether `body` shares what `other` has: used by tests of copies.
-#[cfg(test)]
-pub(crate) fn shares(body: &BodyRef, other: &BodyRef) -> bool {
-    body == other
 }

@@ -29,7 +29,8 @@ impl Engine {
         let core = &self.core;
         let now = core.clock.now();
         let totals = core.accounts.totals();
-        let mut report = StatsReport { time: now, buckets: totals.buckets, uploads: totals.uploads, ..Default::default() };
+        let mut report =
+            StatsReport { time: now, buckets: totals.buckets, uploads: totals.uploads, ..Default::default() };
         for (place, amount) in &totals.places {
             let sum = match place {
                 Place::Hot => &mut report.hot,
@@ -239,14 +240,14 @@ impl Core {
                 }
             }
         }
-        spread.packs =
-            packs.into_iter().map(|((tier, name), chunks)| PackReport { tier, name, chunks }).collect();
+        spread.packs = packs.into_iter().map(|((tier, name), chunks)| PackReport { tier, name, chunks }).collect();
         Ok(spread)
     }
 
     fn local_stats(&self) -> LocalStats {
         let usage = self.local.usage();
-        let logical: u64 = self.accounts.totals().places.iter().filter(|(p, _)| **p == Place::Hot).map(|(_, a)| a.bytes).sum();
+        let logical: u64 =
+            self.accounts.totals().places.iter().filter(|(p, _)| **p == Place::Hot).map(|(_, a)| a.bytes).sum();
         LocalStats {
             unique_chunks: usage.chunks,
             unique_bytes: usage.raw_bytes,
@@ -322,7 +323,12 @@ impl Core {
             return Ok(None);
         }
         let last_error = self.tiers.keys().find_map(|tier| self.tier_error(tier));
-        Ok(Some(JobReport { kind: "transition".into(), state: "waiting or running".into(), last_error, ..Default::default() }))
+        Ok(Some(JobReport {
+            kind: "transition".into(),
+            state: "waiting or running".into(),
+            last_error,
+            ..Default::default()
+        }))
     }
 }
 
@@ -374,7 +380,9 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
         })
     };
     let key = match op.table {
-        Table::Due => keys::split_due(&op.key).map_or_else(|| hex::encode(&op.key), |(at, s)| format!("{at} {}", text(s))),
+        Table::Due => {
+            keys::split_due(&op.key).map_or_else(|| hex::encode(&op.key), |(at, s)| format!("{at} {}", text(s)))
+        }
         Table::RemotePack | Table::Manifest | Table::Thaw => keys::split_remote_pack(&op.key)
             .map_or_else(|| hex::encode(&op.key), |(tier, pack)| format!("{tier} / {pack:032x}")),
         Table::Job => hex::encode(&op.key),

@@ -147,7 +147,12 @@ impl Core {
     }
 
     /// The moment and kind of the next action of a version, for `object status`.
-    pub(crate) fn next_action(&self, bucket: &str, key: &str, record: &ObjectRecord) -> Option<super::report::NextAction> {
+    pub(crate) fn next_action(
+        &self,
+        bucket: &str,
+        key: &str,
+        record: &ObjectRecord,
+    ) -> Option<super::report::NextAction> {
         let active = self.policy();
         let access = self.last_access(bucket, key);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());

@@ -192,9 +192,7 @@ struct Reader {
 impl Reader {
     fn new(core: &Arc<Core>, record: &Arc<ObjectRecord>, range: Range<u64>) -> Self {
         let (nodes, pieces) = match &record.body {
-            BodyRef::Inline(chunks) => {
-                (VecDeque::new(), overlap(chunks, range, |c| u64::from(c.len)).collect())
-            }
+            BodyRef::Inline(chunks) => (VecDeque::new(), overlap(chunks, range, |c| u64::from(c.len)).collect()),
             BodyRef::Nodes(nodes) => (overlap(nodes, range, |n| n.bytes).collect(), VecDeque::new()),
         };
         let lease = ReadLeases::take(core, record);
@@ -325,8 +323,7 @@ impl Core {
         if found.iter().all(Option::is_some) {
             return Ok(found.into_iter().flatten().collect());
         }
-        let missing: Vec<ChunkRef> =
-            wanted.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(c, _)| *c).collect();
+        let missing: Vec<ChunkRef> = wanted.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(c, _)| *c).collect();
         let fetched = self.recall(&missing, tier.as_deref()).await?;
         wanted
             .iter()

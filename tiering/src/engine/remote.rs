@@ -8,8 +8,8 @@ use super::keys;
 use super::record::{Record, RemoteFooter, RemotePackRecord, RemotePackState};
 use super::settings::Recall;
 use crate::chunk::{ChunkId, Codec};
-use crate::pack::PackClass;
 use crate::meta::{MetaStore, Table};
+use crate::pack::PackClass;
 use crate::pack::format::{FRAME_HEADER_LEN, decode_frame};
 use crate::pack::{Frame, PackId};
 use crate::tier::{TierError, TierErrorKind};
@@ -57,13 +57,11 @@ impl RemoteIndex {
     pub(crate) fn load(&self, meta: &dyn MetaStore) -> Result<(), EngineError> {
         let mut failed = None;
         let everything = (Bound::Unbounded, Bound::Unbounded);
-        meta.scan_each(Table::RemotePack, everything, &mut |key, value| {
-            match self.load_one(meta, key, value) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(e) => {
-                    failed = Some(e);
-                    ControlFlow::Break(())
-                }
+        meta.scan_each(Table::RemotePack, everything, &mut |key, value| match self.load_one(meta, key, value) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                failed = Some(e);
+                ControlFlow::Break(())
             }
         })?;
         failed.map_or(Ok(()), Err)
@@ -351,10 +349,9 @@ fn decode_span(span: &Span, bytes: &Bytes) -> Result<HashMap<ChunkId, Arc<Frame>
 /// An error for each of those who shared a request.
 fn share_error(error: &EngineError) -> EngineError {
     match error {
-        EngineError::Tier { tier, source } => EngineError::Tier {
-            tier: tier.clone(),
-            source: TierError::new(source.kind(), source.details().clone()),
-        },
+        EngineError::Tier { tier, source } => {
+            EngineError::Tier { tier: tier.clone(), source: TierError::new(source.kind(), source.details().clone()) }
+        }
         EngineError::Corrupt(what) => EngineError::Corrupt(what.clone()),
         other => EngineError::Internal(other.to_string()),
     }
@@ -379,20 +376,18 @@ mod tests {
     fn neighbours_are_read_by_one_request_and_distant_frames_by_another() {
         let spans = spans(vec![at(2, 40), at(1, 5_000), at(1, 40), at(1, 192)], 64, 4096);
         let shape: Vec<_> = spans.iter().map(|s| (s.name.to_string(), s.frames.len(), s.start(), s.end())).collect();
-        assert_eq!(shape, vec![
-            ("p1".to_owned(), 2, 40, 344),
-            ("p1".to_owned(), 1, 5_000, 5_152),
-            ("p2".to_owned(), 1, 40, 192)
-        ]);
+        assert_eq!(
+            shape,
+            vec![("p1".to_owned(), 2, 40, 344), ("p1".to_owned(), 1, 5_000, 5_152), ("p2".to_owned(), 1, 40, 192)]
+        );
     }
 
     #[test]
     fn a_chunk_in_two_packs_keeps_its_place_when_the_other_pack_goes() {
         let index = RemoteIndex::default();
         let id = ChunkId::of(b"x");
-        let footer = RemoteFooter {
-            entries: vec![super::super::record::RemoteEntry { id, offset: 40, stored_len: 1 }],
-        };
+        let footer =
+            RemoteFooter { entries: vec![super::super::record::RemoteEntry { id, offset: 40, stored_len: 1 }] };
         index.add("ia", PackId([1; 16]), "one", &footer);
         index.add("ia", PackId([2; 16]), "two", &footer);
         index.remove("ia", PackId([2; 16]), &footer);

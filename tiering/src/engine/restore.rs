@@ -9,8 +9,8 @@ use super::types::{Residency, RestoreOutcome, RestoreRequest};
 use super::{Core, Engine};
 use crate::chunk::ChunkId;
 use crate::failpoint;
-use crate::pack::PackClass;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use crate::pack::PackClass;
 use crate::pack::PackId;
 use crate::tier::{RestorePriority, RestoreState};
 use std::collections::BTreeMap;
@@ -62,8 +62,8 @@ impl Core {
         let record = ObjectRecord::decode(&stored)?;
         let now = self.clock.now();
         let mut next = record.clone();
-        let mut batch = Batch::new(Reason::RestoreRequest)
-            .expect(Expect::Equals(Table::Object, subject.clone(), stored.to_vec()));
+        let mut batch =
+            Batch::new(Reason::RestoreRequest).expect(Expect::Equals(Table::Object, subject.clone(), stored.to_vec()));
         let outcome = match &record.residency {
             _ if record.restoring.is_some() => return Err(EngineError::RestoreInProgress),
             Residency::Restored { tier, .. } => {
@@ -195,9 +195,11 @@ impl Core {
         }
         let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
         let record = ThawRecord { requested: self.clock.now(), priority };
-        let batch = Batch::new(Reason::Thaw)
-            .expect(Expect::Present(Table::RemotePack, key.clone()))
-            .put(Table::Thaw, key, record.encode()?);
+        let batch = Batch::new(Reason::Thaw).expect(Expect::Present(Table::RemotePack, key.clone())).put(
+            Table::Thaw,
+            key,
+            record.encode()?,
+        );
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => return Ok(false),
             other => other?,

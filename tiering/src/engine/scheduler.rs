@@ -242,8 +242,8 @@ impl Core {
         if record.due != Some(at) || self.claims().holds(subject) {
             return Ok(false);
         }
-        let (bucket, key) = keys::split_object(subject)
-            .ok_or_else(|| EngineError::Corrupt("a due entry names no object".into()))?;
+        let (bucket, key) =
+            keys::split_object(subject).ok_or_else(|| EngineError::Corrupt("a due entry names no object".into()))?;
         let plan = self.plan(bucket, key, &record, now);
         let outcome = match plan.action {
             Action::Transition { tier, .. } => {
@@ -282,8 +282,7 @@ impl Core {
     ) -> Result<Result<(), MetaError>, EngineError> {
         let (bucket, key) = keys::split_object(subject)
             .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
-        let mut batch =
-            Batch::new(reason).expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()));
+        let mut batch = Batch::new(reason).expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()));
         self.put_version(&mut batch, (bucket, key), Some(old), &mut next)?;
         Ok(self.meta.commit(batch).await.map(drop))
     }
@@ -331,7 +330,8 @@ impl Core {
         }
         let mut wanted = self.bytes_over_watermark();
         let mut claimed = 0;
-        let page = self.meta.scan(Table::Due, keys::due_until(DueKind::Idle, now), self.settings.tiering.due_batch, false)?;
+        let page =
+            self.meta.scan(Table::Due, keys::due_until(DueKind::Idle, now), self.settings.tiering.due_batch, false)?;
         for (key, _) in page {
             if wanted == 0 {
                 break;
@@ -400,8 +400,7 @@ impl Core {
             .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
         let now = self.clock.now();
         let due = self.plan(bucket, key, &record, now).due(now);
-        let idle_wanted =
-            self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
+        let idle_wanted = self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
         self.progress.step();
         if due == record.due && idle_wanted == record.idle.is_some() {
             return Ok(());
@@ -421,8 +420,8 @@ impl Core {
         if due == record.due {
             return Ok(());
         }
-        let mut batch = Batch::new(Reason::Reindex)
-            .expect(Expect::Equals(Table::Upload, subject.to_vec(), stored.to_vec()));
+        let mut batch =
+            Batch::new(Reason::Reindex).expect(Expect::Equals(Table::Upload, subject.to_vec(), stored.to_vec()));
         if let Some(at) = record.due {
             batch = batch.delete(Table::Due, keys::due(DueKind::Upload, at, subject));
         }

@@ -73,9 +73,11 @@ impl Core {
     }
 
     async fn write_access(&self, subject: &[u8], at: Timestamp) -> Result<(), EngineError> {
-        let batch = Batch::new(Reason::Access)
-            .expect(Expect::Present(Table::Object, subject.to_vec()))
-            .put(Table::Access, subject, AccessRecord { at }.encode()?);
+        let batch = Batch::new(Reason::Access).expect(Expect::Present(Table::Object, subject.to_vec())).put(
+            Table::Access,
+            subject,
+            AccessRecord { at }.encode()?,
+        );
         match self.meta.commit(batch).await {
             // Deleted meanwhile.
             Err(MetaError::Conflict { .. }) => return Ok(()),

@@ -124,7 +124,7 @@ impl Transition {
                     self.place_all(&mut member, &chunks, FrameKind::Chunk, &source).await?;
                     let len = u32::try_from(super::body::node_len(node.chunks)).unwrap_or(u32::MAX);
                     let node = ChunkRef { id: node.id, len };
-                    self.place_all(&mut member, &[node], FrameKind::Manifest, &source).await?;
+                    self.place_all(&mut member, &[node], FrameKind::ManifestNode, &source).await?;
                 }
             }
         }
@@ -211,7 +211,7 @@ impl Transition {
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
         let id = PackId::fresh(now.millis());
-        let header = PackHeader { id, class: PackClass::Cloud, created_ms: now.millis() };
+        let header = PackHeader { id, class: PackClass::Remote, created_ms: now.millis() };
         let plan = RemotePackPlan::new(header, &draft.frames).map_err(|e| EngineError::Internal(e.to_string()))?;
         let key = keys::remote_pack(&self.tier, u128::from_be_bytes(id.0));
         let mut record = RemotePackRecord {
@@ -225,9 +225,11 @@ impl Transition {
             references: 0,
         };
         let intent = record.encode()?;
-        let batch = Batch::new(Reason::TransitionIntent)
-            .expect(Expect::Absent(Table::RemotePack, key.clone()))
-            .put(Table::RemotePack, key.clone(), intent.clone());
+        let batch = Batch::new(Reason::TransitionIntent).expect(Expect::Absent(Table::RemotePack, key.clone())).put(
+            Table::RemotePack,
+            key.clone(),
+            intent.clone(),
+        );
         core.meta.commit(batch).await?;
         failpoint::hit("transition.after_intent");
         self.made.push(id);
