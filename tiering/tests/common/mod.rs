@@ -25,11 +25,11 @@ tiers:
   - name: ia
 rules:
   - id: cool
-    filter: { bucket: b, prefix: cold/ }
+    filter: { bucket: bkt, prefix: cold/ }
     transitions:
       - { to: ia, after: 30d, since: creation }
   - id: end
-    filter: { bucket: b, prefix: short/ }
+    filter: { bucket: bkt, prefix: short/ }
     expiration: { after: 5d, since: creation }
     abortIncompleteMultipartUpload: { after: 7d }
 ";
@@ -84,7 +84,7 @@ pub async fn put(engine: &Engine, key: &str, bytes: &[u8]) -> Result<Written, En
 
 pub async fn put_class(engine: &Engine, key: &str, bytes: &[u8], class: Option<&str>) -> Result<Written, EngineError> {
     let put = PutObject {
-        bucket: "b".into(),
+        bucket: "bkt".into(),
         key: key.into(),
         attributes: ObjectAttributes { storage_class: class.map(str::to_owned), ..Default::default() },
         expect: BodyExpectation { length: Some(bytes.len() as u64), ..Default::default() },
@@ -94,7 +94,7 @@ pub async fn put_class(engine: &Engine, key: &str, bytes: &[u8], class: Option<&
 }
 
 pub async fn get(engine: &Engine, key: &str) -> Result<Vec<u8>, EngineError> {
-    let handle = engine.open_object("b", key)?;
+    let handle = engine.open_object("bkt", key)?;
     let size = handle.info().size;
     read(handle.read(0..size).await?).await
 }
@@ -118,7 +118,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub fn residency(engine: &Engine, key: &str) -> Option<Residency> {
-    engine.open_object("b", key).ok().map(|h| h.info().residency.clone())
+    engine.open_object("bkt", key).ok().map(|h| h.info().residency.clone())
 }
 
 /// Bytes that are their own and do not compress.
