@@ -1,2 +1,4 @@
 //! Tidegate's storage engine (being written).
 pub mod clock;
+pub mod engine;
+pub mod tier;

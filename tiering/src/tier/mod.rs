@@ -144,3 +144,14 @@ pub trait Tier: Send + Sync + fmt::Debug {
     /// Asks for a readable copy for `days` days.
     async fn restore(&self, name: &str, days: u32, priority: RestorePriority) -> Result<RestoreReceipt, TierError>;
 }
+
+/// PLACEHOLDER.
+#[derive(Debug, thiserror::Error)]
+#[error("placeholder")]
+pub struct TierError;
+impl TierError {
+    /// PLACEHOLDER.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
