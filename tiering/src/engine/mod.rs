@@ -1,8 +1,10 @@
 //! PLACEHOLDER with the final signatures; the engine's author replaces this file at the merge.
 #![allow(missing_docs, unused_variables, clippy::unused_async)]
 pub mod error;
+pub mod report;
 pub mod types;
 pub use error::EngineError;
+pub use report::*;
 pub use types::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,7 +54,12 @@ pub struct EngineSettings {
 #[derive(Clone)]
 pub struct Components {
     pub clock: Arc<dyn crate::clock::Clock>,
-    // pub tiers: BTreeMap<String, Arc<dyn Tier>>, pub policy: tidegate_policies::Policy, pub registry: prometheus::Registry,
+    pub tiers: BTreeMap<String, Arc<dyn crate::tier::Tier>>,
+    /// S3 storage class -> name of a tier, or `hot`.
+    pub classes: BTreeMap<String, String>,
+    pub policy: tidegate_policies::Policy,
+    pub policy_text: String,
+    pub registry: prometheus::Registry,
 }
 
 impl Engine {
@@ -84,4 +91,27 @@ impl Engine {
     pub async fn abort_upload(&self, bucket: &str, key: &str, upload_id: &str) -> Result<()> { gone() }
 
     pub async fn restore_object(&self, restore: RestoreRequest) -> Result<RestoreOutcome> { gone() }
+
+    // Operation: the admin API and the command line.
+    pub fn stats(&self) -> Result<StatsReport> { gone() }
+    pub fn object_status(&self, bucket: &str, key: &str) -> Result<ObjectStatusReport> { gone() }
+    /// The source text of the policy in force; empty when there is none.
+    pub fn policy_text(&self) -> String { String::new() }
+    pub async fn set_policy(&self, policy: tidegate_policies::Policy, text: String) -> Result<()> { gone() }
+    pub fn reindex_progress(&self) -> ReindexProgress { ReindexProgress::default() }
+    pub fn plan(&self, request: &PlanRequest) -> Result<PlanReport> { gone() }
+    pub fn tier_names(&self) -> Vec<String> { Vec::new() }
+    /// Err(InvalidArgument) when there is no such tier.
+    pub fn tier_report(&self, name: &str) -> Result<TierReport> { gone() }
+    pub async fn probe_tier(&self, name: &str) -> Result<ProbeReport> { gone() }
+    pub async fn gc(&self, request: GcRequest) -> Result<GcReport> { gone() }
+    pub async fn scrub(&self, progress: impl FnMut(ScrubProgress) + Send) -> Result<ScrubReport> { gone() }
+    pub async fn snapshot(&self) -> Result<SnapshotReport> { gone() }
+    pub async fn run_due_now(&self) -> Result<RunDueReport> { gone() }
+
+    // Offline: take the lock of the store (the error says who holds it), work, give it back. Blocking.
+    /// Rebuilds sled and the chunk index from journal and packs.
+    pub fn rebuild_index(settings: &EngineSettings, progress: impl FnMut(RebuildProgress)) -> Result<RebuildReport> { gone() }
+    /// Calls `each` per record until it says false.
+    pub fn dump_journal(settings: &EngineSettings, request: &JournalDumpRequest, each: impl FnMut(JournalLine) -> bool) -> Result<()> { gone() }
 }

@@ -155,3 +155,26 @@ impl TierError {
         false
     }
 }
+
+/// PLACEHOLDER.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum TierSettings {
+    /// PLACEHOLDER.
+    Directory {
+        /// Where.
+        path: std::path::PathBuf,
+    },
+}
+
+/// PLACEHOLDER.
+pub fn build(
+    name: &str,
+    _settings: &TierSettings,
+    _clock: Arc<dyn crate::clock::Clock>,
+    _env: &dyn Fn(&str) -> Option<String>,
+    _registry: &prometheus::Registry,
+) -> Result<Arc<dyn Tier>, TierError> {
+    let _ = name;
+    Err(TierError)
+}
