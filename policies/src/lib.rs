@@ -1,49 +1,40 @@
-//! PLACEHOLDER until the policies are merged.
-#![allow(missing_docs)]
-use std::fmt;
+//! Tidegate's lifecycle rules: reading them, checking them, and deciding by them.
+//!
+//! Architecture invariant: everything here is pure. No clock, no disk, no network; `now` and the facts about an object come
+//! in, decisions go out. Nothing here knows chunks, packs, jobs or HTTP.
+//!
+//! A policy is a YAML document (`docs/policies.md`). [`parse()`] and [`check()`] read it and report everything that is wrong
+//! with it, each finding with its place and the way out. [`Policy::evaluate`] answers what is due for an object and when
+//! to ask again, so that a scheduler does work only for what is due. [`Policy::explain`] says why.
+//!
+//! The order of precedence among rules is total and written down at [`Policy::evaluate`] and in `docs/policies.md`.
 
-#[derive(Debug, Clone, Default)]
-pub struct Policy;
-#[derive(Debug, Clone)]
-pub struct Tier {
-    pub name: String,
-}
-impl Policy {
-    pub fn none() -> Self {
-        Self
-    }
-    pub fn name(&self) -> &str {
-        "none"
-    }
-    pub fn tiers(&self) -> &[Tier] {
-        &[]
-    }
-}
+mod check;
+mod class;
+mod diagnostic;
+pub mod document;
+mod evaluate;
+mod explain;
+mod filter;
+mod money;
+mod parse;
+mod policy;
+mod price;
+mod units;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    Error,
-    Warning,
-}
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Diagnostic {
-    pub severity: Severity,
-    pub file: String,
-    pub line: u64,
-    pub column: u64,
-    pub field: String,
-    pub message: String,
-    pub help: String,
-}
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}: {}", self.file, self.line, self.column, self.field, self.message)
-    }
-}
-pub fn parse(_source_name: &str, _text: &str) -> Result<Policy, Vec<Diagnostic>> {
-    Ok(Policy)
-}
-pub fn schema() -> serde_json::Value {
-    serde_json::json!({})
-}
+pub use class::Class;
+pub use diagnostic::{Diagnostic, Severity};
+pub use document::schema;
+pub use explain::{ActionExplanation, ActionState, RuleExplanation, Trigger};
+pub use filter::FilterField;
+pub use money::Money;
+pub use parse::{
+    CheckOptions, ConfiguredTier, MAX_ACTIONS, MAX_DOCUMENT_BYTES, MAX_PAIRS, MAX_RULES, MAX_TIERS, Report, check,
+    parse,
+};
+pub use policy::{Decision, Layout, ObjectFacts, Policy, Rule, RuleRef, Since, Tier, Verdict};
+pub use price::{ClassPrices, Estimate, GB, MONTH, PriceBook, Request, RetrievalPrices, RetrievalSpeed};
+pub use units::DAY;
+
+/// Milliseconds: since the Unix epoch for a time, or the length of a duration.
+pub type Millis = u64;
