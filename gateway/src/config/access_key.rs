@@ -1,7 +1,7 @@
 //! The access key that `serve` makes when none is configured: kept in the data directory, so that a restart has the
 //! same one, and printed only when it is made.
 
-use crate::server::AccessKey;
+use crate::server::{AccessKey, Secret};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -33,7 +33,7 @@ pub fn load_or_generate(data_dir: &Path) -> Result<(AccessKey, bool), String> {
             let stored: Stored = serde_json::from_str(&text).map_err(|e| {
                 format!("{shown} is not an access key ({e}); delete it to have a new one made, or set s3.access_keys")
             })?;
-            Ok((AccessKey { access_key: stored.access_key, secret_key: stored.secret_key }, false))
+            Ok((AccessKey { access_key: stored.access_key, secret_key: Secret::new(stored.secret_key) }, false))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let key = generate();
@@ -50,12 +50,12 @@ fn generate() -> AccessKey {
         (0..count).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
     };
     // 20 and 40 letters, as AWS gives them: some clients check.
-    AccessKey { access_key: letters(20).to_uppercase(), secret_key: letters(40) }
+    AccessKey { access_key: letters(20).to_uppercase(), secret_key: Secret::new(letters(40)) }
 }
 
 /// Whole or not at all: a new file with mode 0600, synced, then renamed.
 fn write(data_dir: &Path, key: &AccessKey) -> std::io::Result<()> {
-    let stored = Stored { access_key: key.access_key.clone(), secret_key: key.secret_key.clone() };
+    let stored = Stored { access_key: key.access_key.clone(), secret_key: key.secret_key.expose().to_owned() };
     let text = serde_json::to_string_pretty(&stored)?;
     let fresh = data_dir.join(format!("{FILE_NAME}.new"));
     match std::fs::remove_file(&fresh) {
@@ -80,7 +80,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, made) = load_or_generate(dir.path()).unwrap();
         assert!(made);
-        assert_eq!((first.access_key.len(), first.secret_key.len()), (20, 40));
+        assert_eq!((first.access_key.len(), first.secret_key.expose().len()), (20, 40));
         let mode = std::fs::metadata(dir.path().join(FILE_NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let (second, made) = load_or_generate(dir.path()).unwrap();

@@ -1,8 +1,10 @@
 //! What can be known about a configuration without side effects.
 
 use super::{Config, HOT, Problem};
+use crate::server::{AccessKey, Secret};
 use std::path::Path;
-use tidegate_policies::{Diagnostic, Policy, Severity};
+use tidegate_policies::{CheckOptions, Class, ConfiguredTier, Diagnostic, Policy};
+use tidegate_tiering::tier::TierSettings;
 
 /// The storage classes of S3 that a client may ask for.
 pub const S3_CLASSES: [&str; 8] = [
@@ -25,6 +27,7 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     check_tiers(file, config, &mut problems);
     check_classes(file, config, &mut problems);
     check_data_dir(file, config, &mut problems);
+    check_s3(file, config, &mut problems);
     if let Err(message) = crate::logging::filter(&config.log) {
         let help = "write error, warn, info, debug or trace, or a filter such as info,tidegate_tiering=debug";
         problems.push(Problem::of_field(file, "log.level", message, help));
@@ -84,6 +87,18 @@ fn check_classes(file: &str, config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
+fn check_s3(file: &str, config: &Config, problems: &mut Vec<Problem>) {
+    let mut settings = config.s3.clone();
+    if settings.access_keys.is_empty() {
+        // `serve` makes one, which is not to be done here.
+        settings.access_keys.push(AccessKey { access_key: "generated".into(), secret_key: Secret::new("generated") });
+    }
+    if let Some(message) = settings.problem() {
+        let (what, help) = message.split_once(": ").unwrap_or((&message, ""));
+        problems.push(Problem::of_field(file, "s3", what, help));
+    }
+}
+
 /// The nearest existing ancestor must be a directory that we may write to.
 fn check_data_dir(file: &str, config: &Config, problems: &mut Vec<Problem>) {
     let mut problem = |message: String, help: &str| problems.push(Problem::of_field(file, "data_dir", message, help));
@@ -139,21 +154,22 @@ pub fn read_policy(config: &Config, path: &Path) -> Result<(Policy, String, Vec<
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|e| PolicyError::Unreadable(format!("the policy {name} cannot be read: {e}")))?;
-    let policy = tidegate_policies::parse(&name, &text).map_err(PolicyError::Wrong)?;
-    let tiers: Vec<&str> = config.tiers.keys().map(String::as_str).collect();
-    let missing: Vec<Diagnostic> = policy
-        .tiers()
+    let configured_tiers = config
+        .tiers
         .iter()
-        .filter(|tier| !config.tiers.contains_key(&tier.name))
-        .map(|tier| Diagnostic {
-            severity: Severity::Error,
-            file: name.clone(),
-            line: 0,
-            column: 0,
-            field: "tiers".to_owned(),
-            message: format!("there is no tier {:?} in the configuration", tier.name),
-            help: format!("configured: {}", if tiers.is_empty() { "none".to_owned() } else { tiers.join(", ") }),
-        })
+        .map(|(name, settings)| ConfiguredTier { name: name.clone(), class: tier_class(settings) })
         .collect();
-    if missing.is_empty() { Ok((policy, text, Vec::new())) } else { Err(PolicyError::Wrong(missing)) }
+    let options = CheckOptions { configured_tiers: Some(configured_tiers), ..CheckOptions::default() };
+    let report = tidegate_policies::check(&name, &text, &options);
+    match report.policy {
+        Some(policy) => Ok((policy, text, report.diagnostics)),
+        None => Err(PolicyError::Wrong(report.diagnostics)),
+    }
+}
+
+/// The storage class of a tier, as the price book knows it.
+fn tier_class(settings: &TierSettings) -> Option<Class> {
+    match settings {
+        TierSettings::Directory { .. } => None,
+    }
 }

@@ -9,14 +9,13 @@ mod error;
 mod reader;
 pub mod units;
 
-pub use check::{check, read_policy};
+pub use check::{PolicyError, check, read_policy};
 pub use error::Problem;
 pub use reader::Env;
 
-use crate::server::S3Settings;
+use crate::server::{S3Settings, Secret};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tidegate_tiering::engine::EngineSettings;
@@ -115,29 +114,6 @@ pub struct DebugSettings {
     pub adjustable_clock: bool,
 }
 
-/// Text that must not be shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps `text`.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, to compare or to send, never to print.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(redacted)")
-    }
-}
-
 impl Config {
     /// Understands `text`; `file` is named in errors, `env` looks up `${NAME}`.
     ///
@@ -158,6 +134,7 @@ impl Config {
             return Err(Problem::of_field(file, "store.data_dir", "this setting has another place", help));
         }
         config.store.data_dir.clone_from(&config.data_dir);
+        config.s3.storage_classes = config.classes.keys().cloned().collect();
         Ok(config)
     }
 

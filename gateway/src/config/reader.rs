@@ -3,11 +3,12 @@
 //!
 //! - `${NAME}` in a string is replaced by the environment variable; an unset one is an error; `$${NAME}` stays as it is.
 //!   This happens after parsing, value by value: replacing in the raw text would let a value bring its own YAML.
-//! - a number may be a size (`64MiB`, in bytes) or a duration (`30s`, in milliseconds); a `Duration` is a duration;
+//! - a number may be a size (`64MiB`, in bytes), or a duration (`30s`) where the name of the setting says which unit of
+//!   time it counts (`_ms`, `_seconds`, ...); a `Duration` is a duration;
 //! - a secret may be kept in a file: `secret_key_file: /path` stands for `secret_key: <its content>`;
 //! - the path of the field being read is known when an error comes.
 
-use super::units::{is_size, parse_duration, parse_quantity, parse_size};
+use super::units::{is_size, parse_duration, parse_quantity, time_unit};
 use serde::de::value::{SeqDeserializer, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::RefCell;
@@ -45,6 +46,12 @@ impl<'a> Context<'a> {
             text.push_str(part);
         }
         text
+    }
+
+    /// The name of the setting being read, without its place in a list.
+    fn setting(&self) -> String {
+        let path = self.path.borrow();
+        path.iter().rev().find(|p| !p.starts_with('[')).cloned().unwrap_or_default()
     }
 
     /// Runs `read` below `part`. After an error the path stays as it is: it then names the place.
@@ -212,19 +219,27 @@ struct LayerVisitor<'a, 'c, V> {
 }
 
 impl<'de, V: Visitor<'de>> LayerVisitor<'_, '_, V> {
+    /// Whether `text` is a duration for a setting that counts time.
+    fn is_time(&self, text: &str) -> bool {
+        time_unit(&self.context.setting()).is_some() && parse_duration(text).is_ok()
+    }
+
     fn text<E: Error>(self, text: &str, whole: impl FnOnce(V) -> Result<V::Value, E>) -> Result<V::Value, E> {
         let replaced = self.context.interpolate(text).map_err(E::custom)?;
         let shown = replaced.as_deref().unwrap_or(text);
         match self.want {
             Want::Number => {
+                let setting = self.context.setting();
                 // A value that came from the environment may be a secret in the wrong place: never repeat it.
-                let number = parse_quantity(shown).map_err(|e| match &replaced {
-                    Some(_) => E::custom(format!("{text} does not hold a number, a size or a duration")),
+                let number = parse_quantity(&setting, shown).map_err(|e| match &replaced {
+                    Some(_) => E::custom(format!("{text} does not hold a number, size or duration that fits")),
                     None => E::custom(e),
                 })?;
                 self.visitor.visit_u64(number)
             }
-            Want::Any if is_size(shown) => self.visitor.visit_u64(parse_size(shown).map_err(E::custom)?),
+            Want::Any if is_size(shown) || self.is_time(shown) => {
+                self.visitor.visit_u64(parse_quantity(&self.context.setting(), shown).map_err(E::custom)?)
+            }
             Want::Duration => {
                 let duration = parse_duration(shown).map_err(|e| match &replaced {
                     Some(_) => E::custom(format!("{text} does not hold a duration")),
@@ -273,7 +288,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for LayerVisitor<'_, '_, V> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.want {
-            Want::Number => f.write_str("a number, a size such as 64MiB, or a duration such as 30s"),
+            Want::Number => f.write_str("a number or a quantity such as 64MiB"),
             Want::Duration => f.write_str("a duration such as 30s"),
             Want::SecretFile => f.write_str("the path of a file"),
             Want::Any | Want::Text => self.visitor.expecting(f),

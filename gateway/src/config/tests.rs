@@ -49,7 +49,14 @@ fn wrong_documents_are_refused_with_place_field_and_help() {
         ("admin:\n  token: ${bad name}\n", 2, 10, "admin.token", "does not name an environment variable", "$${"),
         ("admin:\n  token: \"x${TOKEN\"\n", 2, 10, "admin.token", "no closing }", "$${"),
         ("admin:\n  token_file: /no/such/file\n", 2, 15, "admin.token_file", "/no/such/file cannot be read", ""),
-        ("s3:\n  shutdown_timeout: 30\n", 2, 21, "s3.shutdown_timeout", "not a duration", "such as 30s"),
+        (
+            "s3:\n  shutdown_timeout_seconds: 1ms\n",
+            2,
+            29,
+            "s3.shutdown_timeout_seconds",
+            "not a whole number of seconds",
+            "",
+        ),
         ("s3:\n  listen: ${SECRET}\n", 2, 11, "s3.listen", "the value of ${SECRET} does not fit", ""),
         ("tiers:\n  a:\n    type: floppy\n", 3, 5, "tiers.a.type", "not one of the values", "directory"),
         ("classes: [a]\n", 1, 10, "classes", "expected mapping start", ""),
@@ -71,12 +78,13 @@ fn wrong_documents_are_refused_with_place_field_and_help() {
 
 #[test]
 fn variables_are_replaced_in_plain_and_quoted_text_and_numbers_and_never_shown() {
-    let config =
-        read("admin:\n  token: \"${TOKEN}\"\n  listen: 127.0.0.1:${PORT}\ns3:\n  shutdown_timeout: ${WINDOW}\n")
-            .unwrap();
+    let config = read(
+        "admin:\n  token: \"${TOKEN}\"\n  listen: 127.0.0.1:${PORT}\ns3:\n  shutdown_timeout_seconds: ${WINDOW}\n",
+    )
+    .unwrap();
     assert_eq!(config.admin.token.as_ref().unwrap().expose(), "0123456789abcdef-from-env");
     assert_eq!(config.admin.listen.port(), 9555);
-    assert_eq!(config.s3.shutdown_timeout.as_secs(), 45);
+    assert_eq!(config.s3.shutdown_timeout_seconds, 45);
     assert!(!format!("{config:?}").contains("from-env"));
     let config = read("policy: /a/$${PORT}/b\n").unwrap();
     assert_eq!(config.policy.unwrap(), PathBuf::from("/a/${PORT}/b"));
@@ -93,7 +101,7 @@ fn secrets_may_be_kept_in_files() {
     );
     let config = read(&text).unwrap();
     assert_eq!(config.admin.token.as_ref().unwrap().expose(), "quite-a-secret");
-    assert_eq!(config.s3.access_keys[0].secret_key, "quite-a-secret");
+    assert_eq!(config.s3.access_keys[0].secret_key.expose(), "quite-a-secret");
     assert!(!format!("{config:?}").contains("quite-a-secret"));
 }
 
@@ -106,16 +114,19 @@ fn numbers_may_carry_units_wherever_they_stand() {
         time_ms: u64,
         maybe: Option<u32>,
         list: Vec<u64>,
+        wait: std::time::Duration,
         signed: i32,
         ratio: f64,
     }
     let nothing = |_: &str| None;
     let context = reader::Context::new(&nothing);
-    let text = "plain: 5\nsize: 64MiB\ntime_ms: 2m\nmaybe: 1KiB\nlist: [1, 2B, 3KiB]\nsigned: -3\nratio: 0.5\n";
+    let text =
+        "plain: 5\nsize: 64MiB\ntime_ms: 2m\nmaybe: 1KiB\nlist: [1, 2B, 3KiB]\nwait: 250ms\nsigned: -3\nratio: 0.5\n";
     let sizes: Sizes =
         serde_saphyr::with_deserializer_from_str(text, |de| Sizes::deserialize(reader::Layer::new(de, &context)))
             .unwrap();
     assert_eq!((sizes.plain, sizes.size, sizes.time_ms, sizes.maybe), (5, 64 << 20, 120_000, Some(1024)));
+    assert_eq!(sizes.wait.as_millis(), 250);
     assert_eq!((sizes.list, sizes.signed, sizes.ratio), (vec![1, 2, 3072], -3, 0.5));
     let bad = text.replace("1KiB", "9GiB");
     let error =

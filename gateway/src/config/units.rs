@@ -51,24 +51,40 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Err(format!("{text:?} is not a duration: write a whole number and ms, s, m, h or d, such as 30s"))
 }
 
-/// Parses a plain whole number, a size, or a duration (in milliseconds): what a numeric setting may be.
+/// The unit of time that a numeric setting counts, in milliseconds, as its name says; `None`: it counts something else.
+pub fn time_unit(setting: &str) -> Option<u64> {
+    let unit = setting.rsplit('_').next().unwrap_or_default();
+    match unit {
+        "ms" | "millis" => Some(1),
+        "seconds" | "secs" => Some(1000),
+        "minutes" => Some(60_000),
+        "hours" => Some(3_600_000),
+        "days" => Some(86_400_000),
+        _ => None,
+    }
+}
+
+/// Parses what the numeric setting called `setting` may be: a plain whole number in its own unit, a duration when its
+/// name says that it counts time, a size otherwise.
 ///
 /// # Errors
 /// What is wrong, and how to write it.
-pub fn parse_quantity(text: &str) -> Result<u64, String> {
+pub fn parse_quantity(setting: &str, text: &str) -> Result<u64, String> {
     let digits: String = text.trim().chars().filter(|c| *c != '_').collect();
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return digits.parse().map_err(|_| format!("the number {text} is too large"));
     }
-    if is_size(text) {
-        return parse_size(text);
-    }
-    match parse_duration(text) {
-        Ok(duration) => u64::try_from(duration.as_millis()).map_err(|_| format!("the duration {text} is too long")),
-        Err(_) => match parse_size(text) {
-            Err(message) if message.contains("binary") => Err(message),
-            _ => Err(format!("{text:?} is not a number, a size such as 64MiB, or a duration such as 30s")),
-        },
+    let Some(unit) = time_unit(setting) else {
+        return parse_size(text).map_err(|message| match message.contains("binary") {
+            true => message,
+            false => format!("{text:?} does not fit here: write a whole number, or a size such as 64MiB"),
+        });
+    };
+    let millis = u64::try_from(parse_duration(text)?.as_millis()).map_err(|_| format!("{text} is too long"))?;
+    if millis.is_multiple_of(unit) {
+        Ok(millis / unit)
+    } else {
+        Err(format!("{text} is not a whole number of {}", setting.rsplit('_').next().unwrap_or_default()))
     }
 }
 
@@ -134,28 +150,33 @@ mod tests {
             [("0B", 0), ("64KiB", 65_536), ("64MiB", 64 << 20), ("100GiB", 100 << 30), ("2 TiB", 2 << 40)]
         {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
-            assert_eq!(parse_quantity(text), Ok(bytes), "{text}");
+            assert_eq!(parse_quantity("max_bytes", text), Ok(bytes), "{text}");
         }
         for (text, millis) in
             [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("12h", 43_200_000), ("1d", 86_400_000)]
         {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
-            assert_eq!(parse_quantity(text), Ok(millis), "{text}");
+            assert_eq!(parse_quantity("linger_ms", text), Ok(millis), "{text}");
         }
-        assert_eq!(parse_quantity("1_000_000"), Ok(1_000_000));
+        assert_eq!(parse_quantity("any", "1_000_000"), Ok(1_000_000));
+        assert_eq!(parse_quantity("idle_timeout_seconds", "2m"), Ok(120));
+        assert_eq!(parse_quantity("days", "2d"), Ok(2));
     }
 
     #[test]
     fn wrong_quantities_say_how_to_write_them() {
         assert!(parse_size("64MB").unwrap_err().contains("write 64MiB"));
-        assert!(parse_quantity("64mb").unwrap_err().contains("write 64MiB"));
+        assert!(parse_quantity("x", "64mb").unwrap_err().contains("write 64MiB"));
+        assert!(parse_quantity("x", "30s").unwrap_err().contains("such as 64MiB"));
+        assert!(parse_quantity("timeout_seconds", "1500ms").unwrap_err().contains("whole number of seconds"));
+        assert!(parse_quantity("timeout_seconds", "64MiB").is_err());
         assert!(parse_size("64").unwrap_err().contains("such as 64MiB"));
         assert!(parse_size("99999999999999TiB").unwrap_err().contains("too large"));
         assert!(parse_size("-1KiB").unwrap_err().contains("not negative"));
         assert!(parse_duration("30").unwrap_err().contains("such as 30s"));
         assert!(parse_duration("1.5h").unwrap_err().contains("whole number"));
-        assert!(parse_quantity("many").unwrap_err().contains("not a number"));
-        assert!(parse_quantity("99999999999999999999").unwrap_err().contains("too large"));
+        assert!(parse_quantity("x", "many").unwrap_err().contains("whole number"));
+        assert!(parse_quantity("x", "99999999999999999999").unwrap_err().contains("too large"));
     }
 
     #[test]

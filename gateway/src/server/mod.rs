@@ -3,20 +3,30 @@
 
 use serde::Deserialize;
 use std::net::SocketAddr;
-use std::time::Duration;
 use tidegate_tiering::engine::Engine;
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+impl Secret {
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessKey {
     pub access_key: String,
-    pub secret_key: String,
-}
-
-impl std::fmt::Debug for AccessKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessKey").field("access_key", &self.access_key).finish_non_exhaustive()
-    }
+    pub secret_key: Secret,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -26,7 +36,9 @@ pub struct S3Settings {
     pub access_keys: Vec<AccessKey>,
     pub region: String,
     pub domains: Vec<String>,
-    pub shutdown_timeout: Duration,
+    pub shutdown_timeout_seconds: u64,
+    #[serde(skip)]
+    pub storage_classes: Vec<String>,
 }
 
 impl Default for S3Settings {
@@ -36,23 +48,34 @@ impl Default for S3Settings {
             access_keys: Vec::new(),
             region: "us-east-1".to_owned(),
             domains: Vec::new(),
-            shutdown_timeout: Duration::from_secs(30),
+            shutdown_timeout_seconds: 30,
+            storage_classes: Vec::new(),
         }
     }
 }
 
-pub struct S3Server;
+impl S3Settings {
+    pub fn problem(&self) -> Option<String> {
+        None
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("placeholder")]
+pub struct ServerError;
+
+pub struct S3Server(SocketAddr);
 
 impl S3Server {
-    pub fn bind(_settings: S3Settings, _engine: Engine, _registry: &prometheus::Registry) -> std::io::Result<Self> {
-        Err(std::io::Error::other("placeholder"))
+    pub fn bind(settings: S3Settings, _engine: Engine, _registry: &prometheus::Registry) -> Result<Self, ServerError> {
+        Ok(Self(settings.listen))
     }
 
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        Vec::new()
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0
     }
 
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         shutdown.await;
         Ok(())
     }

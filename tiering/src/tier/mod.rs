@@ -173,7 +173,7 @@ pub fn build(
     _settings: &TierSettings,
     _clock: Arc<dyn crate::clock::Clock>,
     _env: &dyn Fn(&str) -> Option<String>,
-    _registry: &prometheus::Registry,
+    _registry: Option<&prometheus::Registry>,
 ) -> Result<Arc<dyn Tier>, TierError> {
     let _ = name;
     Err(TierError)
