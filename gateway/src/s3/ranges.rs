@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_range_header_selects_what_rfc_9110_says() {
-        let cases: [(&str, u64, Option<(Range<u64>, &str)>); 10] = [
+        let cases = [
             ("bytes=0-4", 10, Some((0..5, "bytes 0-4/10"))),
             ("bytes=0-", 10, Some((0..10, "bytes 0-9/10"))),
             ("bytes=5-100", 10, Some((5..10, "bytes 5-9/10"))),

@@ -46,7 +46,7 @@ impl Shared {
             service,
             metrics: Arc::new(metrics),
             in_flight: Arc::new(AtomicUsize::new(0)),
-            ids: RequestIds::new(),
+            ids: RequestIds::default(),
             host_id_header: actix_http::header::HeaderValue::from_str(&host_id)
                 .unwrap_or_else(|_| actix_http::header::HeaderValue::from_static("-")),
             host_id,

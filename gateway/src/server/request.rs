@@ -26,12 +26,14 @@ pub struct RequestIds {
 /// The odd constant of the SplitMix64 generator (Steele, Lea, Flood 2014): stepping by it visits every 64-bit value.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-impl RequestIds {
+impl Default for RequestIds {
     /// Starts at a random place.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { start: random(), given: AtomicU64::new(0) }
     }
+}
 
+impl RequestIds {
     /// The next id.
     pub fn next(&self) -> RequestId {
         let n = self.given.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn ids_have_16_hex_digits_and_do_not_repeat() {
-        let ids = RequestIds::new();
+        let ids = RequestIds::default();
         let seen: HashSet<String> = (0..10_000).map(|_| ids.next().to_string()).collect();
         assert_eq!(seen.len(), 10_000);
         assert!(seen.iter().all(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit())));
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_of_a_failed_body_stays() {
-        let context = RequestContext::new(RequestIds::new().next());
+        let context = RequestContext::new(RequestIds::default().next());
         assert_eq!(context.body_failure(), None);
         context.fail_body(BodyFailure::Stalled);
         context.fail_body(BodyFailure::Malformed);
