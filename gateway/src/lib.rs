@@ -8,7 +8,8 @@
 //! | [`admin`] | the admin listener: metrics, health, JSON API |
 //! | [`output`] | tables and JSON for people and programs |
 //! | [`logging`] | logs |
-//! | [`server`] | the S3 endpoint |
+//! | [`server`] | the S3 endpoint: HTTP |
+//! | [`s3`] | the S3 endpoint: operations |
 //!
 //! Architecture invariant: nothing here opens sled or a pack file, or speaks to a cold tier. Commands that need the live
 //! server ask it over its admin socket; the others go through the engine, which takes the lock.
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod logging;
 pub mod output;
+pub mod s3;
 pub mod server;
 
 /// The version of this program.
