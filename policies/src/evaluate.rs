@@ -63,7 +63,7 @@ fn slot(goal: Goal) -> usize {
 
 impl Policy {
     /// What is due for an object with these `facts` at `now`, by the order in `docs/policies.md`, and when to ask again.
-    /// Allocates nothing.
+    /// Allocates nothing, except that the first use of a pattern may set its matcher up.
     pub fn evaluate(&self, facts: &ObjectFacts<'_>, now: Millis) -> Verdict<'_> {
         let standing = self.standing(facts);
         let mut best: Option<Best> = None;

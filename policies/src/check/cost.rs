@@ -11,7 +11,7 @@ use crate::money::Money;
 use crate::parse::{Action, At, DraftRule};
 use crate::policy::{Goal, Layout, Since, Tier, Timer};
 use crate::price::{GB, MONTH, PriceBook, Request, storage_at};
-use crate::units::{DAY, format_duration, format_size};
+use crate::units::{DAY, MAX_DURATION, format_duration, format_size};
 
 /// The largest pack, which needs the fewest PUTs a GB.
 const LARGEST_PACK: u64 = 64 << 20;
@@ -157,7 +157,8 @@ fn transition(
 /// The shortest stay in whole days that pays, or to do without the transition.
 fn way_out(stop: &Stop<'_>, before: Option<&Stop<'_>>, stay: Option<(Millis, Goal)>, prices: &PriceBook) -> String {
     let name = &stop.tier.name;
-    let most = prices.min_duration(stop.class) / DAY + 365;
+    // A year beyond the minimum shows every stay that pays; the book may name any minimum, so the search has an end.
+    let most = (prices.min_duration(stop.class) / DAY + 365).min(MAX_DURATION / DAY);
     let pays = |days: &u64| compare(stop, before, days * DAY, prices).is_some_and(|c| c.with() <= c.without);
     match stay.and_then(|(stay, goal)| (stay / DAY + 1..=most).find(pays).map(|days| (days, goal))) {
         Some((days, goal)) => {

@@ -10,11 +10,15 @@ use crate::policy::Tier;
 
 /// Runs all checks; the findings go to `sink`.
 pub(crate) fn draft(draft: &Draft, options: &CheckOptions, sink: &mut Sink) {
-    tiers(&draft.tiers, options.configured_tiers.as_deref(), sink);
+    if !draft.tiers_broken {
+        tiers(&draft.tiers, options.configured_tiers.as_deref(), sink);
+    }
     rules::ids(&draft.rules, sink);
     for rule in &draft.rules {
-        rules::rule(rule, &draft.tiers, sink);
-        cost::rule(rule, &draft.tiers, &options.prices, sink);
+        // The sums of a rule that contradicts itself mean nothing.
+        if rules::rule(rule, &draft.tiers, sink) {
+            cost::rule(rule, &draft.tiers, &options.prices, sink);
+        }
     }
     reach::rules(&draft.rules, &draft.tiers, sink);
 }

@@ -17,8 +17,8 @@ pub(super) fn ids(rules: &[DraftRule], sink: &mut Sink) {
     }
 }
 
-/// All checks of one rule that need more than one of its fields.
-pub(super) fn rule(rule: &DraftRule, tiers: &[At<Tier>], sink: &mut Sink) {
+/// All checks of one rule that need more than one of its fields. False when its times contradict each other.
+pub(super) fn rule(rule: &DraftRule, tiers: &[At<Tier>], sink: &mut Sink) -> bool {
     if rule.timers.is_empty() && rule.fills.is_empty() && rule.abort_uploads.is_none() && !rule.broken {
         let help = "add `transitions`, `expiration` or `abortIncompleteMultipartUpload`, or remove the rule";
         sink.error(rule.id.at, &rule.path, format!("the rule `{}` does nothing", rule.id.value), help);
@@ -28,13 +28,15 @@ pub(super) fn rule(rule: &DraftRule, tiers: &[At<Tier>], sink: &mut Sink) {
         sink.error(rule.layout.at, &format!("{}.layout", rule.path), "`native` is not available in this version", help);
     }
     aborts(rule, sink);
+    let mut consistent = true;
     for (i, later) in rule.timers.iter().enumerate() {
         // One finding an action is enough.
-        let _ = rule.timers.iter().take(i).any(|earlier| timers(earlier, later, tiers, sink));
+        consistent &= !rule.timers.iter().take(i).any(|earlier| timers(earlier, later, tiers, sink));
     }
     for (i, later) in rule.fills.iter().enumerate() {
-        let _ = rule.fills.iter().take(i).any(|earlier| fills(earlier, later, tiers, sink));
+        consistent &= !rule.fills.iter().take(i).any(|earlier| fills(earlier, later, tiers, sink));
     }
+    consistent
 }
 
 /// An unfinished upload has a bucket and a key, nothing else that a filter could test.

@@ -49,6 +49,7 @@ pub(crate) fn document(root: &Node, sink: &mut Sink) -> Option<Draft> {
         && let Some(items) = list(node, "tiers", MAX_TIERS, sink)
     {
         draft.tiers = items.iter().enumerate().filter_map(|(i, n)| tier(n, &format!("tiers[{i}]"), sink)).collect();
+        draft.tiers_broken = draft.tiers.len() < items.len();
     }
     let help = "add `rules:` with a list of rules, or `rules: []` for a policy that does nothing";
     if let Some(node) = fields.required("rules", help, sink)

@@ -16,6 +16,8 @@ pub(crate) struct At<T> {
 pub(crate) struct Draft {
     pub name: String,
     pub tiers: Vec<At<Tier>>,
+    /// A tier could not be read: positions in `tiers` are not those of the document.
+    pub tiers_broken: bool,
     pub rules: Vec<DraftRule>,
 }
 

@@ -87,16 +87,22 @@ impl<'a> Fields<'a> {
 
     /// One of a few words.
     pub fn word<T: Copy>(&self, field: &str, words: &[(&str, T)], sink: &mut Sink) -> Option<(Place, T)> {
-        let (at, text) = self.text(field, sink)?;
-        if let Some((_, value)) = words.iter().find(|(w, _)| *w == text) {
-            return Some((at, *value));
-        }
+        let node = self.get(field)?;
         let list = words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", ");
+        let Value::Text(text) = &node.value else {
+            // YAML reads `on` and `yes` as booleans: the words that are meant help more than a hint at quotes.
+            let message = format!("expected a word, found {}", node.describe());
+            sink.error(node.at, &self.path_of(field), message, format!("use one of: {list}"));
+            return None;
+        };
+        if let Some((_, value)) = words.iter().find(|(w, _)| w == text) {
+            return Some((node.at, *value));
+        }
         let help = match nearest(text, words.iter().map(|(w, _)| *w)) {
             Some(meant) => format!("did you mean `{meant}`? Known: {list}"),
             None => format!("use one of: {list}"),
         };
-        sink.error(at, &self.path_of(field), format!("{text:?} is not known here"), help);
+        sink.error(node.at, &self.path_of(field), format!("{text:?} is not known here"), help);
         None
     }
 }

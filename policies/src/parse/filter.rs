@@ -80,6 +80,11 @@ fn pattern(
         *ok = false;
         return None;
     };
+    if text.is_empty() {
+        let help = "remove the line to match everything";
+        sink.error(at, &fields.path_of(field), "an empty pattern never matches", help);
+        *ok = false;
+    }
     match compile(text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {

@@ -121,8 +121,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
-            let node = map.next_value()?;
-            entries.push(Entry { key_at: place(&key.referenced), key: key.value, node });
+            let mut node: Node = map.next_value()?;
+            let key_at = place(&key.referenced);
+            if matches!(node.value, Value::Null) {
+                // A value that is not there has no place of its own.
+                node.at = key_at;
+            }
+            entries.push(Entry { key: key.value, key_at, node });
         }
         Ok(Value::Map(entries))
     }
