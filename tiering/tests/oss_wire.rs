@@ -1,5 +1,7 @@
 //! What the native client puts on the wire, and how it takes what comes back.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not know as such
+
 mod wire;
 
 use bytes::Bytes;

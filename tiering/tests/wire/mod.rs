@@ -1,4 +1,5 @@
 //! A server that answers what a test tells it to and records what it was asked.
+#![allow(dead_code, clippy::unwrap_used)] // each test binary uses a part of it
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
