@@ -2,7 +2,7 @@
 
 use super::error::{ApiError, ErrorBody};
 use super::state::{AdminState, Readiness, Reloaded};
-use crate::config::units::parse_duration;
+use crate::config::{tiers, units::parse_duration};
 use actix_web::web::{Bytes, Data, Json, Path, Query};
 use actix_web::{HttpResponse, web};
 use futures::StreamExt;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
 use tidegate_tiering::engine::{
-    GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, ProbeReport, ReindexProgress, RunDueReport,
+    Engine, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, ReindexProgress, RunDueReport,
     ScrubProgress, ScrubReport, SnapshotReport, StatsReport, TierReport,
 };
 
@@ -39,7 +39,7 @@ pub fn guarded(config: &mut web::ServiceConfig) {
         .route("/policy/reload", web::post().to(reload))
         .route("/policy/progress", web::get().to(progress))
         .route("/plan", web::post().to(plan))
-        .route("/tiers", web::get().to(tiers))
+        .route("/tiers", web::get().to(list_tiers))
         .route("/tiers/{name}", web::get().to(tier))
         .route("/tiers/{name}/probe", web::post().to(probe))
         .route("/gc", web::post().to(gc))
@@ -51,6 +51,12 @@ pub fn guarded(config: &mut web::ServiceConfig) {
 }
 
 async fn metrics(state: State) -> Result<HttpResponse, ApiError> {
+    // While the store is being opened there is nothing to refresh; a failure must not hide the other metrics.
+    if state.engine().is_ok()
+        && let Err(error) = state.blocking(|engine| engine.refresh_metrics()).await
+    {
+        tracing::warn!(%error, "metrics of the store could not be refreshed");
+    }
     let page = state.metrics().render().map_err(|e| ApiError::internal(e.to_string()))?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(page))
 }
@@ -111,19 +117,79 @@ async fn plan(state: State, body: Bytes) -> Answer<PlanReport> {
     state.blocking(move |engine| engine.plan(&request)).await.map(Json)
 }
 
-async fn tiers(state: State) -> Answer<Vec<TierReport>> {
-    let reports =
-        state.blocking(|engine| engine.tier_names().iter().map(|name| engine.tier_report(name)).collect()).await?;
+async fn list_tiers(state: State) -> Answer<Vec<TierReport>> {
+    let work = |engine: Engine| engine.tier_names().iter().map(|name| engine.tier_report(name)).collect();
+    let mut reports: Vec<TierReport> = state.blocking(work).await?;
+    for report in &mut reports {
+        complete(&state, report);
+    }
     Ok(Json(reports))
 }
 
-async fn tier(state: State, name: Path<String>) -> Answer<TierReport> {
-    state.blocking(move |engine| engine.tier_report(&name)).await.map(Json)
+fn complete(state: &AdminState, report: &mut TierReport) {
+    if let Some(settings) = state.config().tiers.get(&report.name) {
+        tiers::complete(report, settings);
+    }
 }
 
-async fn probe(state: State, name: Path<String>) -> Answer<ProbeReport> {
+fn known_tier(state: &AdminState, name: &str) -> Result<(), ApiError> {
+    let tiers = &state.config().tiers;
+    if tiers.contains_key(name) {
+        return Ok(());
+    }
+    let known: Vec<&str> = tiers.keys().map(String::as_str).collect();
+    Err(ApiError::not_found(format!("there is no tier {name:?}; configured: {}", known.join(", "))))
+}
+
+async fn tier(state: State, name: Path<String>) -> Answer<TierReport> {
+    known_tier(&state, &name)?;
+    let mut report = state.blocking(move |engine| engine.tier_report(&name)).await?;
+    complete(&state, &mut report);
+    Ok(Json(report))
+}
+
+/// What a probe of a tier found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProbeAnswer {
+    /// Name of the tier.
+    pub tier: String,
+    /// Every step did what it must do.
+    pub ok: bool,
+    /// Name of the object that was written and deleted.
+    pub object: String,
+    /// The steps in their order.
+    pub steps: Vec<ProbeStepAnswer>,
+}
+
+/// One step of a probe.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProbeStepAnswer {
+    /// `write`, `head`, `read`, `range`, `list`, `restore`, `delete` or `gone`.
+    pub step: String,
+    /// It did what it must do.
+    pub ok: bool,
+    /// How long it took, in milliseconds.
+    pub millis: f64,
+    /// What was found, or what went wrong.
+    pub message: String,
+}
+
+async fn probe(state: State, name: Path<String>) -> Answer<ProbeAnswer> {
+    known_tier(&state, &name)?;
     let engine = state.engine()?;
-    state.spawn(async move { engine.probe_tier(&name).await }).await.map(Json)
+    let shared = state.clone().into_inner();
+    let name = name.into_inner();
+    let answer = state.spawn(async move {
+        let tier = engine.tier(&name)?;
+        let report = tidegate_tiering::tier::probe::probe(tier.as_ref(), shared.clock()).await;
+        let steps = report
+            .steps
+            .into_iter()
+            .map(|s| ProbeStepAnswer { step: s.step.to_owned(), ok: s.ok, millis: s.millis, message: s.message })
+            .collect();
+        Ok(ProbeAnswer { tier: name, ok: report.ok, object: report.object, steps })
+    });
+    answer.await.map(Json)
 }
 
 async fn gc(state: State, body: Bytes) -> Answer<GcReport> {
@@ -138,8 +204,7 @@ async fn snapshot(state: State) -> Answer<SnapshotReport> {
 }
 
 async fn run_due(state: State) -> Answer<RunDueReport> {
-    let engine = state.engine()?;
-    state.spawn(async move { engine.run_due_now().await }).await.map(Json)
+    state.blocking(|engine| engine.run_due_now()).await.map(Json)
 }
 
 /// One line of the answer to `POST /scrub`: any number of `progress`, then one of the others.

@@ -11,7 +11,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed
   2  the command line is wrong
-  3  the check, the policy check, the probe or the scrub found problems
+  3  the configuration or a policy is wrong, or a probe or scrub found problems
   4  no server answers at the admin socket";
 
 /// S3 in, deduplicated on disk, cold to the cloud by rule, and back.
@@ -85,7 +85,7 @@ pub struct Serve {
     pub ready_file: Option<PathBuf>,
     /// Abort the process at the NTH hit of a failpoint (tests)
     #[arg(long, value_name = "NAME[:NTH]", hide = true, value_parser = parse_failpoint)]
-    pub failpoint: Option<(String, u32)>,
+    pub failpoint: Option<(String, u64)>,
 }
 
 /// Lifecycle policies.
@@ -148,14 +148,14 @@ pub enum TierCommand {
 /// The journal.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
-    /// Print the records of the journal; the server must not run
+    /// Print the records of the journal
     Dump {
         /// First sequence number
         #[arg(long, default_value_t = 0)]
         from: u64,
         /// At most this many records
         #[arg(long)]
-        limit: Option<usize>,
+        limit: Option<u64>,
     },
 }
 
@@ -177,7 +177,7 @@ pub enum ClockCommand {
     },
 }
 
-fn parse_failpoint(text: &str) -> Result<(String, u32), String> {
+fn parse_failpoint(text: &str) -> Result<(String, u64), String> {
     let (name, nth) = match text.rsplit_once(':') {
         None => (text, 1),
         Some((name, nth)) => {

@@ -4,13 +4,13 @@ use super::args::{ClockCommand, Command, ObjectCommand, PolicyCommand, TierComma
 use super::client::AdminClient;
 use super::{Exit, Failure};
 use crate::admin::Reloaded;
-use crate::admin::api::{Advance, ClockAnswer, ObjectName, PolicyAnswer, ScrubLine};
+use crate::admin::api::{Advance, ClockAnswer, ObjectName, PolicyAnswer, ProbeAnswer, ScrubLine};
 use crate::config::Config;
 use crate::output::{Output, render};
 use serde_json::json;
 use tidegate_tiering::engine::{
-    GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, ProbeReport, RunDueReport, ScrubReport,
-    StatsReport, TierReport,
+    GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, RunDueReport, ScrubReport, StatsReport,
+    TierReport,
 };
 
 /// Longest line of a streamed answer, in bytes: a scrub's result names every damaged chunk.
@@ -105,7 +105,7 @@ async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Re
             };
             let mut reports = Vec::new();
             for name in names {
-                let report: ProbeReport = client.post(&format!("/tiers/{}/probe", encode(&name)), &json!({})).await?;
+                let report: ProbeAnswer = client.post(&format!("/tiers/{}/probe", encode(&name)), &json!({})).await?;
                 reports.push(report);
             }
             output.show(&reports, |reports| render::probes(reports));

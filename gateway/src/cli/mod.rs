@@ -25,7 +25,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong (clap says so itself).
     Usage = 2,
-    /// A check, probe or scrub found problems.
+    /// The configuration or a policy is wrong, or a probe or scrub found problems.
     Problems = 3,
     /// No server answers at the admin socket.
     Unreachable = 4,
@@ -58,7 +58,7 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Failure::new(problem)
+        Failure { exit: Exit::Problems, message: problem.to_string() }
     }
 }
 
@@ -124,9 +124,7 @@ fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Pro
     let strict = |name: &str| std::env::var(name).ok();
     // The secrets of the server are not needed to talk to it, so their absence must not stand in the way.
     let lenient = |name: &str| Some(std::env::var(name).unwrap_or_default());
-    let offline = Command::Journal(args::JournalCommand::Dump { from: 0, limit: None });
-    let same_kind = |other: &Command| std::mem::discriminant(other) == std::mem::discriminant(&command);
-    let needs_secrets = checking || matches!(command, Command::Serve(_) | Command::Index(_)) || same_kind(&offline);
+    let needs_secrets = checking || matches!(command, Command::Serve(_));
     let env: crate::config::Env<'_> = if needs_secrets { &strict } else { &lenient };
     let (name, loaded) = match &config {
         Some(path) => (path.display().to_string(), Config::load(path, env)),

@@ -1,12 +1,15 @@
 //! Commands that need no server: checks, and those that take the lock of the store themselves.
 
 use super::{Exit, Failure};
+use crate::config::units::show_size;
 use crate::config::{Config, PolicyError, Problem, check as check_config, read_policy};
 use crate::output::{Output, render};
 use serde_json::json;
 use std::path::Path;
 use tidegate_policies::{Diagnostic, Severity};
-use tidegate_tiering::engine::{Engine, JournalDumpRequest};
+use tidegate_tiering::clock::SystemClock;
+use tidegate_tiering::engine::{IndexRebuilt, JournalChange, JournalLine, describe_op};
+use tidegate_tiering::meta;
 
 /// `tidegate check`.
 pub fn check(name: &str, config: &Config, output: &Output) -> Exit {
@@ -51,28 +54,55 @@ pub fn check_policy(file: &Path, config: Option<&Config>, output: &Output) -> Re
     }
 }
 
-/// `tidegate journal dump`: one line per record, as it is read.
-pub fn dump_journal(config: &Config, from: u64, limit: Option<usize>, output: &Output) -> Result<Exit, Failure> {
+/// `tidegate journal dump`: record by record, as they are read. Takes no lock, for it only reads: beside a running server
+/// it ends at some record near the end.
+pub fn dump_journal(config: &Config, from: u64, limit: Option<u64>, output: &Output) -> Result<Exit, Failure> {
     need_store(config)?;
-    let request = JournalDumpRequest { from, limit: limit.unwrap_or(usize::MAX) };
-    Engine::dump_journal(&config.store, &request, |line| output.line(&line, render::journal_line))
-        .map_err(Failure::new)?;
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut each = |record: meta::DumpedRecord| {
+        if left == 0 {
+            return;
+        }
+        left -= 1;
+        let changes = record.ops.iter().map(|op| {
+            let (table, key, value) = describe_op(op);
+            JournalChange { table, key, value }
+        });
+        let line = JournalLine {
+            sequence: record.seq,
+            epoch: record.epoch,
+            time: record.time,
+            reason: record.reason.name().to_owned(),
+            changes: changes.collect(),
+        };
+        if !output.line(&line, render::journal_line) {
+            left = 0;
+        }
+    };
+    meta::dump(&config.data_dir, from, &mut each).map_err(Failure::new)?;
     Ok(Exit::Ok)
 }
 
-/// `tidegate index rebuild`.
+/// `tidegate index rebuild`. Takes the lock; the error says who holds it.
 pub fn rebuild_index(config: &Config, output: &Output) -> Result<Exit, Failure> {
     need_store(config)?;
     let bar = output.progress("rebuild", false);
-    let report = Engine::rebuild_index(&config.store, |at| {
-        bar.set_message(at.phase);
-        if at.total > 0 {
-            bar.set_length(at.total);
+    let mut progress = |at: meta::RebuildProgress| match at {
+        meta::RebuildProgress::Snapshot { entries } => {
+            bar.set_message("snapshot");
+            bar.set_position(entries);
         }
-        bar.set_position(at.done);
-    });
+        meta::RebuildProgress::Journal { bytes } => {
+            bar.set_message(format!("journal, at most {}", show_size(bytes)));
+        }
+    };
+    let settings = config.engine_settings();
+    let made = meta::rebuild(&config.data_dir, &settings.meta, &SystemClock::default(), &mut progress);
     bar.finish_and_clear();
-    output.show(&report.map_err(Failure::new)?, render::rebuild);
+    let made = made.map_err(Failure::new)?;
+    let notes = made.torn_tail.iter().map(|tail| format!("a torn tail of the journal was cut off: {tail:?}")).collect();
+    let report = IndexRebuilt { snapshot: made.snapshot, records: made.records, last_sequence: made.last_seq, notes };
+    output.show(&report, render::rebuild);
     Ok(Exit::Ok)
 }
 

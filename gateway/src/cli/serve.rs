@@ -39,7 +39,7 @@ pub fn serve(config: Config, name: &str, options: &Serve, output: &Output) -> Re
     let wrong = diagnostics.iter().filter(|d| d.severity == Severity::Error).map(ToString::to_string);
     let wrong: Vec<String> = problems.iter().map(ToString::to_string).chain(wrong).collect();
     if !wrong.is_empty() {
-        return Err(Failure::new(wrong.join("\n")));
+        return Err(Failure { exit: Exit::Problems, message: wrong.join("\n") });
     }
     logging::start(&config.log).map_err(Failure::new)?;
     for warning in &diagnostics {
@@ -115,7 +115,7 @@ async fn open_engine(
     }
     let classes = config.classes.clone();
     let components = Components { clock, tiers, classes, policy, policy_text, registry: registry.clone() };
-    Engine::open(config.store.clone(), components).await.map_err(Failure::new)
+    Engine::open(config.engine_settings(), components).await.map_err(Failure::new)
 }
 
 /// What the start of the endpoint needs besides the engine.

@@ -1,10 +1,10 @@
 //! What can be known about a configuration without side effects.
 
+use super::tiers::price_class;
 use super::{Config, HOT, Problem};
 use crate::server::{AccessKey, Secret};
 use std::path::Path;
-use tidegate_policies::{CheckOptions, Class, ConfiguredTier, Diagnostic, Policy};
-use tidegate_tiering::tier::TierSettings;
+use tidegate_policies::{CheckOptions, ConfiguredTier, Diagnostic, Policy};
 
 /// The storage classes of S3 that a client may ask for.
 pub const S3_CLASSES: [&str; 8] = [
@@ -28,6 +28,10 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     check_classes(file, config, &mut problems);
     check_data_dir(file, config, &mut problems);
     check_s3(file, config, &mut problems);
+    for (field, message) in config.store.problems() {
+        let (what, help) = message.split_once(": ").unwrap_or((&message, ""));
+        problems.push(Problem::of_field(file, field, what, help));
+    }
     if let Err(message) = crate::logging::filter(&config.log) {
         let help = "write error, warn, info, debug or trace, or a filter such as info,tidegate_tiering=debug";
         problems.push(Problem::of_field(file, "log.level", message, help));
@@ -157,19 +161,12 @@ pub fn read_policy(config: &Config, path: &Path) -> Result<(Policy, String, Vec<
     let configured_tiers = config
         .tiers
         .iter()
-        .map(|(name, settings)| ConfiguredTier { name: name.clone(), class: tier_class(settings) })
+        .map(|(name, settings)| ConfiguredTier { name: name.clone(), class: price_class(settings) })
         .collect();
     let options = CheckOptions { configured_tiers: Some(configured_tiers), ..CheckOptions::default() };
     let report = tidegate_policies::check(&name, &text, &options);
     match report.policy {
         Some(policy) => Ok((policy, text, report.diagnostics)),
         None => Err(PolicyError::Wrong(report.diagnostics)),
-    }
-}
-
-/// The storage class of a tier, as the price book knows it.
-fn tier_class(settings: &TierSettings) -> Option<Class> {
-    match settings {
-        TierSettings::Directory { .. } => None,
     }
 }

@@ -7,11 +7,14 @@ pub mod access_key;
 mod check;
 mod error;
 mod reader;
+mod store;
+pub mod tiers;
 pub mod units;
 
 pub use check::{PolicyError, check, read_policy};
 pub use error::Problem;
 pub use reader::Env;
+pub use store::{ChunkSection, DurabilityName, HotSection, JournalSection, RelaxedSync, StoreSettings};
 
 use crate::server::{S3Settings, Secret};
 use serde::Deserialize;
@@ -38,7 +41,7 @@ pub struct Config {
     /// The admin listener.
     pub admin: AdminSettings,
     /// The storage engine.
-    pub store: EngineSettings,
+    pub store: StoreSettings,
     /// The tiers, by name.
     pub tiers: BTreeMap<String, TierSettings>,
     /// S3 storage class -> name of a tier, or `hot`.
@@ -57,7 +60,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./tidegate-data"),
             s3: S3Settings::default(),
             admin: AdminSettings::default(),
-            store: EngineSettings::default(),
+            store: StoreSettings::default(),
             tiers: BTreeMap::new(),
             classes: BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]),
             policy: None,
@@ -129,11 +132,6 @@ impl Config {
             serde_saphyr::with_deserializer_from_str(text, |de| Config::deserialize(reader::Layer::new(de, &context)))
                 .map_err(|e| Problem::of_yaml(file, &context.path(), &e))?
         };
-        if !config.store.data_dir.as_os_str().is_empty() {
-            let help = "write data_dir at the top of the document, not below store";
-            return Err(Problem::of_field(file, "store.data_dir", "this setting has another place", help));
-        }
-        config.store.data_dir.clone_from(&config.data_dir);
         config.s3.storage_classes = config.classes.keys().cloned().collect();
         Ok(config)
     }
@@ -170,6 +168,11 @@ impl Config {
             quote(&data_dir.join("cold-tier")),
         );
         Config::read("(built-in configuration)", &text, env)
+    }
+
+    /// The engine's settings.
+    pub fn engine_settings(&self) -> EngineSettings {
+        self.store.engine(self.data_dir.clone())
     }
 
     /// Where the admin socket is.

@@ -19,7 +19,7 @@ fn an_empty_document_gives_the_defaults() {
     for text in ["", "# nothing\n", "---\n# nothing\n"] {
         let config = read(text).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("./tidegate-data"));
-        assert_eq!(config.store.data_dir, config.data_dir);
+        assert_eq!(config.engine_settings().data_dir, config.data_dir);
         assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9320");
         assert_eq!(config.admin_socket(), PathBuf::from("./tidegate-data/admin.sock"));
         assert_eq!(config.classes["STANDARD"], "hot");

@@ -1,14 +1,14 @@
 //! Reports as text for people. Every function is pure: a report in, text out.
 
 use super::table;
-use crate::admin::api::PolicyAnswer;
+use crate::admin::api::{PolicyAnswer, ProbeAnswer};
 use crate::config::units::{show_duration, show_size};
 use comfy_table::{CellAlignment, Table};
 use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
-    Amount, GcReport, JournalLine, ObjectStatusReport, PlanReport, ProbeReport, RebuildReport, Residency, ScrubReport,
-    StatsReport, TierReport,
+    Amount, GcReport, IndexRebuilt, JournalLine, ObjectStatusReport, PlanReport, Residency, ScrubReport, StatsReport,
+    TierReport,
 };
 
 /// `right` names the columns of numbers.
@@ -228,16 +228,16 @@ pub fn tiers(reports: &[TierReport]) -> String {
 }
 
 /// `tidegate tier probe`.
-pub fn probes(reports: &[ProbeReport]) -> String {
+pub fn probes(reports: &[ProbeAnswer]) -> String {
     let mut steps = table(["tier", "step", "outcome", "ms", "detail"]);
     for report in reports {
         for step in &report.steps {
             steps.add_row([
                 report.tier.clone(),
                 step.step.clone(),
-                step.outcome.clone(),
-                step.millis.to_string(),
-                step.detail.clone(),
+                if step.ok { "ok" } else { "failed" }.to_owned(),
+                format!("{:.1}", step.millis),
+                step.message.clone(),
             ]);
         }
     }
@@ -291,10 +291,14 @@ pub fn scrub(report: &ScrubReport) -> String {
 }
 
 /// `tidegate index rebuild`.
-pub fn rebuild(report: &RebuildReport) -> String {
+pub fn rebuild(report: &IndexRebuilt) -> String {
+    let start = match report.snapshot {
+        Some(sequence) => format!("the snapshot at record {sequence}"),
+        None => "the beginning of the journal".to_owned(),
+    };
     let mut text = format!(
-        "{} buckets and {} objects from {} journal records; {} chunks from {} packs\n",
-        report.buckets, report.objects, report.journal_records, report.chunks, report.packs
+        "the index was made anew from {start} and {} records, up to {}\n",
+        report.records, report.last_sequence
     );
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
@@ -302,9 +306,13 @@ pub fn rebuild(report: &RebuildReport) -> String {
     text
 }
 
-/// One line of `tidegate journal dump`.
+/// One record of `tidegate journal dump`: a line for it, and one for each change.
 pub fn journal_line(line: &JournalLine) -> String {
-    format!("{} {} {}:{} {} {}\n", line.sequence, line.time, line.segment, line.offset, line.kind, line.detail)
+    let mut text = format!("{} epoch {} {} {}\n", line.sequence, line.epoch, line.time, line.reason);
+    for change in &line.changes {
+        let _ = writeln!(text, "  {} {}: {}", change.table, change.key, change.value);
+    }
+    text
 }
 
 #[cfg(test)]
