@@ -346,32 +346,6 @@ pub struct TierReport {
     pub last_error: Option<String>,
 }
 
-/// What came of writing, reading, restoring and deleting a small object in a tier.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ProbeReport {
-    /// Name of the tier.
-    pub tier: String,
-    /// Every step worked that this tier has.
-    pub ok: bool,
-    /// The steps, in order.
-    pub steps: Vec<ProbeStep>,
-}
-
-/// One step of a probe.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ProbeStep {
-    /// `put`, `head`, `get`, `list`, `restore`, `delete`.
-    pub step: String,
-    /// `ok`, `skipped`, `failed`.
-    pub outcome: String,
-    /// What was seen, or why it failed.
-    pub detail: String,
-    /// How long it took, in milliseconds.
-    pub millis: u64,
-}
-
 /// Asks for a garbage collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -474,67 +448,44 @@ pub struct RunDueReport {
     pub jobs_open: u64,
 }
 
-/// How far a rebuild of the index has come.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RebuildProgress {
-    /// `packs`, `journal`, ...
-    pub phase: String,
-    /// Units done in this phase.
-    pub done: u64,
-    /// Units of this phase; 0 when not known.
-    pub total: u64,
-}
-
 /// What a rebuild of the index made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct RebuildReport {
+pub struct IndexRebuilt {
+    /// The snapshot that it began with, by its sequence number; `None` for the beginning of the journal.
+    pub snapshot: Option<u64>,
     /// Journal records applied.
-    pub journal_records: u64,
-    /// Buckets found.
-    pub buckets: u64,
-    /// Objects found.
-    pub objects: u64,
-    /// Packs read.
-    pub packs: u64,
-    /// Chunks indexed.
-    pub chunks: u64,
+    pub records: u64,
+    /// Sequence number of the latest record.
+    pub last_sequence: u64,
     /// What was odd and how it was treated.
     pub notes: Vec<String>,
 }
 
-/// Which part of the journal to show.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct JournalDumpRequest {
-    /// First sequence number to show.
-    pub from: u64,
-    /// At most this many records.
-    pub limit: usize,
-}
-
-impl Default for JournalDumpRequest {
-    /// From the beginning, everything.
-    fn default() -> Self {
-        Self { from: 0, limit: usize::MAX }
-    }
-}
-
 /// One record of the journal.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JournalLine {
     /// Sequence number.
     pub sequence: u64,
-    /// Segment file.
-    pub segment: String,
-    /// Offset of the record in it, in bytes.
-    pub offset: u64,
+    /// Epoch of the process that wrote it.
+    pub epoch: u64,
     /// When it was written.
     pub time: Timestamp,
-    /// Kind of record.
-    pub kind: String,
-    /// What it says.
-    pub detail: serde_json::Value,
+    /// Why.
+    pub reason: String,
+    /// What it changed.
+    pub changes: Vec<JournalChange>,
+}
+
+/// One change of a journal record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JournalChange {
+    /// Table.
+    pub table: String,
+    /// Key, decoded.
+    pub key: String,
+    /// The new value, decoded, or `deleted`.
+    pub value: String,
 }

@@ -4,11 +4,14 @@
 //! Every remote name is fresh (D9): an implementation may assume that nothing under a name that it is asked to
 //! write is ever read by anybody else, and that a second write of one name carries the same bytes.
 
+#[doc(hidden)]
+pub mod contract;
 pub mod error;
 pub mod memory;
 pub mod metrics;
 pub mod object;
 pub mod oss;
+pub mod probe;
 pub mod secret;
 mod settings;
 
@@ -54,7 +57,7 @@ impl BodySource for Bytes {
 }
 
 /// What a tier can do, as found out from its configuration and by `tidegate tier probe`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Capabilities {
     /// Reads need no restore.
     pub online: bool,

@@ -213,7 +213,13 @@ impl ObjectTier {
     }
 
     fn path(&self, call: (Operation, &str)) -> Result<Path, TierError> {
-        Path::parse(format!("{}{}", self.prefix, call.1)).map_err(|e| self.error(TierErrorKind::Invalid, call, e))
+        let full = format!("{}{}", self.prefix, call.1);
+        let path = Path::parse(&full).map_err(|e| self.error(TierErrorKind::Invalid, call, e))?;
+        // The parser forgives outer slashes, which would let two names share an object.
+        if path.as_ref() == full && !call.1.is_empty() {
+            return Ok(path);
+        }
+        Err(self.error(TierErrorKind::Invalid, call, "a name is not empty and neither starts nor ends with a slash"))
     }
 
     async fn counted<T>(

@@ -13,16 +13,19 @@ mod date;
 mod encode;
 mod endpoint;
 mod fault;
+mod ops_bucket;
 mod ops_list;
 mod ops_multipart;
 mod ops_object;
 mod ops_restore;
+mod presign;
 mod settings;
 mod sign_v1;
 mod sign_v4;
 mod xml;
 
 pub use client::Client;
+pub use ops_bucket::BucketInfo;
 pub use ops_multipart::{Part, UnfinishedUpload};
 pub use ops_object::MAX_DELETE_NAMES;
 pub use settings::{OssSettings, SignatureVersion, StorageClass};
@@ -58,7 +61,7 @@ impl OssTier {
         metrics: TierMetrics,
     ) -> Result<Self, TierError> {
         settings.check()?;
-        let source = credentials::build(&settings.credentials, &clock, env, settings)?;
+        let source = credentials::build(settings, &clock, env)?;
         let cache = CachedCredentials::new(source, clock.clone(), metrics.credential_failures.clone());
         let client = Arc::new(Client::new(settings.clone(), cache, clock, metrics)?);
         Ok(Self { name: name.to_owned(), client })

@@ -2,17 +2,27 @@
 //! ahead of expiry. Nothing here reads the process's environment: the caller passes a function that does.
 
 mod cache;
+mod chain;
+mod metadata;
+mod profiles;
+mod spec;
+mod sts;
 
 pub use cache::CachedCredentials;
+pub(crate) use spec::build;
+pub use spec::{AssumeRole, CredentialsSpec, RolesAnywhere};
 
 use super::super::error::{TierError, TierErrorKind};
 use super::super::secret::Secret;
-use super::settings::OssSettings;
+use super::date;
 use crate::clock::{Clock, Timestamp};
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An access key, temporary when it has a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,28 +53,6 @@ pub trait CredentialsProvider: Send + Sync + fmt::Debug {
 
 /// How the environment is read: the caller's function from a variable's name to its value.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// Which source a tier uses.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
-pub enum CredentialsSpec {
-    /// The vendor's default order: environment, RRSA, CLI configuration, credentials file, ECS role, credentials URI.
-    #[default]
-    Default,
-    /// Written in the configuration.
-    Static {
-        /// Key id.
-        access_key_id: String,
-        /// Key secret.
-        access_key_secret: Secret,
-        /// Token, for a temporary key that somebody else renews.
-        #[serde(default)]
-        security_token: Option<Secret>,
-    },
-    /// Variables `ALIBABA_CLOUD_ACCESS_KEY_ID`, `ALIBABA_CLOUD_ACCESS_KEY_SECRET` and `ALIBABA_CLOUD_SECURITY_TOKEN`, or
-    /// `OSS_ACCESS_KEY_ID`, `OSS_ACCESS_KEY_SECRET` and `OSS_SESSION_TOKEN`.
-    Env,
-}
 
 /// A key that does not change.
 #[derive(Debug)]
@@ -118,28 +106,136 @@ impl CredentialsProvider for FixedCredentials {
     }
 }
 
-/// Makes the source that `spec` names.
-///
-/// # Errors
-/// `Denied` when the environment is to hold a key and does not, `Invalid` for a wrong setting.
-pub(crate) fn build(
-    spec: &CredentialsSpec,
-    _clock: &Arc<dyn Clock>,
-    env: Environment<'_>,
-    _settings: &OssSettings,
-) -> Result<Box<dyn CredentialsProvider>, TierError> {
-    match spec {
-        CredentialsSpec::Static { access_key_id, access_key_secret, security_token } => {
-            let credentials = Credentials {
-                access_key_id: access_key_id.clone(),
-                access_key_secret: access_key_secret.clone(),
-                security_token: security_token.clone(),
-                expires: None,
-            };
-            Ok(Box::new(FixedCredentials::new("configuration", credentials)))
-        }
-        CredentialsSpec::Env | CredentialsSpec::Default => Ok(Box::new(FixedCredentials::from_environment(env)?)),
+/// Variables that sources read. Copied once, so that no source needs the caller's function later.
+const VARIABLES: &[&str] = &[
+    "ALIBABA_CLOUD_ACCESS_KEY_ID",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    "ALIBABA_CLOUD_SECURITY_TOKEN",
+    "OSS_ACCESS_KEY_ID",
+    "OSS_ACCESS_KEY_SECRET",
+    "OSS_SESSION_TOKEN",
+    "ALIBABA_CLOUD_PROFILE",
+    "ALIBABA_CLOUD_CREDENTIALS_FILE",
+    "ALIBABA_CLOUD_CONFIG_FILE",
+    "ALIBABA_CLOUD_CREDENTIALS_URI",
+    "ALIBABA_CLOUD_CLI_PROFILE_DISABLED",
+    "ALIBABA_CLOUD_ECS_METADATA",
+    "ALIBABA_CLOUD_ECS_METADATA_DISABLED",
+    "ALIBABA_CLOUD_IMDSV1_DISABLED",
+    "ALIBABA_CLOUD_ROLE_ARN",
+    "ALIBABA_CLOUD_OIDC_PROVIDER_ARN",
+    "ALIBABA_CLOUD_OIDC_TOKEN_FILE",
+    "ALIBABA_CLOUD_ROLE_SESSION_NAME",
+    "ALIBABA_CLOUD_STS_REGION",
+    "ALIBABA_CLOUD_STS_ENDPOINT",
+    "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
+    "HOME",
+];
+/// Longest answer that a source may give, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// What the sources share.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// Follows the tier's proxy, certificates and source address.
+    http: reqwest::Client,
+    /// For addresses on the machine or its link: never through a proxy.
+    direct: reqwest::Client,
+    clock: Arc<dyn Clock>,
+    timeout: Duration,
+    variables: Arc<HashMap<&'static str, Secret>>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Context")
     }
+}
+
+impl Context {
+    /// A variable that is set and not blank.
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).map(|v| v.expose().to_owned())
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.variable(name).is_some_and(|v| v.trim().eq_ignore_ascii_case("true") || v.trim() == "1")
+    }
+
+    /// Sends `request` and reads the answer, both within the time-out.
+    async fn exchange(
+        &self,
+        source: &str,
+        request: reqwest::RequestBuilder,
+        timeout: Duration,
+    ) -> Result<(u16, Bytes), TierError> {
+        let unavailable = |why: &dyn fmt::Display| failed(TierErrorKind::Unavailable, source, why);
+        let work = async {
+            // The URL is left out: a credentials URI may hold a secret itself.
+            let mut response = request.send().await.map_err(|e| unavailable(&e.without_url()))?;
+            let mut body = bytes::BytesMut::new();
+            while let Some(piece) = response.chunk().await.map_err(|e| unavailable(&e.without_url()))? {
+                if body.len().saturating_add(piece.len()) > MAX_ANSWER_BYTES {
+                    return Err(unavailable(&format!("the answer is longer than {MAX_ANSWER_BYTES} bytes")));
+                }
+                body.extend_from_slice(&piece);
+            }
+            Ok((response.status().as_u16(), body.freeze()))
+        };
+        match tokio::time::timeout(timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(unavailable(&format!("no answer within {} ms", timeout.as_millis()))),
+        }
+    }
+}
+
+/// Temporary credentials as every service of the vendor writes them.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Temporary {
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    access_key_id: String,
+    #[serde(default)]
+    access_key_secret: String,
+    #[serde(default)]
+    security_token: String,
+    #[serde(default)]
+    expiration: String,
+}
+
+impl Temporary {
+    fn into_credentials(self, source: &str) -> Result<Credentials, TierError> {
+        if let Some(code) = self.code.filter(|code| code != "Success") {
+            return Err(denied(source, format!("answered code {code:?}")));
+        }
+        for (field, value) in [("AccessKeyId", &self.access_key_id), ("AccessKeySecret", &self.access_key_secret)] {
+            if value.is_empty() {
+                return Err(denied(source, format!("the answer has no {field}")));
+            }
+        }
+        let expires = match self.expiration.as_str() {
+            "" => None,
+            text => {
+                Some(date::parse_iso(text).ok_or_else(|| denied(source, format!("Expiration {text:?} is no time")))?)
+            }
+        };
+        let token = Some(self.security_token).filter(|t| !t.is_empty()).map(Secret::new);
+        Ok(Credentials {
+            access_key_id: self.access_key_id,
+            access_key_secret: Secret::new(self.access_key_secret),
+            security_token: token,
+            expires,
+        })
+    }
+}
+
+/// Reads credentials from an answer. The reader's own message is dropped: it may quote what it could not read.
+fn read_temporary(source: &str, body: &[u8]) -> Result<Credentials, TierError> {
+    let temporary: Temporary =
+        serde_json::from_slice(body).map_err(|_| denied(source, "the answer holds no credentials (no such JSON)"))?;
+    temporary.into_credentials(source)
 }
 
 fn failed(kind: TierErrorKind, source: &str, message: impl fmt::Display) -> TierError {
