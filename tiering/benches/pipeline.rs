@@ -3,6 +3,9 @@
 //! `cargo bench -p tidegate-tiering --bench pipeline`. With `TIDEGATE_BENCH_16M=1` the index is also filled with
 //! 16 million chunks (needs 1 GB of memory). Bytes per entry are printed.
 
+// A bench that cannot go on may stop.
+#![allow(clippy::unwrap_used, missing_docs)]
+
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -95,8 +95,8 @@ fn an_open_pack_is_recovered_from_a_cut_at_every_byte_of_its_last_two_frames() {
             // It goes on being written to, and is sound afterwards.
             put_all(&again, 0..3);
             again.sync().unwrap();
-            let again_image = crash_image(image.path());
-            let (third, report) = open(image.path());
+            let third_image = crash_image(image.path());
+            let (third, report) = open(third_image.path());
             assert_eq!((report.torn_bytes, report.damaged.len()), (0, 0));
             assert!((0..3).all(|n| is_there(&third, n)));
         }
