@@ -41,6 +41,14 @@ type Damaged = HashSet<(PackId, u32)>;
 /// Threads that read footers at opening, at most.
 const MAX_THREADS: usize = 8;
 
+/// True for an open pack whose header is cut short or all zeros: a kill or a power cut came before its first sync, which
+/// would have covered the header too. So nothing in it was ever promised.
+fn never_synced(file: &File, error: &FormatError) -> bool {
+    let mut head = [0; HEADER_LEN];
+    let zeros = file.read_exact_at(&mut head, 0).is_ok() && head.iter().all(|b| *b == 0);
+    zeros || matches!(error, FormatError::Short { .. })
+}
+
 fn place_of(pack: &Pack, e: &FooterEntry) -> Location {
     Location {
         slot: pack.slot,
@@ -247,14 +255,12 @@ impl Inner {
         let found = match scan(&file, id) {
             Ok(found) => found,
             Err(ReadError::Io(e)) => return Err(fail("read", e)),
-            Err(ReadError::Format(FormatError::Short { .. })) => {
-                // Killed before the header was written: nothing was ever in it.
+            Err(ReadError::Format(e)) if never_synced(&file, &e) => {
                 report.torn_bytes += len;
                 return fs::remove_file(&path).map_err(|e| fail("delete", e));
             }
             Err(ReadError::Format(e)) => {
-                // The header was written before any frame. A power cut may leave zeros there when nothing was synced;
-                // otherwise it is damage. Both are kept: deleting is for those who know.
+                // Something else has changed it. Deleting is for those who know.
                 report.damaged.push(format!("{}: {e}; nothing of it can be read", path.display()));
                 self.budget.adopt(len + FILE_SLACK);
                 return Ok(());

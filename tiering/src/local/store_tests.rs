@@ -330,3 +330,15 @@ fn a_scrub_finds_damage_and_the_damage_is_remembered_across_openings() {
     drop(store);
     assert!(is_there(&open(dir.path()).0, 3));
 }
+
+#[test]
+fn an_open_pack_that_no_sync_ever_covered_is_removed_and_one_with_a_changed_header_is_kept() {
+    for (head, left, damaged) in [(vec![], 0, 0), (vec![7; 20], 0, 0), (vec![0; 9_000], 0, 0), (vec![7; 9_000], 1, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(format!("{}.open", PackId::fresh(1))), head).unwrap();
+        let (store, report) = open(dir.path());
+        assert_eq!((files(dir.path(), "open").len(), report.damaged.len()), (left, damaged));
+        put_all(&store, 0..3);
+        assert!((0..3).all(|n| is_there(&store, n)));
+    }
+}
