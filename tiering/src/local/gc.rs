@@ -66,12 +66,26 @@ impl Mark {
         true
     }
 
+    /// What a sweep would find dead now. Changes nothing; to be followed by dropping the mark, for a dry run.
+    pub fn preview(&self) -> SweepReport {
+        let mut report = SweepReport { packs: self.store.packs.all().len() as u64, ..SweepReport::default() };
+        for n in 0..=255u8 {
+            let shard = self.store.index.lock_shard(n);
+            let places = (0..shard.len()).map(|at| shard.location(at));
+            for place in places.filter(|p| p.colour != self.colour) {
+                report.dead_chunks += 1;
+                report.dead_bytes += place.frame_len();
+            }
+        }
+        report
+    }
+
     /// Removes what is dead, and with [`SweepGoal::dead_only`] unset evicts cached chunks until enough is free. The
     /// caller has walked everything without an error. `should_stop` is asked between packs.
     ///
     /// # Errors
     /// Of reading and writing packs. What was done until then is done; nothing needed is lost.
-    pub fn sweep(mut self, goal: &SweepGoal, should_stop: &dyn Fn() -> bool) -> Result<SweepReport, LocalError> {
+    pub fn sweep(mut self, goal: SweepGoal, should_stop: &dyn Fn() -> bool) -> Result<SweepReport, LocalError> {
         let mut report = SweepReport::default();
         let store = Arc::clone(&self.store);
         for n in 0..=255u8 {
@@ -79,7 +93,7 @@ impl Mark {
         }
         // Every entry has the cycle's colour now.
         self.complete = true;
-        store.reclaim(goal, should_stop, &mut report).map(|()| report)
+        store.reclaim(&goal, should_stop, &mut report).map(|()| report)
     }
 }
 

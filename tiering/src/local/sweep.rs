@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 /// What a sweep shall reach.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SweepGoal {
-    /// Stop when so many bytes net were given back; 0 for all that is worth it (with `dead_only`).
+    /// Stop when so many bytes net were given back. With 0 all dead bytes that are worth it go, and nothing is evicted.
     pub bytes_to_free: u64,
     /// Keep cached chunks.
     pub dead_only: bool,
@@ -31,9 +31,19 @@ pub struct SweepGoal {
     pub min_dead_fraction: f64,
 }
 
-/// What a sweep did. Bytes are frames with their headers, except where said.
+impl Default for SweepGoal {
+    /// What is dead and at least a quarter of its pack; no eviction.
+    fn default() -> Self {
+        Self { bytes_to_free: 0, dead_only: false, min_dead_fraction: WORTHWHILE }
+    }
+}
+
+/// What a sweep did, or (from [`super::Mark::preview`]) would find. Bytes are frames with their headers, except where
+/// said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
+    /// Packs there were.
+    pub packs: u64,
     /// Chunks that the mark did not reach.
     pub dead_chunks: u64,
     /// Their bytes.
@@ -46,10 +56,16 @@ pub struct SweepReport {
     pub moved_chunks: u64,
     /// Bytes that this wrote, footer entries included.
     pub moved_bytes: u64,
-    /// Packs deleted.
-    pub packs_removed: u64,
-    /// Bytes on disk that this gave back; what `moved_bytes` took is not subtracted.
+    /// Packs deleted because nothing in them was needed.
+    pub packs_deleted: u64,
+    /// Packs rewritten without what was not needed, and then deleted.
+    pub packs_compacted: u64,
+    /// Bytes on disk that deleted packs took.
+    pub unlinked_bytes: u64,
+    /// Bytes on disk that were given back: `unlinked_bytes` less `moved_bytes`.
     pub freed_bytes: u64,
+    /// Dead bytes that stay on disk, in packs that are not worth rewriting, still open, or damaged.
+    pub kept_bytes: u64,
     /// Packs that could not be rewritten because frames in them are damaged; they stay.
     pub damaged: Vec<String>,
     /// Why the sweep ended before its goal, when it did.
@@ -57,9 +73,8 @@ pub struct SweepReport {
 }
 
 impl SweepReport {
-    /// Bytes on disk that were given back, after what rewriting took.
-    pub fn net_freed(&self) -> u64 {
-        self.freed_bytes.saturating_sub(self.moved_bytes)
+    fn net_freed(&self) -> u64 {
+        self.unlinked_bytes.saturating_sub(self.moved_bytes)
     }
 }
 
@@ -100,7 +115,22 @@ fn share_gone(pack: &Pack, kept: u64) -> f64 {
 }
 
 impl Inner {
+    /// The part of a sweep that follows the removal of dead entries from the index.
     pub(super) fn reclaim(
+        &self,
+        goal: &SweepGoal,
+        should_stop: &dyn Fn() -> bool,
+        report: &mut SweepReport,
+    ) -> Result<(), LocalError> {
+        report.packs = self.packs.all().len() as u64;
+        let outcome = self.reclaim_dead(goal, should_stop, report);
+        report.freed_bytes = report.net_freed();
+        let dead = |p: &Arc<Pack>| frame_bytes(p).saturating_sub(p.live_bytes.load(Ordering::Relaxed));
+        report.kept_bytes = self.packs.all().iter().map(dead).sum();
+        outcome
+    }
+
+    fn reclaim_dead(
         &self,
         goal: &SweepGoal,
         should_stop: &dyn Fn() -> bool,
@@ -217,7 +247,8 @@ impl Inner {
             report.stopped = Some("asked to stop".into());
             return Ok(false);
         }
-        if pack.live_count.load(Ordering::Acquire) > 0 {
+        let rewritten = pack.live_count.load(Ordering::Acquire) > 0;
+        if rewritten {
             match self.rewrite(pack, evict, report) {
                 Ok(()) => {}
                 Err(LocalError::Full { reason }) => {
@@ -229,8 +260,9 @@ impl Inner {
         }
         if pack.live_count.load(Ordering::Acquire) == 0 {
             failpoint::hit("compaction.before_unlink");
-            report.freed_bytes += self.packs.retire(pack, &self.budget)?;
-            report.packs_removed += 1;
+            report.unlinked_bytes += self.packs.retire(pack, &self.budget)?;
+            let count = if rewritten { &mut report.packs_compacted } else { &mut report.packs_deleted };
+            *count += 1;
         }
         Ok(true)
     }
