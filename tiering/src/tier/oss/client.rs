@@ -26,6 +26,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(20);
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Bound of an error document.
 const MAX_ERROR_BYTES: usize = 64 << 10;
+/// How often one call may be sent again at once because its time or its key had to be replaced. More than once, since
+/// the store's clock may jump or a key be replaced while the call is repeated.
+const MAX_REPAIRS: u32 = 3;
 /// Idle connections are dropped before the service does it (60 s), which spares a failed request.
 const POOL_IDLE: Duration = Duration::from_secs(45);
 
@@ -252,7 +255,7 @@ impl Client {
     /// Sends `call` until it succeeds, cannot succeed, or has used up its attempts.
     pub(crate) async fn send(&self, call: &Call) -> Result<Answer, TierError> {
         let mut attempt = 0;
-        let mut repaired = false;
+        let mut repairs = 0;
         loop {
             attempt += 1;
             let credentials = self.credentials.get().await?;
@@ -264,8 +267,8 @@ impl Client {
                 self.credentials.invalidate(&credentials);
             }
             let repairable = fault.is_skewed() || (fault.is_stale_key() && credentials.expires.is_some());
-            if repairable && !repaired {
-                repaired = true;
+            if repairable && repairs < MAX_REPAIRS {
+                repairs += 1;
                 continue;
             }
             let known = call.repeat == Repeat::Always || fault.refused;
