@@ -11,6 +11,7 @@ use crate::tier::BodySource;
 use crate::tier::error::{ErrorDetails, TierError, TierErrorKind};
 use crate::tier::metrics::{Operation, Outcome, TierMetrics};
 use bytes::{Bytes, BytesMut};
+use prometheus::IntGauge;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use std::ops::Range;
@@ -124,6 +125,22 @@ impl Answer {
     /// The store's CRC-64 of the whole object.
     pub(crate) fn crc64(&self) -> Option<u64> {
         self.header("x-oss-hash-crc64ecma").trim().parse().ok()
+    }
+}
+
+/// Counts a request as running, also when its future is dropped half-way.
+struct Running(IntGauge);
+
+impl Running {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -293,9 +310,9 @@ impl Client {
             Fault { error, refused: true }
         })?;
         let started = Instant::now();
-        self.metrics.in_flight.inc();
+        let running = Running::new(&self.metrics.in_flight);
         let result = self.exchange(call, credentials, permit).await;
-        self.metrics.in_flight.dec();
+        drop(running);
         let outcome = result.as_ref().map_or_else(|fault| Outcome::from(&fault.error), |_| Outcome::Ok);
         self.metrics.observe(call.operation, outcome, started.elapsed());
         result
