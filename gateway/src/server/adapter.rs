@@ -248,7 +248,7 @@ fn finish(
     let status = parts.status.as_u16();
     let id = in_flight.context.id().to_string();
     in_flight.status = status;
-    if parts.status.is_server_error() {
+    if parts.status.is_server_error() && parts.status != http::StatusCode::NOT_IMPLEMENTED {
         tracing::warn!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
     } else {
         tracing::debug!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");

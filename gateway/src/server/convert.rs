@@ -43,12 +43,35 @@ pub(crate) fn response_headers(from: &HeaderMap, to: &mut old::HeaderMap) {
     }
 }
 
+/// What clients are told where s3s gives a code alone; without a message they show "Unknown" or nothing.
+const MESSAGES: [(&[u8], &str); 8] = [
+    (
+        b"<Code>SignatureDoesNotMatch<",
+        "The signature does not fit the request: check the secret key, the clock, and what changes requests on the way.",
+    ),
+    (b"<Code>InvalidURI<", "The request's path or query is not valid UTF-8 in percent-encoding."),
+    (b"<Code>InvalidBucketName<", "The bucket name breaks S3's naming rules."),
+    (b"<Code>KeyTooLongError<", "The key is longer than 1024 bytes."),
+    (b"<Code>MalformedXML<", "The XML in the body is not well-formed or not what this operation takes."),
+    (b"<Code>MissingRequestBodyError<", "The operation needs a body."),
+    (b"<Code>MaxMessageLengthExceeded<", "The XML in the body is larger than this server allows."),
+    (b"<Code>MethodNotAllowed<", "The method is not allowed on this resource."),
+];
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
 /// Completes an error's XML with the resource and the request's ids; anything else comes back unchanged.
 pub(crate) fn complete_error_xml(xml: &[u8], resource: &str, request_id: &str, host_id: &str) -> Vec<u8> {
     const END: &[u8] = b"</Error>";
     let Some(body) = xml.strip_suffix(END) else { return xml.to_vec() };
     let mut out = Vec::with_capacity(xml.len() + resource.len() + 128);
     out.extend_from_slice(body);
+    let message = MESSAGES.iter().find(|(code, _)| !contains(body, b"<Message>") && contains(body, code));
+    if let Some((_, message)) = message {
+        out.extend_from_slice(format!("<Message>{message}</Message>").as_bytes());
+    }
     for (tag, text) in [("Resource", resource), ("RequestId", request_id), ("HostId", host_id)] {
         out.extend_from_slice(format!("<{tag}>").as_bytes());
         for byte in text.bytes() {
@@ -79,6 +102,10 @@ mod tests {
              <HostId>host</HostId></Error>"
         );
         assert_eq!(complete_error_xml(b"<a/>", "/", "1", "h"), b"<a/>");
+        let bare = complete_error_xml(b"<Error><Code>InvalidBucketName</Code></Error>", "/", "1", "h");
+        assert!(contains(&bare, b"<Message>The bucket name breaks"));
+        let told = b"<Error><Code>MalformedXML</Code><Message>m</Message></Error>";
+        assert!(!contains(&complete_error_xml(told, "/", "1", "h"), b"well-formed"));
     }
 
     #[test]

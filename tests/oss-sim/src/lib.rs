@@ -37,6 +37,8 @@ mod routing;
 mod server;
 mod sim;
 mod store;
+#[cfg(test)]
+mod vectors;
 mod xml;
 
 pub use auth::AccessKey;

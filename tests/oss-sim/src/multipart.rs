@@ -305,13 +305,12 @@ pub fn list_uploads(sim: &Sim, req: &Req) -> Result<Reply, OssError> {
     out.text("Bucket", req.bucket()?);
     out.text("KeyMarker", &url_or_plain(url, key_marker));
     out.text("UploadIdMarker", id_marker);
-    if truncated {
-        let last_group = groups.last().copied().unwrap_or_default();
-        let (key, id) = uploads.last().map_or(("", ""), |(k, i, _)| (k.as_str(), i.as_str()));
-        let (key, id) = if key >= last_group { (key, id) } else { (last_group, "") };
-        out.text("NextKeyMarker", &url_or_plain(url, key));
-        out.text("NextUploadIdMarker", id);
-    }
+    // Both nodes are there on the last page as well: a client reads them without asking whether there is more.
+    let last_group = groups.last().copied().unwrap_or_default();
+    let (key, id) = uploads.last().map_or(("", ""), |(k, i, _)| (k.as_str(), i.as_str()));
+    let (key, id) = if key >= last_group { (key, id) } else { (last_group, "") };
+    out.text("NextKeyMarker", &if truncated { url_or_plain(url, key) } else { String::new() });
+    out.text("NextUploadIdMarker", if truncated { id } else { "" });
     out.text("Delimiter", &url_or_plain(url, delimiter));
     out.text("Prefix", &url_or_plain(url, prefix));
     out.text("MaxUploads", &max.to_string());

@@ -53,7 +53,8 @@ impl Writer {
                 '>' => self.out.push_str("&gt;"),
                 '&' => self.out.push_str("&amp;"),
                 '"' => self.out.push_str("&quot;"),
-                c if (c as u32) < 0x20 => self.out.push_str(&format!("&#x{:X};", c as u32)),
+                // Line ends and tabs are themselves in text; a carriage return would be read as a line end.
+                c if (c as u32) < 0x20 && c != '\n' && c != '\t' => self.out.push_str(&format!("&#x{:X};", c as u32)),
                 c => self.out.push(c),
             }
         }

@@ -188,3 +188,67 @@ pub(crate) fn parse_ops(mut body: &[u8], count: u32) -> Result<Vec<OpView<'_>>, 
     }
     Ok(ops)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sample of `docs/formats.md`: PutObject, one write and one removal.
+    const SAMPLE: &str = "54474a310100040016000000020000000300000000000000070000000000000006000000000000000068e5cf8b010000\
+        31aa96b07973f30d8e1d170e00de65ad0301030002000000622f6b76310600010000000000640000";
+
+    fn sample() -> (RecordHeader, Vec<Op>) {
+        let header =
+            RecordHeader { reason: 4, body_len: 0, ops: 0, epoch: 3, seq: 7, durable: 6, time_ms: 1_700_000_000_000 };
+        let ops = vec![
+            Op { table: Table::Object, key: b"b/k".to_vec(), value: Some(b"v1".to_vec()) },
+            Op { table: Table::Due, key: b"d".to_vec(), value: None },
+        ];
+        (header, ops)
+    }
+
+    #[test]
+    fn a_record_of_version_1_has_exactly_these_bytes() {
+        let (header, ops) = sample();
+        let mut bytes = Vec::new();
+        encode_record(&mut bytes, header, &ops).unwrap();
+        assert_eq!(hex::encode(&bytes), SAMPLE);
+        let (head, body) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>().unwrap();
+        let parsed = RecordHeader::parse(head).unwrap();
+        assert_eq!(parsed, RecordHeader { body_len: 22, ops: 2, ..header });
+        assert_eq!(parsed.record_len(), bytes.len() as u64);
+        let body = &body[..22];
+        assert!(verify(head, body));
+        let views = parse_ops(body, 2).unwrap();
+        assert_eq!(views[0], OpView { table: Table::Object, key: b"b/k", value: Some(b"v1") });
+        assert_eq!(views[1], OpView { table: Table::Due, key: b"d", value: None });
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_is_noticed() {
+        let (header, ops) = sample();
+        let mut bytes = Vec::new();
+        encode_record(&mut bytes, header, &ops).unwrap();
+        let covered = RECORD_HEADER_BYTES + 22; // what follows is padding
+        for bit in 0..covered * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let (head, body) = bad.split_first_chunk::<RECORD_HEADER_BYTES>().unwrap();
+            assert!(RecordHeader::parse(head).is_err() || !verify(head, &body[..22]), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn operations_that_do_not_fill_their_body_are_refused() {
+        let mut body = Vec::new();
+        encode_op(&mut body, Table::Object, b"key", Some(b"value")).unwrap();
+        for len in 0..body.len() {
+            assert!(parse_ops(&body[..len], 1).is_err());
+        }
+        assert!(parse_ops(&body, 0).is_err());
+        assert!(parse_ops(&body, 2).is_err());
+        let unknown_table = [99u8, 0, 0, 0, 0, 0, 0, 0];
+        assert!(parse_ops(&unknown_table, 1).unwrap_err().contains("table 99"));
+        assert!(encode_op(&mut body, Table::Object, &[0; 70_000], None).is_err());
+    }
+}

@@ -174,3 +174,25 @@ impl SegmentWriter {
         self.file.sync_all().map_err(|e| MetaError::io("sync", &self.path, &e))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_header_of_version_1_has_exactly_these_bytes() {
+        let header = SegmentHeader { first_seq: 7, epoch: 3, created_ms: 1_700_000_000_000 };
+        let bytes = header.to_bytes();
+        assert_eq!(
+            hex::encode(bytes),
+            "54474a534547310a0100400000000000070000000000000003000000000000000068e5cf8b0100000000000000000000\
+        0985cb4eaec6a1c0f4f3b3b5ae4dd81f"
+        );
+        assert_eq!(SegmentHeader::parse(&bytes), Ok(header));
+        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::parse(&bad).is_err(), "bit {bit}");
+        }
+    }
+}

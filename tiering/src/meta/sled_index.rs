@@ -188,7 +188,7 @@ fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
 }
 
 /// A table's range as a range of the tree; `None` when it is empty by its bounds.
-fn full_range(table: Table, (from, to): KeyRange) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+fn full_range(table: Table, (from, to): KeyRange) -> Option<KeyRange> {
     let from = match from {
         Bound::Included(k) => Bound::Included(full_key(table, &k)),
         Bound::Excluded(k) => Bound::Excluded(full_key(table, &k)),

@@ -297,3 +297,55 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(dir: &Path) -> SnapshotInfo {
+        let index = SledIndex::create(&dir.join("sled"), 0, 1).unwrap();
+        index.apply(Table::Bucket, b"b", Some(b"x")).unwrap();
+        index.apply(Table::Object, b"b/k", Some(b"v1")).unwrap();
+        write(dir, &index, Start { seq: 7, epoch: 3, created_ms: 1_700_000_000_000 }, || Ok(8)).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_of_version_1_has_exactly_these_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = sample(dir.path());
+        assert_eq!(
+            hex::encode(std::fs::read(&info.path).unwrap()),
+            "5447534e4150310a0100400000000000070000000000000003000000000000000068e5cf8b0100000000000000000000\
+        681eb74cff34756acfca5709ae6e4398544753421700000002000000000000006e1c2cb946516832cd4b37074470a8d3\
+        020101000100000062780301030002000000622f6b763154475345000000000200000000000000080000000000000077\
+        000000000000009c422db36e406922baa716ed096a45d012a229f3654b7c56be15f62a7096cf5c"
+        );
+        let mut entries = Vec::new();
+        let (start, end) = read(&info.path, &mut |table, key, value| {
+            entries.push((table, key.to_vec(), value.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((start.seq, start.epoch, end.entries, end.end_seq), (7, 3, 2, 8));
+        assert_eq!(entries[1], (Table::Object, b"b/k".to_vec(), b"v1".to_vec()));
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_truncation_of_a_snapshot_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = sample(dir.path());
+        let good = std::fs::read(&info.path).unwrap();
+        let check = |bytes: &[u8]| {
+            std::fs::write(&info.path, bytes).unwrap();
+            read(&info.path, &mut |_, _, _| Ok(())).is_err()
+        };
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            assert!(check(&bad), "byte {at}");
+            assert!(check(&good[..at]), "cut at {at}");
+        }
+        assert!(check(&[&good[..], b"x"].concat()));
+        assert!(!check(&good));
+    }
+}
