@@ -57,7 +57,7 @@ pub(crate) type DeadBytes = BTreeMap<String, u64>;
 struct Walk<'a> {
     core: &'a Arc<Core>,
     mark: &'a Mark,
-    /// Live bytes by tier and pack; each chunk counts once.
+    /// Live bytes by tier and pack; each chunk counts once in a pack.
     remote: BTreeMap<(String, PackId), u64>,
     counted: HashSet<(u32, crate::chunk::ChunkId)>,
     tiers: Vec<String>,
@@ -101,9 +101,9 @@ impl Core {
     }
 
     async fn doom_candidate(&self, tier: &str, pack: PackId, record: RemotePackRecord) -> Result<bool, EngineError> {
-        // A job that has just uploaded a pack refers to it with its next commit: a pack nobody ever referred to is the
-        // job's own business.
-        if record.references == 0 {
+        // A job that has just uploaded a pack refers to it with its next commit. Without a job, a pack that nobody
+        // ever referred to was left by a crash.
+        if record.references == 0 && self.making.holds(&pack) {
             return Ok(false);
         }
         let stored = record.encode()?;
@@ -257,9 +257,10 @@ impl Walk<'_> {
         if !self.counted.insert((number, id)) {
             return;
         }
-        if let Some(at) = self.core.remote.locate(tier, &id) {
-            let frame = crate::pack::format::FRAME_HEADER_LEN as u64 + u64::from(at.stored_len);
-            *self.remote.entry((tier.to_owned(), at.pack)).or_default() += frame;
+        // Every pack that has the chunk stays: which of them a job gives up in the end is not known yet.
+        for (pack, stored_len) in self.core.remote.places(tier, &id) {
+            let frame = crate::pack::format::FRAME_HEADER_LEN as u64 + u64::from(stored_len);
+            *self.remote.entry((tier.to_owned(), pack)).or_default() += frame;
         }
     }
 

@@ -113,6 +113,7 @@ pub(crate) struct Core {
     pub accounts: Arc<Accounts>,
     pub access: AccessBuffer,
     pub claimed: Claimed,
+    pub making: transition::Making,
     pub tier_errors: TierErrors,
     pub dead_bytes: Mutex<gc::DeadBytes>,
     pub metrics: Arc<Metrics>,
@@ -188,6 +189,9 @@ impl Engine {
         let core = Arc::clone(&self.core);
         let closing = tokio::task::spawn_blocking(move || -> Result<(), EngineError> {
             core.local.sync()?;
+            if let Err(error) = core.local.save_index() {
+                tracing::warn!(%error, "the index of local chunks was not saved; the next start reads all footers");
+            }
             Ok(core.meta.close()?)
         });
         closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?
@@ -236,6 +240,7 @@ impl Core {
             accounts,
             access: AccessBuffer::default(),
             claimed: Claimed::default(),
+            making: transition::Making::default(),
             tier_errors: TierErrors::default(),
             dead_bytes: Mutex::default(),
             metrics,

@@ -132,12 +132,23 @@ impl Engine {
     /// has changed since its conditions were checked.
     pub async fn copy_object(&self, copy: CopyObject) -> Result<Written, EngineError> {
         self.bucket(&copy.bucket)?;
+        for _ in 0..MAX_RACES {
+            match self.try_copy(&copy).await {
+                // The source has moved to another tier meanwhile, or the target has changed: neither is the client's matter.
+                Err(EngineError::Conflict) => {}
+                other => return other,
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+
+    async fn try_copy(&self, copy: &CopyObject) -> Result<Written, EngineError> {
         let source = self.open_object(&copy.source_bucket, &copy.source_key)?;
         if source.record().version != copy.source_version {
             return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
         }
         let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key;
-        let (mut record, pins) = self.core.copied_record(&source, &copy, in_place).await?;
+        let (mut record, pins) = self.core.copied_record(&source, copy, in_place).await?;
         if in_place {
             record.created = source.record().created;
         }
@@ -211,7 +222,9 @@ impl Core {
                 None => Expect::Absent(Table::Object, subject.clone()),
             });
             batch.wrote_data = true;
-            self.doom_restore_job(&mut batch, old.as_ref());
+            // A change of metadata in place carries a running restore along.
+            let dropped = old.as_ref().filter(|o| o.restoring != record.restoring);
+            self.doom_restore_job(&mut batch, dropped);
             let due_now = self.put_version(&mut batch, (bucket, key), old.as_ref(), &mut record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {

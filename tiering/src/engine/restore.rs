@@ -25,6 +25,9 @@ const MAX_RACES: usize = 8;
 /// Bytes of chunks that are recalled in one go.
 const RECALL_BATCH: u64 = 8 << 20;
 
+/// What one round has learnt of thaws: true when the pack can be read.
+pub(crate) type Thawed = BTreeMap<(String, PackId), bool>;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Engine {
@@ -115,7 +118,7 @@ impl Core {
     /// Takes every restore job one step further. A job that fails says so and is tried again by the next poll; it
     /// never holds up the others.
     pub(crate) async fn advance_restores(self: &Arc<Self>) -> Result<(), EngineError> {
-        let mut asked = BTreeMap::new();
+        let mut asked = Thawed::new();
         for (id, job) in self.restore_jobs()? {
             if self.stop.is_cancelled() {
                 return Ok(());
@@ -138,7 +141,7 @@ impl Core {
         self: &Arc<Self>,
         id: u128,
         job: &RestoreJob,
-        thawed: &mut BTreeMap<(String, PackId), bool>,
+        thawed: &mut Thawed,
     ) -> Result<bool, EngineError> {
         let subject = keys::object(&job.bucket, &job.key);
         let stored = self.meta.get(Table::Object, &subject)?;
@@ -148,17 +151,7 @@ impl Core {
             self.meta.commit(Batch::new(Reason::Job).delete(Table::Job, keys::job(id))).await?;
             return Ok(false);
         };
-        let mut all_thawed = true;
-        for (pack, name) in self.packs_to_thaw(&record, &job.tier).await? {
-            let known = thawed.get(&(job.tier.clone(), pack)).copied();
-            let ready = match known {
-                Some(ready) => ready,
-                None => self.thaw(&job.tier, pack, &name, job.priority).await?,
-            };
-            thawed.insert((job.tier.clone(), pack), ready);
-            all_thawed &= ready;
-        }
-        if !all_thawed {
+        if !self.all_thawed(&record, (&job.tier, job.priority), thawed).await? {
             return Ok(false);
         }
         self.recall_body(&record, &job.tier).await?;
@@ -175,6 +168,34 @@ impl Core {
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Ok(false),
             other => Ok(other.map(|_| true)?),
+        }
+    }
+
+    /// Makes sure that everything of a version that is not local is being thawed in `tier`; true when all of it can be
+    /// read. `thawed` spares asking twice after one pack.
+    pub(crate) async fn all_thawed(
+        self: &Arc<Self>,
+        record: &ObjectRecord,
+        (tier, priority): (&str, RestorePriority),
+        thawed: &mut Thawed,
+    ) -> Result<bool, EngineError> {
+        loop {
+            let (packs, unknown) = self.packs_to_thaw(record, tier)?;
+            let mut all = true;
+            for (pack, name) in packs {
+                let known = thawed.get(&(tier.to_owned(), pack)).copied();
+                let ready = match known {
+                    Some(ready) => ready,
+                    None => self.thaw(tier, pack, &name, priority).await?,
+                };
+                thawed.insert((tier.to_owned(), pack), ready);
+                all &= ready;
+            }
+            if !all || unknown.is_empty() {
+                return Ok(all);
+            }
+            // Now that the nodes can be read, they tell of more packs. They stay local, so this ends.
+            self.recall_all(&unknown, tier).await?;
         }
     }
 
@@ -211,13 +232,10 @@ impl Core {
         Ok(matches!(answer, R::AlreadyRestored | R::NotNeeded))
     }
 
-    /// The packs that hold what of a version is not local.
-    async fn packs_to_thaw(
-        self: &Arc<Self>,
-        record: &ObjectRecord,
-        tier: &str,
-    ) -> Result<BTreeMap<PackId, Arc<str>>, EngineError> {
+    /// The packs that hold what of a version is not local, and the nodes that must be read to know all of them.
+    fn packs_to_thaw(&self, record: &ObjectRecord, tier: &str) -> Result<ToThaw, EngineError> {
         let mut packs = BTreeMap::new();
+        let mut unknown = Vec::new();
         let mut want = |id: &ChunkId| -> Result<(), EngineError> {
             if self.local.contains(id) {
                 return Ok(());
@@ -232,22 +250,22 @@ impl Core {
             BodyRef::Inline(chunks) => chunks.iter().try_for_each(|c| want(&c.id))?,
             BodyRef::Nodes(nodes) => {
                 for node in nodes {
-                    want(&node.id)?;
-                    // Without the node itself its chunks are not known yet; they come with the next poll.
-                    if let Some(chunks) = self.local_node(node)? {
-                        chunks.iter().try_for_each(|c| want(&c.id))?;
+                    match self.local_node(node)? {
+                        Some(chunks) => chunks.iter().try_for_each(|c| want(&c.id))?,
+                        None => {
+                            want(&node.id)?;
+                            unknown.push(ChunkRef { id: node.id, len: node_bytes(node)? });
+                        }
                     }
                 }
             }
         }
-        Ok(packs)
+        Ok((packs, unknown))
     }
 
     /// The chunks of a node that is local.
     pub(crate) fn local_node(&self, node: &NodeRef) -> Result<Option<Vec<ChunkRef>>, EngineError> {
-        let len = u32::try_from(node_len(node.chunks))
-            .map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))?;
-        self.read_local(&ChunkRef { id: node.id, len })?.map(|raw| decode_node(&raw)).transpose()
+        self.read_local(&ChunkRef { id: node.id, len: node_bytes(node)? })?.map(|raw| decode_node(&raw)).transpose()
     }
 
     /// Brings all of a body to local packs, a bounded batch at a time.
@@ -256,8 +274,7 @@ impl Core {
             BodyRef::Inline(chunks) => self.recall_all(chunks, tier).await,
             BodyRef::Nodes(nodes) => {
                 for node in nodes {
-                    let len = u32::try_from(node_len(node.chunks)).unwrap_or(u32::MAX);
-                    self.recall_all(&[ChunkRef { id: node.id, len }], tier).await?;
+                    self.recall_all(&[ChunkRef { id: node.id, len: node_bytes(node)? }], tier).await?;
                     let chunks = self.node(node, Some(tier.to_owned())).await?;
                     self.recall_all(&chunks, tier).await?;
                 }
@@ -267,7 +284,10 @@ impl Core {
     }
 
     async fn recall_all(self: &Arc<Self>, chunks: &[ChunkRef], tier: &str) -> Result<(), EngineError> {
-        let missing: Vec<ChunkRef> = chunks.iter().filter(|c| !self.local.contains(&c.id)).copied().collect();
+        // Touching what is here takes it out of the reach of an eviction that is on its way; a later mark sees the restore.
+        let mut session = self.local.begin();
+        let missing: Vec<ChunkRef> = chunks.iter().filter(|c| !session.pin_existing(&c.id)).copied().collect();
+        drop(session);
         let mut rest = missing.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0u64;
@@ -289,4 +309,13 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Packs by id with their names, and nodes of the manifest that are not local.
+type ToThaw = (BTreeMap<PackId, Arc<str>>, Vec<ChunkRef>);
+
+/// Length of a node's encoding in bytes.
+fn node_bytes(node: &NodeRef) -> Result<u32, EngineError> {
+    u32::try_from(node_len(node.chunks))
+        .map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))
 }
