@@ -154,9 +154,10 @@ impl Engine {
         }
         let source_key = keys::object(&copy.source_bucket, &copy.source_key);
         let mut batch = Batch::new(Reason::CopyObject);
-        if !in_place && pins.is_none() {
+        if pins.is_none() {
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
-            // is committed; from then on the copy protects them itself.
+            // is committed; from then on the copy protects them itself. In place just the same: an overwritten source may
+            // have been reclaimed, and a restore of it may have ended.
             let stored = source.record().encode()?;
             batch = batch.expect(Expect::Equals(Table::Object, source_key, stored));
         }
@@ -215,6 +216,9 @@ impl Core {
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
             check_condition(condition, old.as_ref())?;
+            if base.expects.iter().any(|expect| contradicts(expect, &subject, stored.as_deref())) {
+                return Err(EngineError::Conflict);
+            }
             let mut batch = base.clone();
             batch.expects.push(Expect::Present(Table::Bucket, bucket.into()));
             batch.expects.push(match &stored {
@@ -345,6 +349,11 @@ impl Core {
         record.parts = Vec::new();
         Ok((record, Some(ingested)))
     }
+}
+
+/// Whether a precondition of the caller's own about this key fails already: trying again cannot help.
+fn contradicts(expect: &Expect, subject: &[u8], stored: Option<&[u8]>) -> bool {
+    matches!(expect, Expect::Equals(Table::Object, key, value) if key == subject && Some(value.as_slice()) != stored)
 }
 
 fn check_condition(condition: &WriteCondition, old: Option<&ObjectRecord>) -> Result<(), EngineError> {
