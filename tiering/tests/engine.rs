@@ -1,5 +1,7 @@
 //! The engine as a whole: objects, uploads, listings, transitions, restarts.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not know as such
+
 mod common;
 
 use common::{Bed, DAY, body, get, noise, put, put_class, read, residency, until};
