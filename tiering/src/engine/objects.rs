@@ -83,8 +83,9 @@ impl Engine {
         self.bucket(&put.bucket)?;
         let ingested = ingest(&self.core, put.expect, self.core.settings.limits.max_put_bytes, body).await?;
         let record = self.core.new_record(&ingested, put.attributes);
+        let batch = Batch::new(Reason::PutObject).holding(ingested.pins);
         let target = Target { bucket: &put.bucket, key: &put.key, condition: &put.condition };
-        self.core.commit_version(target, record, Batch::new(Reason::PutObject)).await
+        self.core.commit_version(target, record, batch).await
     }
 
     /// Finds an object; reading it later reads exactly this version.
@@ -154,16 +155,17 @@ impl Engine {
         }
         let source_key = keys::object(&copy.source_bucket, &copy.source_key);
         let mut batch = Batch::new(Reason::CopyObject);
-        if !in_place && pins.is_none() {
+        if let Some(ingested) = pins {
+            batch = batch.holding(ingested.pins);
+        } else {
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
-            // is committed; from then on the copy protects them itself.
+            // is committed; from then on the copy protects them itself. In place no less: another write may have taken
+            // the version away, and a mark its chunks.
             let stored = source.record().encode()?;
             batch = batch.expect(Expect::Equals(Table::Object, source_key, stored));
         }
         let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
-        let written = self.core.commit_version(target, record, batch).await;
-        drop(pins);
-        written
+        self.core.commit_version(target, record, batch).await
     }
 }
 
@@ -215,6 +217,13 @@ impl Core {
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
             check_condition(condition, old.as_ref())?;
+            let built_on = |e: &Expect| match e {
+                Expect::Equals(Table::Object, key, value) if *key == subject => stored.as_deref() == Some(&value[..]),
+                _ => true,
+            };
+            if !base.expects.iter().all(built_on) {
+                return Err(EngineError::Conflict);
+            }
             let mut batch = base.clone();
             batch.expects.push(Expect::Present(Table::Bucket, bucket.into()));
             batch.expects.push(match &stored {
