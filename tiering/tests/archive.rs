@@ -4,9 +4,7 @@
 
 mod common;
 
-use common::{
-    Bed, DAY, T0, body, copy, get, list_all, noise, put, put_class, put_parts, read, residency, seen, until,
-};
+use common::{Bed, DAY, T0, body, copy, get, list_all, noise, put, put_class, put_parts, read, residency, seen, until};
 use oss_sim::{Class, Fault, FaultPlan, FaultRule, OssSim};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};

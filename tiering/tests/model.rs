@@ -364,8 +364,7 @@ impl Walk {
         for (id, upload) in &self.uploads {
             let parts = self.engine.list_parts("bkt", &upload.key, id, 0, 100).unwrap().parts;
             let have: Vec<_> = parts.iter().map(|p| (p.number, p.etag.as_str(), p.size)).collect();
-            let want: Vec<_> =
-                upload.parts.iter().map(|(n, (etag, b))| (*n, etag.as_str(), b.len() as u64)).collect();
+            let want: Vec<_> = upload.parts.iter().map(|(n, (etag, b))| (*n, etag.as_str(), b.len() as u64)).collect();
             assert_eq!(have, want, "{}", self.context(id));
         }
     }

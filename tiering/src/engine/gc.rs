@@ -160,13 +160,8 @@ impl Core {
     ) -> Result<(GcReport, LivePacks), EngineError> {
         let listening = self.barrier.open();
         let mark = self.local.begin_mark()?;
-        let mut walk = Walk {
-            core: self,
-            mark: &mark,
-            remote: BTreeMap::new(),
-            counted: HashSet::new(),
-            tiers: Vec::new(),
-        };
+        let mut walk =
+            Walk { core: self, mark: &mark, remote: BTreeMap::new(), counted: HashSet::new(), tiers: Vec::new() };
         walk.everything()?;
         walk.readers()?;
         // A commit can be seen in the index a moment before the barrier hears of it: a completed upload, whose parts the

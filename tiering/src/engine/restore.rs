@@ -316,6 +316,5 @@ type ToThaw = (BTreeMap<PackId, Arc<str>>, Vec<ChunkRef>);
 
 /// Length of a node's encoding in bytes.
 fn node_bytes(node: &NodeRef) -> Result<u32, EngineError> {
-    u32::try_from(node_len(node.chunks))
-        .map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))
+    u32::try_from(node_len(node.chunks)).map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))
 }

@@ -7,8 +7,8 @@ use super::segment::{SegmentHeader, SegmentWriter};
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::meta::{
-    AppliedOp, Batch, CommitObserver, Committed, DataSync, Durability, Expect, GroupStats, Hold, MAX_KEY_BYTES, MetaError,
-    MetaSettings, Op, Reason, SledIndex, Table, Value, prefix_range,
+    AppliedOp, Batch, CommitObserver, Committed, DataSync, Durability, Expect, GroupStats, Hold, MAX_KEY_BYTES,
+    MetaError, MetaSettings, Op, Reason, SledIndex, Table, Value, prefix_range,
 };
 use std::collections::BTreeMap;
 use std::ops::Bound;
