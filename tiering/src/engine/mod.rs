@@ -20,6 +20,7 @@ mod plan;
 mod policy;
 mod read;
 mod record;
+mod reindex;
 mod remote;
 pub mod report;
 mod restore;
@@ -56,7 +57,7 @@ use settings::ClassMap;
 use state::{AccessBuffer, Claimed, TierErrors};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -119,8 +120,12 @@ pub(crate) struct Core {
     pub metrics: Arc<Metrics>,
     pub runtime: tokio::runtime::Handle,
     pub jobs: TaskTracker,
-    pub gc_running: tokio::sync::Mutex<()>,
+    pub gc_running: Arc<tokio::sync::Mutex<()>>,
     pub wake: Notify,
+    /// Packs may be waiting to be deleted remotely.
+    pub doomed_wanted: AtomicBool,
+    /// Cycles in a row that found nothing to free under pressure.
+    pub fruitless: AtomicU32,
     pub restores_wanted: AtomicBool,
     pub retry_now: Mutex<bool>,
     pub stop: CancellationToken,
@@ -168,6 +173,10 @@ impl Engine {
         if orphans > 0 {
             tracing::info!(orphans, "packs whose upload was cut short will be deleted");
         }
+        let parts = core.drop_orphan_parts().await?;
+        if parts > 0 {
+            tracing::info!(parts, "parts of ended uploads were deleted");
+        }
         core.start_reindex_if_changed()?;
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
         core.jobs.spawn(Scheduler::new(&core).run());
@@ -185,16 +194,18 @@ impl Engine {
         if tokio::time::timeout(SHUTDOWN_JOBS, self.core.jobs.wait()).await.is_err() {
             tracing::warn!("a transition is still running; it will be taken up again at the next start");
         }
-        self.core.flush_access().await?;
+        // What fails here must not keep the journal from being closed and the lock from being given back.
+        let flushed = self.core.flush_access().await;
         let core = Arc::clone(&self.core);
         let closing = tokio::task::spawn_blocking(move || -> Result<(), EngineError> {
-            core.local.sync()?;
+            let synced = core.local.sync();
             if let Err(error) = core.local.save_index() {
                 tracing::warn!(%error, "the index of local chunks was not saved; the next start reads all footers");
             }
-            Ok(core.meta.close()?)
+            core.meta.close()?;
+            Ok(synced?)
         });
-        closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?
+        closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?.and(flushed)
     }
 }
 
@@ -204,6 +215,7 @@ impl Core {
         components: Components,
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
+        validate_policy_tiers(&components.policy, &components.tiers).map_err(EngineError::InvalidArgument)?;
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
@@ -246,8 +258,10 @@ impl Core {
             metrics,
             runtime,
             jobs: TaskTracker::new(),
-            gc_running: tokio::sync::Mutex::new(()),
+            gc_running: Arc::default(),
             wake: Notify::new(),
+            doomed_wanted: AtomicBool::new(true),
+            fruitless: AtomicU32::new(0),
             restores_wanted: AtomicBool::new(false),
             retry_now: Mutex::new(false),
             stop: CancellationToken::new(),

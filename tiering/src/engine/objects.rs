@@ -83,8 +83,9 @@ impl Engine {
         self.bucket(&put.bucket)?;
         let ingested = ingest(&self.core, put.expect, self.core.settings.limits.max_put_bytes, body).await?;
         let record = self.core.new_record(&ingested, put.attributes);
+        let batch = Batch::new(Reason::PutObject).holding(ingested.pins);
         let target = Target { bucket: &put.bucket, key: &put.key, condition: &put.condition };
-        self.core.commit_version(target, record, Batch::new(Reason::PutObject)).await
+        self.core.commit_version(target, record, batch).await
     }
 
     /// Finds an object; reading it later reads exactly this version.
@@ -154,17 +155,17 @@ impl Engine {
         }
         let source_key = keys::object(&copy.source_bucket, &copy.source_key);
         let mut batch = Batch::new(Reason::CopyObject);
-        if pins.is_none() {
+        if let Some(ingested) = pins {
+            batch = batch.holding(ingested.pins);
+        } else {
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
-            // is committed; from then on the copy protects them itself. In place just the same: an overwritten source may
-            // have been reclaimed, and a restore of it may have ended.
+            // is committed; from then on the copy protects them itself. In place no less: another write may have taken
+            // the version away, and a mark its chunks.
             let stored = source.record().encode()?;
             batch = batch.expect(Expect::Equals(Table::Object, source_key, stored));
         }
         let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
-        let written = self.core.commit_version(target, record, batch).await;
-        drop(pins);
-        written
+        self.core.commit_version(target, record, batch).await
     }
 }
 
@@ -213,10 +214,15 @@ impl Core {
         let Target { bucket, key, condition } = target;
         let subject = keys::object(bucket, key);
         for _ in 0..MAX_RACES {
+            let planned_by = self.policy();
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
             check_condition(condition, old.as_ref())?;
-            if base.expects.iter().any(|expect| contradicts(expect, &subject, stored.as_deref())) {
+            let built_on = |e: &Expect| match e {
+                Expect::Equals(Table::Object, key, value) if *key == subject => stored.as_deref() == Some(&value[..]),
+                _ => true,
+            };
+            if !base.expects.iter().all(built_on) {
                 return Err(EngineError::Conflict);
             }
             let mut batch = base.clone();
@@ -232,6 +238,13 @@ impl Core {
             let due_now = self.put_version(&mut batch, (bucket, key), old.as_ref(), &mut record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {
+                    // New rules came between planning and committing: their walk may have passed this key already.
+                    if !Arc::ptr_eq(&planned_by, &self.policy())
+                        && let Some(stored) = self.meta.get(Table::Object, &subject)?
+                        && let Err(e) = self.reindex_object(&subject, stored).await
+                    {
+                        tracing::warn!(bucket, key, error = %e, "a version is not evaluated by the new rules yet");
+                    }
                     if due_now {
                         self.wake.notify_one();
                     }
@@ -349,11 +362,6 @@ impl Core {
         record.parts = Vec::new();
         Ok((record, Some(ingested)))
     }
-}
-
-/// Whether a precondition of the caller's own about this key fails already: trying again cannot help.
-fn contradicts(expect: &Expect, subject: &[u8], stored: Option<&[u8]>) -> bool {
-    matches!(expect, Expect::Equals(Table::Object, key, value) if key == subject && Some(value.as_slice()) != stored)
 }
 
 fn check_condition(condition: &WriteCondition, old: Option<&ObjectRecord>) -> Result<(), EngineError> {
