@@ -29,7 +29,7 @@ const ROUND: &str = "TIDEGATE_TEST_CRASH_ROUND";
 const WORKERS: u64 = 3;
 const KEYS: u64 = 6;
 /// A child that no failpoint ends does so itself after this time.
-const CHILD_LIFE: Duration = Duration::from_secs(8);
+const CHILD_LIFE: Duration = Duration::from_secs(20);
 
 fn directory(path: &Path, name: &str) -> Arc<dyn Tier> {
     let settings = DirectorySettings { path: path.join(name) };
@@ -132,7 +132,7 @@ async fn operate(engine: &Engine, log: &Log, worker: u64, dice: &mut Dice) {
     let (seed, len) = (dice.roll() >> 16, [0, 900, 30_000, 300_000][dice.below(4) as usize]);
     let len = dice.below(len + 1);
     let class = [None, None, Some("STANDARD_IA"), Some("GLACIER")][dice.below(4) as usize];
-    match dice.below(12) {
+    match dice.below(14) {
         0..=5 => {
             log.line(&format!("{worker} begin {key} put {seed} {len}"));
             put_class(engine, &key, &content(seed, len), class).await.unwrap();
@@ -364,7 +364,7 @@ async fn die_at(names: &[String]) {
     let mut model = Model::default();
     let mut round = 0;
     for name in names {
-        for nth in [1, 4] {
+        for nth in [1, 3] {
             round += 1;
             let point = format!("{name}:{nth}");
             // It is hit by a clean stop only.
