@@ -22,6 +22,13 @@ pub struct BudgetSettings {
     pub compaction_reserve: u64,
 }
 
+impl Default for BudgetSettings {
+    /// 100 GiB of packs, 1 GiB kept free, two packs' worth for compaction.
+    fn default() -> Self {
+        Self { max_bytes: 100 << 30, free_floor: 1 << 30, compaction_reserve: 256 << 20 }
+    }
+}
+
 /// Who asks for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -150,6 +157,16 @@ impl DiskBudget {
     /// Bytes that clients may still write before [`LocalError::Full`], as far as `max_bytes` goes.
     pub fn room(&self) -> u64 {
         (self.settings.max_bytes - self.settings.compaction_reserve).saturating_sub(self.used())
+    }
+
+    /// Bytes that the file system has free now; 0 when it does not say.
+    pub fn free_bytes(&self) -> u64 {
+        (self.probe)().unwrap_or(0)
+    }
+
+    /// Bytes by which the file system is short of the floor plus `margin`.
+    pub fn short_of_floor(&self, margin: u64) -> u64 {
+        self.settings.free_floor.saturating_add(margin).saturating_sub(self.free_bytes())
     }
 
     /// The limits.

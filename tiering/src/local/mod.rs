@@ -21,6 +21,7 @@ mod ghost;
 pub mod index;
 pub mod ingest;
 mod lanes;
+mod lookup;
 mod packs;
 mod recover;
 pub mod scrub;

@@ -1,0 +1,422 @@
+//! What callers of the engine give and get: plain data in the words of S3, without its HTTP or XML.
+
+use super::error::EngineError;
+use crate::clock::Timestamp;
+use crate::tier::RestorePriority;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A request body on its way in. An `Err` item (client gone, signature of a chunk wrong, ...) leaves no object.
+pub type BodyIn = BoxStream<'static, Result<Bytes, BodyError>>;
+
+/// An object body on its way out. An `Err` item must break the connection: a right length is not a right body.
+pub type BodyOut = BoxStream<'static, Result<Bytes, EngineError>>;
+
+/// Why a request body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client closed the connection, sent less than it announced, or was too slow.
+    #[error("the request body ended early: {0}")]
+    Incomplete(String),
+    /// The body contradicts its signature or framing.
+    #[error("the request body is malformed: {0}")]
+    Malformed(String),
+}
+
+/// Identifies one version of one object for ever: 16 bytes, time-ordered, shown as 32 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionId(pub u128);
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The checksum algorithms of S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ChecksumAlgorithm {
+    /// CRC-32 (ISO-HDLC).
+    Crc32,
+    /// CRC-32C (Castagnoli).
+    Crc32c,
+    /// CRC-64/NVME.
+    Crc64Nvme,
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+}
+
+/// A checksum as S3 shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checksum {
+    /// The algorithm.
+    pub algorithm: ChecksumAlgorithm,
+    /// Base64 of the value; a composite one ends in `-<parts>`.
+    pub value: String,
+    /// Over the parts' checksums (COMPOSITE) rather than over the whole body (FULL_OBJECT).
+    pub composite: bool,
+}
+
+/// The content headers that S3 keeps with an object, exactly as they came.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentHeaders {
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// `Content-Disposition`.
+    pub content_disposition: Option<String>,
+    /// `Content-Encoding` (without `aws-chunked`).
+    pub content_encoding: Option<String>,
+    /// `Content-Language`.
+    pub content_language: Option<String>,
+    /// `Expires`.
+    pub expires: Option<String>,
+}
+
+/// What describes an object besides its bytes. Names of user metadata are lower case, without `x-amz-meta-`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectAttributes {
+    /// Content headers.
+    pub headers: ContentHeaders,
+    /// User metadata, in the order of names.
+    pub user_metadata: Vec<(String, String)>,
+    /// Tags, in the order of keys.
+    pub tags: Vec<(String, String)>,
+    /// The declared storage class as S3 names it (`STANDARD`, ...); what is physically true is [`Residency`].
+    pub storage_class: Option<String>,
+}
+
+/// Preconditions of a write (`If-Match`, `If-None-Match: *`), checked at the commit point.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteCondition {
+    /// The current object must have this ETag (without quotes).
+    pub if_match: Option<String>,
+    /// There must be no object.
+    pub if_none_match: bool,
+}
+
+/// Gives the checksums that came after the body (trailers); called once the body has ended.
+pub type TrailerChecksums = Box<dyn FnOnce() -> Vec<(ChecksumAlgorithm, String)> + Send>;
+
+/// What the body must turn out to be. Everything given is verified before anything is committed.
+#[derive(Default)]
+pub struct BodyExpectation {
+    /// `Content-Length` of the decoded body, when announced.
+    pub length: Option<u64>,
+    /// `Content-MD5`.
+    pub md5: Option<[u8; 16]>,
+    /// Checksums from headers: algorithm and base64.
+    pub checksums: Vec<(ChecksumAlgorithm, String)>,
+    /// Checksums from trailers.
+    pub trailers: Option<TrailerChecksums>,
+    /// Compute, keep and return this one even when none was sent.
+    pub compute: Option<ChecksumAlgorithm>,
+}
+
+/// PutObject.
+pub struct PutObject {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Description.
+    pub attributes: ObjectAttributes,
+    /// What the body must be.
+    pub expect: BodyExpectation,
+    /// Preconditions.
+    pub condition: WriteCondition,
+}
+
+/// One part of a multipart object, kept for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartInfo {
+    /// 1 to 10,000.
+    pub number: u32,
+    /// Bytes.
+    pub size: u64,
+    /// MD5 in hex, without quotes.
+    pub etag: String,
+    /// When it was uploaded.
+    pub modified: Timestamp,
+    /// Its checksum.
+    pub checksum: Option<Checksum>,
+}
+
+/// Where the bytes of a version are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Residency {
+    /// On local disks only.
+    Hot,
+    /// In a tier; local copies are mere cache.
+    Cold {
+        /// Name of the tier.
+        tier: String,
+    },
+    /// In a tier, and locally until `until`.
+    Restored {
+        /// Name of the tier.
+        tier: String,
+        /// When the local copy may be dropped.
+        until: Timestamp,
+    },
+}
+
+/// What `x-amz-restore` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreStatus {
+    /// `ongoing-request="true"`.
+    Ongoing,
+    /// `ongoing-request="false", expiry-date="..."`.
+    Done {
+        /// Expiry.
+        until: Timestamp,
+    },
+}
+
+/// Everything that HEAD shows.
+#[derive(Debug, Clone)]
+pub struct ObjectInfo {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// The version.
+    pub version: VersionId,
+    /// Bytes.
+    pub size: u64,
+    /// As S3 gives it, without quotes: MD5 in hex, or MD5-of-MD5s-N.
+    pub etag: String,
+    /// Set by the client's write, never by moving the object.
+    pub last_modified: Timestamp,
+    /// Description.
+    pub attributes: ObjectAttributes,
+    /// Whole-object checksum, when one was asked for or sent.
+    pub checksum: Option<Checksum>,
+    /// The parts; empty for an object of a single PUT.
+    pub parts: Vec<PartInfo>,
+    /// Where the bytes are.
+    pub residency: Residency,
+    /// The class to show in `x-amz-storage-class` (`STANDARD` is not shown by S3): that of the tier the version is in,
+    /// else the declared one.
+    pub class_shown: String,
+    /// Present for archived versions that are being or have been restored.
+    pub restore: Option<RestoreStatus>,
+}
+
+/// What a write made.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The version.
+    pub version: VersionId,
+    /// ETag without quotes.
+    pub etag: String,
+    /// Time of the commit.
+    pub last_modified: Timestamp,
+    /// Verified or computed checksum.
+    pub checksum: Option<Checksum>,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// CopyObject.
+pub struct CopyObject {
+    /// Source bucket.
+    pub source_bucket: String,
+    /// Source key.
+    pub source_key: String,
+    /// The version that the caller's conditions were checked against; the copy fails when it has changed.
+    pub source_version: VersionId,
+    /// Target bucket.
+    pub bucket: String,
+    /// Target key.
+    pub key: String,
+    /// `REPLACE`: these attributes; `COPY`: None (class excepted).
+    pub replace_attributes: Option<ObjectAttributes>,
+    /// `x-amz-tagging-directive: REPLACE`.
+    pub replace_tags: Option<Vec<(String, String)>>,
+    /// Declared class of the copy (`STANDARD` when the client gave none).
+    pub storage_class: Option<String>,
+    /// Checksum to compute for the copy.
+    pub checksum: Option<ChecksumAlgorithm>,
+    /// Preconditions on the target.
+    pub condition: WriteCondition,
+}
+
+/// CreateMultipartUpload.
+pub struct CreateUpload {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Description of the object to be.
+    pub attributes: ObjectAttributes,
+    /// Checksum algorithm of the parts, and whether the whole is to be composite.
+    pub checksum: Option<(ChecksumAlgorithm, bool)>,
+}
+
+/// An unfinished upload.
+#[derive(Debug, Clone)]
+pub struct UploadInfo {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Upload id.
+    pub upload_id: String,
+    /// When it was begun.
+    pub initiated: Timestamp,
+    /// Declared class.
+    pub storage_class: Option<String>,
+    /// Checksum algorithm and whether composite.
+    pub checksum: Option<(ChecksumAlgorithm, bool)>,
+}
+
+/// UploadPart.
+pub struct UploadPart {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Upload id.
+    pub upload_id: String,
+    /// 1 to 10,000.
+    pub number: u32,
+    /// What the body must be.
+    pub expect: BodyExpectation,
+}
+
+/// One part as CompleteMultipartUpload names it.
+#[derive(Debug, Clone)]
+pub struct CompletedPart {
+    /// Part number.
+    pub number: u32,
+    /// ETag without quotes.
+    pub etag: String,
+    /// Checksum that the client repeats, if any.
+    pub checksum: Option<(ChecksumAlgorithm, String)>,
+}
+
+/// CompleteMultipartUpload.
+pub struct CompleteUpload {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Upload id.
+    pub upload_id: String,
+    /// Ascending parts.
+    pub parts: Vec<CompletedPart>,
+    /// Whole-object checksum that the client expects.
+    pub expect_checksum: Option<(ChecksumAlgorithm, String)>,
+    /// `x-amz-mp-object-size`.
+    pub expect_size: Option<u64>,
+    /// Preconditions.
+    pub condition: WriteCondition,
+}
+
+/// ListObjects (both versions of S3's call map to this).
+#[derive(Debug, Clone, Default)]
+pub struct ListObjects {
+    /// Bucket.
+    pub bucket: String,
+    /// Only keys that start with this.
+    pub prefix: String,
+    /// Roll up keys at the first occurrence of this after the prefix.
+    pub delimiter: Option<String>,
+    /// Exclusive start: a key, or a common prefix (then all below it is skipped).
+    pub after: Option<String>,
+    /// At most this many keys and common prefixes together (S3 caps it at 1,000).
+    pub max_keys: usize,
+}
+
+/// A line of a listing.
+#[derive(Debug, Clone)]
+pub struct ListedObject {
+    /// Key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// ETag without quotes.
+    pub etag: String,
+    /// Last modification.
+    pub last_modified: Timestamp,
+    /// The class to show.
+    pub class_shown: String,
+    /// Checksum algorithm, if any, and whether composite.
+    pub checksum: Option<(ChecksumAlgorithm, bool)>,
+    /// Restore state.
+    pub restore: Option<RestoreStatus>,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// Objects, by key (bytes).
+    pub objects: Vec<ListedObject>,
+    /// Common prefixes, in order; each on one page only.
+    pub common_prefixes: Vec<String>,
+    /// The last key or common prefix of this page, when there is more: the next page's `after`.
+    pub next: Option<String>,
+}
+
+/// ListMultipartUploads.
+#[derive(Debug, Clone, Default)]
+pub struct ListUploads {
+    /// Bucket.
+    pub bucket: String,
+    /// Prefix of keys.
+    pub prefix: String,
+    /// Delimiter.
+    pub delimiter: Option<String>,
+    /// Exclusive start: key, and upload id within the key.
+    pub after: Option<(String, Option<String>)>,
+    /// Page size.
+    pub max_uploads: usize,
+}
+
+/// A page of uploads.
+#[derive(Debug, Clone, Default)]
+pub struct UploadPage {
+    /// Uploads by key and time.
+    pub uploads: Vec<UploadInfo>,
+    /// Common prefixes.
+    pub common_prefixes: Vec<String>,
+    /// The next page's `after`.
+    pub next: Option<(String, Option<String>)>,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BucketInfo {
+    /// Name.
+    pub name: String,
+    /// Creation.
+    pub created: Timestamp,
+}
+
+/// RestoreObject.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// How long the restored copy stays.
+    pub days: u32,
+    /// How urgent.
+    pub priority: RestorePriority,
+}
+
+/// What RestoreObject answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreOutcome {
+    /// 202: durable, on its way.
+    Accepted,
+    /// 200: was restored already, the period was extended.
+    Extended,
+}
