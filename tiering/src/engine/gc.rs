@@ -5,7 +5,6 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node};
 use super::error::EngineError;
-
 use super::keys;
 use super::record::{ObjectRecord, PartRecord, Record, RemotePackRecord, RemotePackState};
 use super::report::GcReport;
