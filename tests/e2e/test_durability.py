@@ -142,9 +142,9 @@ def fill(client, rng):
     put_many(client, BUCKET, bodies)
     client.delete_object(Bucket=BUCKET, Key="k000")
     del bodies["k000"]
-    body = b"".join(b for _, b in (parts := [(1, rng.randbytes(5 * MIB)), (2, rng.randbytes(10))]))
+    parts = [(1, rng.randbytes(5 * MIB)), (2, rng.randbytes(10))]
     upload(client, BUCKET, "multi", parts)
-    return {**bodies, "multi": body}
+    return {**bodies, "multi": b"".join(body for _, body in parts)}
 
 
 def assert_all(client, bodies):
