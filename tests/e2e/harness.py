@@ -326,7 +326,8 @@ class Tidegate:
         import boto3
         from botocore.config import Config
 
-        options = {"s3": {"addressing_style": "path"}, "retries": {"max_attempts": 1, "mode": "standard"}, **config}
+        # Without the version, presigned URLs would be of version 2.
+        options = {"signature_version": "s3v4", "s3": {"addressing_style": "path"}, "retries": {"max_attempts": 1, "mode": "standard"}, **config}
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,

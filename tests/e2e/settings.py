@@ -21,7 +21,16 @@ def settings(server, has_policy):
         "log": {"level": "info"},
         "debug": {"adjustable_clock": True},
         # What an operator would want in minutes, in parts of a second.
-        "store": {"tiering": {"linger_ms": 300, "poll_ms": 100, "retry_min_ms": 100, "retry_max_ms": 1000, "thaw_poll_ms": 200}},
+        "store": {
+            "tiering": {
+                "linger_ms": 300,
+                "poll_ms": 100,
+                "retry_min_ms": 100,
+                "retry_max_ms": 1000,
+                "thaw_poll_ms": 200,
+                "gc_interval_ms": 1000,
+            }
+        },
     }
     if server.sim:
         result["tiers"] = {name: oss_tier(server.sim, name, storage) for name, storage in TIERS.items()}

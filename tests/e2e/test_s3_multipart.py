@@ -200,11 +200,6 @@ def test_a_wrong_part_checksum_leaves_no_part(s3, bucket):
     assert not s3.list_parts(Bucket=bucket, Key="k", UploadId=begun).get("Parts")
 
 
-def test_a_bucket_with_only_an_unfinished_upload_can_be_deleted(s3, bucket):
-    s3.create_multipart_upload(Bucket=bucket, Key="k")
-    s3.delete_bucket(Bucket=bucket)
-
-
 def test_a_conditional_completion_loses_to_an_existing_object(s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"first")
     begun = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
