@@ -128,3 +128,29 @@ impl EngineError {
         }
     }
 }
+
+impl From<crate::meta::MetaError> for EngineError {
+    fn from(error: crate::meta::MetaError) -> Self {
+        use crate::meta::MetaError as M;
+        match error {
+            M::Conflict { .. } => Self::Conflict,
+            M::Poisoned { .. } | M::Closed | M::Locked { .. } => Self::Unavailable(error.to_string()),
+            M::Corrupt { .. } => Self::Corrupt(error.to_string()),
+            M::Io { kind: std::io::ErrorKind::StorageFull, .. } => Self::SlowDown(error.to_string()),
+            M::Io { .. } => Self::Internal(error.to_string()),
+            M::Invalid(_) => Self::InvalidArgument(error.to_string()),
+        }
+    }
+}
+
+impl From<crate::local::LocalError> for EngineError {
+    fn from(error: crate::local::LocalError) -> Self {
+        use crate::local::LocalError as L;
+        match error {
+            L::Full { .. } => Self::SlowDown(error.to_string()),
+            L::Corrupt { .. } => Self::Corrupt(error.to_string()),
+            L::Poisoned { .. } => Self::Unavailable(error.to_string()),
+            L::Io { .. } | L::Invalid(_) => Self::Internal(error.to_string()),
+        }
+    }
+}

@@ -4,6 +4,21 @@
 //! Every remote name is fresh (D9): an implementation may assume that nothing under a name that it is asked to
 //! write is ever read by anybody else, and that a second write of one name carries the same bytes.
 
+#[doc(hidden)]
+pub mod contract;
+pub mod error;
+pub mod memory;
+pub mod metrics;
+pub mod object;
+pub mod oss;
+pub mod probe;
+pub mod secret;
+mod settings;
+
+pub use error::{ErrorDetails, TierError, TierErrorKind};
+pub use metrics::{Operation, Outcome, TierMetrics};
+pub use settings::{TierSettings, build};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -42,7 +57,7 @@ impl BodySource for Bytes {
 }
 
 /// What a tier can do, as found out from its configuration and by `tidegate tier probe`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Capabilities {
     /// Reads need no restore.
     pub online: bool,
@@ -129,7 +144,8 @@ pub trait Tier: Send + Sync + fmt::Debug {
     /// Writes `body` under `name` in the tier's storage class, in parts above the tier's multipart threshold, and
     /// returns only when the store has confirmed it (checksum compared where the store has one, length otherwise).
     async fn put(&self, name: &str, body: Arc<dyn BodySource>) -> Result<PutReceipt, TierError>;
-    /// Streams `range` (bytes) of `name`. The stream ends with an error when fewer bytes come.
+    /// Streams `range` (bytes) of `name`. The stream ends with an error when fewer bytes come; a range beyond the end is
+    /// `Invalid`. An empty range asks nothing of the store.
     async fn get(
         &self,
         name: &str,

@@ -1,0 +1,251 @@
+//! The command line as it is typed. [`super::Invocation`] is what the rest sees.
+
+use super::s3_url::S3Url;
+use crate::config::units::parse_duration;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Exit codes, as `--help` shows them.
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed
+  2  the command line is wrong
+  3  the configuration or a policy is wrong, or a probe or scrub found problems
+  4  no server answers at the admin socket";
+
+/// S3 in, deduplicated on disk, cold to the cloud by rule, and back.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// Configuration file (YAML)
+    #[arg(long, short, global = true, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Data directory, in place of a configuration file
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(Serve),
+    /// Check the configuration and the policy; changes nothing
+    Check,
+    /// Lifecycle policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Objects
+    #[command(subcommand)]
+    Object(ObjectCommand),
+    /// Cold tiers
+    #[command(subcommand)]
+    Tier(TierCommand),
+    /// Give the space of dead chunks back
+    Gc {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Read every local chunk, verify its digest, repair from the tiers what can be repaired
+    Scrub,
+    /// The journal
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// The index
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// What is stored: logical, deduplicated, compressed, per tier
+    Stats,
+    /// The clock of a server with debug.adjustable_clock
+    #[command(subcommand, hide = true)]
+    Clock(ClockCommand),
+    /// Run everything that is due now, and wait for it
+    #[command(hide = true)]
+    RunDue,
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Run the server.
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// Write the addresses (JSON) to this file once requests are served
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Abort the process at the NTH hit of a failpoint (tests)
+    #[arg(long, value_name = "NAME[:NTH]", hide = true, value_parser = parse_failpoint)]
+    pub failpoint: Option<(String, u64)>,
+}
+
+/// Lifecycle policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Check a policy file, against the tiers of the configuration when there is one
+    Check {
+        /// The policy; the configured one when left out
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of policies, for editors
+    Schema,
+    /// Show what the running policy will move and expire, and when; changes nothing
+    Plan(Plan),
+    /// Show the policy that the running server has in force
+    Show,
+    /// Make the running server read its policy file again
+    Reload,
+}
+
+/// What to plan.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Only this bucket
+    #[arg(long)]
+    pub bucket: Option<String>,
+    /// Only keys that start with this
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// How far to look ahead
+    #[arg(long, default_value = "30d", value_parser = parse_duration)]
+    pub horizon: Duration,
+    /// List at most this many actions; the sums count all
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
+}
+
+/// Objects.
+#[derive(Debug, Subcommand)]
+pub enum ObjectCommand {
+    /// Where an object is, why, and what happens to it next
+    Status {
+        /// s3://bucket/key
+        object: S3Url,
+    },
+}
+
+/// Cold tiers.
+#[derive(Debug, Subcommand)]
+pub enum TierCommand {
+    /// List the tiers
+    List,
+    /// Write, read, restore where it can, and delete a small object; costs a few requests
+    Probe {
+        /// The tier; all when left out
+        name: Option<String>,
+    },
+}
+
+/// The journal.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Print the records of the journal
+    Dump {
+        /// First sequence number
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// At most this many records
+        #[arg(long)]
+        limit: Option<u64>,
+    },
+}
+
+/// The index.
+#[derive(Debug, Subcommand)]
+pub enum IndexCommand {
+    /// Build the index anew from journal and packs; the server must not run
+    Rebuild,
+}
+
+/// The clock.
+#[derive(Debug, Subcommand)]
+pub enum ClockCommand {
+    /// Move the clock forward
+    Advance {
+        /// How far, such as 30d
+        #[arg(value_parser = parse_duration)]
+        by: Duration,
+    },
+}
+
+fn parse_failpoint(text: &str) -> Result<(String, u64), String> {
+    let (name, nth) = match text.rsplit_once(':') {
+        None => (text, 1),
+        Some((name, nth)) => {
+            (name, nth.parse().ok().filter(|n| *n > 0).ok_or("the part behind : must be a number from 1")?)
+        }
+    };
+    if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name.to_owned(), nth)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        for line in [
+            "tidegate serve",
+            "tidegate serve --config f.yaml --ready-file r --failpoint pack_synced:3",
+            "tidegate serve --data-dir /d",
+            "tidegate check --config f.yaml",
+            "tidegate policy check p.yaml",
+            "tidegate policy schema",
+            "tidegate policy plan --horizon 365d --bucket b --prefix x/ --limit 5 --json",
+            "tidegate object status s3://b/a/key --json",
+            "tidegate tier list",
+            "tidegate tier probe ia",
+            "tidegate gc --dry-run",
+            "tidegate scrub",
+            "tidegate journal dump --from 10 --limit 5",
+            "tidegate index rebuild",
+            "tidegate stats --data-dir /d --json",
+            "tidegate clock advance 30d",
+            "tidegate completions bash",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn wrong_lines_are_refused_with_the_word_that_is_wrong() {
+        for (line, word) in [
+            ("tidegate", "Usage"),
+            ("tidegate serve --config f --data-dir d", "cannot be used with"),
+            ("tidegate object status b/k", "s3://"),
+            ("tidegate object status s3://b", "s3://"),
+            ("tidegate policy plan --horizon 30", "such as 30s"),
+            ("tidegate serve --failpoint x:0", "from 1"),
+            ("tidegate completions tcl", "tcl"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_failpoint_has_a_name_and_a_count() {
+        assert_eq!(parse_failpoint("a"), Ok(("a".to_owned(), 1)));
+        assert_eq!(parse_failpoint("a:7"), Ok(("a".to_owned(), 7)));
+        assert!(parse_failpoint("").is_err() && parse_failpoint("a:b").is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! Commands that ask the live server.
+
+use super::args::{ClockCommand, Command, ObjectCommand, PolicyCommand, TierCommand};
+use super::client::AdminClient;
+use super::{Exit, Failure};
+use crate::admin::Reloaded;
+use crate::admin::api::{Advance, ClockAnswer, ObjectName, PolicyAnswer, ProbeAnswer, ScrubLine};
+use crate::config::Config;
+use crate::output::{Output, render};
+use serde_json::json;
+use tidegate_tiering::engine::{
+    GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, RunDueReport, ScrubReport, StatsReport,
+    TierReport,
+};
+
+/// Longest line of a streamed answer, in bytes: a scrub's result names every damaged chunk.
+const MAX_LINE_BYTES: usize = 256 * 1024 * 1024;
+
+/// Runs `command` against the server of `config`.
+pub fn run(command: Command, config: &Config, output: &Output) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start a runtime: {e}")))?;
+    let client = AdminClient::connect(&config.admin_socket())?;
+    runtime.block_on(Box::pin(ask(command, &client, output)))
+}
+
+async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Stats => {
+            let report: StatsReport = client.get("/stats", "").await?;
+            output.show(&report, render::stats);
+        }
+        Command::Object(ObjectCommand::Status { object }) => {
+            let name = ObjectName { bucket: object.bucket, key: object.key };
+            let query = format!("?bucket={}&key={}", encode(&name.bucket), encode(&name.key));
+            let report: ObjectStatusReport = client.get("/object", &query).await?;
+            output.show(&report, render::object_status);
+        }
+        Command::Policy(command) => return policy(command, client, output).await,
+        Command::Tier(command) => return tier(command, client, output).await,
+        Command::Gc { dry_run } => {
+            let report: GcReport = client.post("/gc", &GcRequest { dry_run }).await?;
+            output.show(&report, render::gc);
+        }
+        Command::Scrub => return scrub(client, output).await,
+        Command::Clock(ClockCommand::Advance { by }) => {
+            let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+            let answer: ClockAnswer = client.post("/clock/advance", &Advance { by: None, ms: Some(ms) }).await?;
+            output.show(&answer, |answer| format!("now {}\n", answer.now));
+        }
+        Command::RunDue => {
+            let report: RunDueReport = client.post("/run-due", &json!({})).await?;
+            output.show(&report, |r| format!("{} objects were due, {} jobs are open\n", r.due, r.jobs_open));
+        }
+        // Dispatched before this; naming them keeps the match honest when a command is added.
+        Command::Serve(_) | Command::Check | Command::Journal(_) | Command::Index(_) | Command::Completions { .. } => {
+            return Err(Failure::usage("this command needs no server"));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn policy(command: PolicyCommand, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
+    match command {
+        PolicyCommand::Plan(plan) => {
+            let horizon_ms = u64::try_from(plan.horizon.as_millis()).unwrap_or(u64::MAX);
+            let request = PlanRequest { bucket: plan.bucket, prefix: plan.prefix, horizon_ms, limit: plan.limit };
+            let report: PlanReport = client.post("/plan", &request).await?;
+            output.show(&report, render::plan);
+        }
+        PolicyCommand::Show => {
+            let answer: PolicyAnswer = client.get("/policy", "").await?;
+            output.show(&answer, render::policy);
+        }
+        PolicyCommand::Reload => {
+            let reloaded: Reloaded = client.post("/policy/reload", &json!({})).await?;
+            output.show(&reloaded, |r| {
+                let warnings: String = r.warnings.iter().map(|w| format!("{w}\n")).collect();
+                format!("{warnings}policy {} is in force\n", r.policy)
+            });
+        }
+        PolicyCommand::Check { .. } | PolicyCommand::Schema => {
+            return Err(Failure::usage("this command needs no server"));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
+    match command {
+        TierCommand::List => {
+            let reports: Vec<TierReport> = client.get("/tiers", "").await?;
+            output.show(&reports, |reports| render::tiers(reports));
+            Ok(Exit::Ok)
+        }
+        TierCommand::Probe { name } => {
+            let names = match name {
+                Some(name) => vec![name],
+                None => {
+                    let reports: Vec<TierReport> = client.get("/tiers", "").await?;
+                    reports.into_iter().map(|r| r.name).collect()
+                }
+            };
+            let mut reports = Vec::new();
+            for name in names {
+                let report: ProbeAnswer = client.post(&format!("/tiers/{}/probe", encode(&name)), &json!({})).await?;
+                reports.push(report);
+            }
+            output.show(&reports, |reports| render::probes(reports));
+            Ok(if reports.iter().all(|r| r.ok) { Exit::Ok } else { Exit::Problems })
+        }
+    }
+}
+
+async fn scrub(client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
+    let mut response = client.open("/scrub", &json!({})).await?;
+    let bar = output.progress("scrub", true);
+    let mut buffer: Vec<u8> = Vec::new();
+    let mut result: Option<ScrubReport> = None;
+    while let Some(piece) = response.chunk().await.map_err(|e| client.broken(&e))? {
+        buffer.extend_from_slice(&piece);
+        if buffer.len() > MAX_LINE_BYTES {
+            return Err(Failure::new("the server's answer is too long"));
+        }
+        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            match serde_json::from_slice(&line).map_err(Failure::new)? {
+                ScrubLine::Progress(at) => {
+                    bar.set_length(at.bytes_total);
+                    bar.set_position(at.bytes_done);
+                }
+                ScrubLine::Result(report) => result = Some(report),
+                ScrubLine::Error(error) => return Err(Failure::new(error.error)),
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let report = result.ok_or_else(|| Failure::new("the server ended the scrub without a result; see its log"))?;
+    output.show(&report, render::scrub);
+    Ok(if report.damaged.is_empty() { Exit::Ok } else { Exit::Problems })
+}
+
+/// Percent-encodes everything but unreserved characters, for a query or one segment of a path.
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_the_query() {
+        assert_eq!(encode("a/b c&d=é"), "a%2Fb%20c%26d%3D%C3%A9");
+    }
+}

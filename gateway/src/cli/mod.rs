@@ -1,0 +1,158 @@
+//! The command line: low-level arguments ([`args`]) become an [`Invocation`], and that is done.
+
+pub mod args;
+mod client;
+mod live;
+mod offline;
+mod s3_url;
+mod serve;
+
+pub use serve::Addresses;
+
+use crate::config::{Config, Problem};
+use crate::output::Output;
+use args::{Arguments, Command, PolicyCommand};
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+/// How a command ended; the numbers are promised to scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Failed.
+    Failure = 1,
+    /// The command line is wrong (clap says so itself).
+    Usage = 2,
+    /// The configuration or a policy is wrong, or a probe or scrub found problems.
+    Problems = 3,
+    /// No server answers at the admin socket.
+    Unreachable = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A failure with the exit code that it means.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code.
+    pub exit: Exit,
+    /// What went wrong, and the way out.
+    pub message: String,
+}
+
+impl Failure {
+    fn new(message: impl ToString) -> Self {
+        Self { exit: Exit::Failure, message: message.to_string() }
+    }
+
+    fn usage(message: impl ToString) -> Self {
+        Self { exit: Exit::Usage, message: message.to_string() }
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Failure { exit: Exit::Problems, message: problem.to_string() }
+    }
+}
+
+/// What is to be done, with everything resolved that the command line and the environment say.
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// The configuration.
+    pub config: Config,
+    /// What to call the configuration in messages.
+    pub config_name: String,
+    /// Whether a configuration file was named.
+    pub has_file: bool,
+    /// How to print.
+    pub output: Output,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match run(arguments, &output) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output.error(&failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
+    // These need no configuration, and must work when it is broken.
+    match &arguments.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "tidegate", &mut script);
+            output.raw(&String::from_utf8_lossy(&script));
+            return Ok(Exit::Ok);
+        }
+        Command::Policy(PolicyCommand::Schema) => {
+            output.json(&tidegate_policies::schema());
+            return Ok(Exit::Ok);
+        }
+        Command::Policy(PolicyCommand::Check { file: Some(file) }) if arguments.config.is_none() => {
+            return offline::check_policy(file, None, output);
+        }
+        Command::Check if arguments.config.is_some() => {}
+        Command::Check => return Err(Failure::usage("check needs --config FILE")),
+        _ => {}
+    }
+    let invocation = match build(arguments, output) {
+        Ok(invocation) => invocation,
+        Err((true, problem)) => return Ok(offline::show_problems(&[problem], &[], output)),
+        Err((false, problem)) => return Err(problem.into()),
+    };
+    dispatch(invocation)
+}
+
+/// From what was typed to what is meant. The flag of the error says that the command was `check`.
+fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Problem)> {
+    let Arguments { config, data_dir, json: _, command } = arguments;
+    let checking = matches!(command, Command::Check);
+    let strict = |name: &str| std::env::var(name).ok();
+    // The secrets of the server are not needed to talk to it, so their absence must not stand in the way.
+    let lenient = |name: &str| Some(std::env::var(name).unwrap_or_default());
+    let needs_secrets = checking || matches!(command, Command::Serve(_));
+    let env: crate::config::Env<'_> = if needs_secrets { &strict } else { &lenient };
+    let (name, loaded) = match &config {
+        Some(path) => (path.display().to_string(), Config::load(path, env)),
+        None => ("(built-in configuration)".to_owned(), Config::without_file(data_dir, env)),
+    };
+    let loaded = loaded.map_err(|problem| (checking, problem))?;
+    let has_file = config.is_some();
+    Ok(Invocation { command, config: loaded, config_name: name, has_file, output: output.clone() })
+}
+
+fn dispatch(invocation: Invocation) -> Result<Exit, Failure> {
+    let Invocation { command, config, config_name, has_file, output } = invocation;
+    match command {
+        Command::Serve(options) => serve::serve(config, &config_name, &options, &output),
+        Command::Check => Ok(offline::check(&config_name, &config, &output)),
+        Command::Policy(PolicyCommand::Check { file }) => {
+            let file = file.or_else(|| config.policy.clone());
+            let Some(file) = file else {
+                return Err(Failure::usage(
+                    "name the policy: tidegate policy check FILE (the configuration names none)",
+                ));
+            };
+            offline::check_policy(&file, has_file.then_some(&config), &output)
+        }
+        Command::Journal(args::JournalCommand::Dump { from, limit }) => {
+            offline::dump_journal(&config, from, limit, &output)
+        }
+        Command::Index(args::IndexCommand::Rebuild) => offline::rebuild_index(&config, &output),
+        live => live::run(live, &config, &output),
+    }
+}

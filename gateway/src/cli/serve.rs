@@ -1,0 +1,229 @@
+//! `tidegate serve`.
+
+use super::args::Serve;
+use super::{Exit, Failure};
+use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
+use crate::config::{Config, access_key, check, read_policy};
+use crate::logging;
+use crate::output::Output;
+use crate::server::S3Server;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tidegate_policies::{Policy, Severity};
+use tidegate_tiering::clock::{Clock, SystemClock};
+use tidegate_tiering::engine::{Components, Engine};
+use tidegate_tiering::tier::{self, Tier};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// Where a server listens: what `--ready-file` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// `http://host:port` of the S3 endpoint.
+    pub s3: String,
+    /// `http://host:port` of the admin listener.
+    pub admin: String,
+    /// Path of the admin socket.
+    pub socket: PathBuf,
+    /// Process id.
+    pub pid: u32,
+}
+
+/// Runs the server until SIGTERM or SIGINT.
+pub fn serve(config: Config, name: &str, options: &Serve, output: &Output) -> Result<Exit, Failure> {
+    let (problems, diagnostics) = check(name, &config);
+    let wrong = diagnostics.iter().filter(|d| d.severity == Severity::Error).map(ToString::to_string);
+    let wrong: Vec<String> = problems.iter().map(ToString::to_string).chain(wrong).collect();
+    if !wrong.is_empty() {
+        return Err(Failure { exit: Exit::Problems, message: wrong.join("\n") });
+    }
+    logging::start(&config.log).map_err(Failure::new)?;
+    for warning in &diagnostics {
+        tracing::warn!("{warning}");
+    }
+    if let Some((name, nth)) = &options.failpoint {
+        tidegate_tiering::failpoint::set(name, *nth);
+    }
+    make_data_dir(&config.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("tidegate")
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start a runtime: {e}")))?;
+    let outcome = runtime.block_on(Box::pin(run(config, options, output)));
+    // Everything that matters has been waited for; what is left (a probe, say) must not hold the exit up.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(config: Config, options: &Serve, output: &Output) -> Result<Exit, Failure> {
+    let clock = Arc::new(SystemClock::default());
+    let registry = prometheus::Registry::new();
+    let metrics = GatewayMetrics::new(registry.clone()).map_err(Failure::new)?;
+    let admin = AdminServer::bind(&config.admin, config.admin_socket()).map_err(Failure::new)?;
+    let admin_address = admin.address();
+    let state = AdminState::new(config.clone(), Arc::clone(&clock), metrics, tokio::runtime::Handle::current());
+    let running = admin.run(&state).map_err(Failure::new)?;
+    let stop = listen_to_signals(&state)?;
+
+    let opening = Box::pin(open_engine(&config, clock, &registry));
+    let outcome = tokio::select! {
+        opened = opening => match opened {
+            Ok(engine) => {
+                let outcome =
+                    Box::pin(serve_s3(&state, &engine, &registry, &Start { options, output, admin_address }, stop)).await;
+                state.enter(Phase::Stopping);
+                let closed = engine.shutdown().await.map_err(Failure::new);
+                outcome.and(closed)
+            }
+            Err(failure) => Err(failure),
+        },
+        () = stopped(stop.clone()) => Ok(()),
+    };
+    running.stop().await;
+    if let Some(file) = &options.ready_file {
+        // Whoever waits for the next start must not find this one's addresses.
+        let _ = std::fs::remove_file(file);
+    }
+    tracing::info!("stopped");
+    outcome.map(|()| Exit::Ok)
+}
+
+async fn open_engine(
+    config: &Config,
+    clock: Arc<SystemClock>,
+    registry: &prometheus::Registry,
+) -> Result<Engine, Failure> {
+    let (policy, policy_text) = match &config.policy {
+        None => (Policy::none(), String::new()),
+        Some(path) => {
+            let (policy, text, _) = read_policy(config, path).map_err(Failure::new)?;
+            (policy, text)
+        }
+    };
+    let env = |name: &str| std::env::var(name).ok();
+    let clock: Arc<dyn Clock> = clock;
+    let mut tiers: BTreeMap<String, Arc<dyn Tier>> = BTreeMap::new();
+    for (name, settings) in &config.tiers {
+        let tier = tier::build(name, settings, Arc::clone(&clock), &env, Some(registry))
+            .map_err(|e| Failure::new(format!("tier {name}: {e}")))?;
+        tiers.insert(name.clone(), tier);
+    }
+    let classes = config.classes.clone();
+    let components = Components { clock, tiers, classes, policy, policy_text, registry: registry.clone() };
+    Engine::open(config.engine_settings(), components).await.map_err(Failure::new)
+}
+
+/// What the start of the endpoint needs besides the engine.
+struct Start<'a> {
+    options: &'a Serve,
+    output: &'a Output,
+    admin_address: std::net::SocketAddr,
+}
+
+async fn serve_s3(
+    state: &Arc<AdminState>,
+    engine: &Engine,
+    registry: &prometheus::Registry,
+    start: &Start<'_>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let config = state.config();
+    let mut settings = config.s3.clone();
+    if settings.access_keys.is_empty() {
+        // Only now: the engine holds the lock, so no other server can make another key for this data.
+        let (key, made) = access_key::load_or_generate(&config.data_dir).map_err(Failure::new)?;
+        if made {
+            start.output.say(&format!(
+                "access key {}\nsecret key {}\n(made now and kept in {}; shown only this once)\n",
+                key.access_key,
+                key.secret_key.expose(),
+                config.data_dir.join(access_key::FILE_NAME).display()
+            ));
+        }
+        settings.access_keys.push(key);
+    }
+    let server = S3Server::bind(settings, engine.clone(), registry).map_err(Failure::new)?;
+    let addresses = Addresses {
+        s3: format!("http://{}", server.local_addr()),
+        admin: format!("http://{}", start.admin_address),
+        socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
+        pid: std::process::id(),
+    };
+    state.opened(engine.clone());
+    state.enter(Phase::Serving);
+    tracing::info!(version = crate::VERSION, s3 = %addresses.s3, admin = %addresses.admin, "serving");
+    start.output.say(&format!(
+        "listening s3={} admin={} socket={}\n",
+        addresses.s3,
+        addresses.admin,
+        addresses.socket.display()
+    ));
+    if let Some(file) = &start.options.ready_file {
+        write_ready_file(file, &addresses)
+            .map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
+    }
+    let stopping = Arc::clone(state);
+    let shutdown = async move {
+        stopped(stop).await;
+        stopping.enter(Phase::Stopping);
+    };
+    Box::pin(server.run(shutdown)).await.map_err(Failure::new)
+}
+
+/// Whole or not at all: whoever polls for the file never reads half of it.
+fn write_ready_file(file: &Path, addresses: &Addresses) -> std::io::Result<()> {
+    let fresh = file.with_extension("new");
+    let mut text = serde_json::to_string(addresses)?;
+    text.push('\n');
+    let mut handle = std::fs::File::create(&fresh)?;
+    handle.write_all(text.as_bytes())?;
+    std::fs::rename(&fresh, file)
+}
+
+fn make_data_dir(dir: &Path) -> Result<(), Failure> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Failure::new(format!("the data directory {} cannot be made: {e}", dir.display())))
+}
+
+/// SIGTERM and SIGINT stop the server; a second one ends the process at once, which the store survives like a crash.
+/// SIGHUP reads the policy again.
+fn listen_to_signals(state: &Arc<AdminState>) -> Result<watch::Receiver<bool>, Failure> {
+    let listen = |kind| signal(kind).map_err(|e| Failure::new(format!("cannot listen to signals: {e}")));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hangup: Signal = listen(SignalKind::hangup())?;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.send_replace(true) {
+                tracing::warn!("second signal: ending at once");
+                std::process::exit(i32::from(Exit::Failure as u8));
+            }
+            tracing::info!("stopping; a second signal ends at once");
+        }
+    });
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // Logged, counted and shown by /readyz there.
+            let _ = state.reload_policy().await;
+        }
+    });
+    Ok(stopping)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the signals are no longer listened to, which only happens when the runtime ends.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,144 @@
+//! What is wrong with a configuration, where, and the way out.
+
+use serde::Serialize;
+use std::fmt;
+
+/// One finding about a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file, or the name of what was checked.
+    pub file: String,
+    /// Line, from 1; 0 when the problem has no place in the text.
+    pub line: u64,
+    /// Column in characters, from 1; 0 when the problem has no place in the text.
+    pub column: u64,
+    /// Path of the field, such as `tiers.ia.type`; empty for the document itself.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// The way out.
+    pub help: String,
+}
+
+impl Problem {
+    /// A problem of a field, without a place in the text.
+    pub fn of_field(file: &str, field: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            field: field.to_owned(),
+            message: message.into(),
+            help: help.into(),
+        }
+    }
+
+    /// What the YAML reader said about `field`.
+    pub(super) fn of_yaml(file: &str, field: &str, error: &serde_saphyr::Error) -> Self {
+        use serde_saphyr::Error as E;
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
+        let mut field = field.to_owned();
+        let (message, help) = match error {
+            E::SerdeUnknownField { field: name, expected, .. } => {
+                join(&mut field, name);
+                (format!("there is no setting {name} here"), known(name, expected))
+            }
+            E::SerdeUnknownVariant { variant, expected, .. } => {
+                (format!("{variant:?} is not one of the values"), known(variant, expected))
+            }
+            E::SerdeMissingField { field: name, .. } => {
+                join(&mut field, name);
+                ("this setting is missing".to_owned(), format!("add {name}: <value>"))
+            }
+            E::DuplicateMappingKey { key, .. } => {
+                if let Some(key) = key {
+                    join(&mut field, key);
+                }
+                ("this setting is given twice".to_owned(), "remove one of the two".to_owned())
+            }
+            E::SerdeInvalidType { unexpected, expected, .. } | E::SerdeInvalidValue { unexpected, expected, .. } => {
+                (format!("{unexpected} does not fit here"), format!("write {expected}"))
+            }
+            E::Message { msg, .. } => split_help(msg),
+            other => split_help(first_line(&other.to_string())),
+        };
+        Self { file: file.to_owned(), line, column, field, message, help }
+    }
+}
+
+/// Our own messages carry their way out behind the first `: ` or `; `, where there is one.
+fn split_help(message: &str) -> (String, String) {
+    for separator in ["; ", ": write "] {
+        if let Some((what, help)) = message.split_once(separator) {
+            let help = if separator.contains("write") { format!("write {help}") } else { help.to_owned() };
+            return (what.to_owned(), help);
+        }
+    }
+    (message.to_owned(), String::new())
+}
+
+/// Without the place, which is shown in front of every message.
+fn first_line(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    line.split_once(" at line ").map_or(line, |(message, _)| message)
+}
+
+fn join(field: &mut String, name: &str) {
+    if !field.is_empty() {
+        field.push('.');
+    }
+    field.push_str(name);
+}
+
+/// The known names, the nearest one first.
+fn known(wrong: &str, expected: &[&'static str]) -> String {
+    if expected.is_empty() {
+        return "nothing can be set here".to_owned();
+    }
+    let nearest = expected.iter().min_by_key(|name| distance(wrong, name)).filter(|name| {
+        // A third of the letters may be wrong: enough for typing errors, too little for other words.
+        distance(wrong, name) <= (wrong.chars().count() / 3).max(1) || (wrong.len() > 2 && name.starts_with(wrong))
+    });
+    let list = expected.join(", ");
+    match nearest {
+        Some(name) => format!("did you mean {name}? Known: {list}"),
+        None => format!("known: {list}"),
+    }
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.to_lowercase().chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        f.write_str(": ")?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)?;
+        if !self.help.is_empty() {
+            write!(f, "\n  help: {}", self.help)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problem {}

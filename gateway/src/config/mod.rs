@@ -1,0 +1,185 @@
+//! The configuration: one YAML document, all of it optional, read into plain data.
+//!
+//! [`Config::read`] understands the text, [`check`] looks at what it refers to. Nothing here opens, creates or connects
+//! to anything: that is for `serve`.
+
+pub mod access_key;
+mod check;
+mod error;
+mod reader;
+mod store;
+pub mod tiers;
+pub mod units;
+
+pub use check::{PolicyError, check, read_policy};
+pub use error::Problem;
+pub use reader::Env;
+pub use store::{ChunkSection, DurabilityName, HotSection, JournalSection, RelaxedSync, StoreSettings};
+
+use crate::server::{S3Settings, Secret};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tidegate_tiering::engine::EngineSettings;
+use tidegate_tiering::tier::TierSettings;
+
+/// Largest configuration: far above any real one, far below what would hurt.
+const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// The name that stands for "no tier" in `classes`.
+pub const HOT: &str = "hot";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Root of the store. Default `./tidegate-data`.
+    pub data_dir: PathBuf,
+    /// The S3 endpoint.
+    pub s3: S3Settings,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// The storage engine.
+    pub store: StoreSettings,
+    /// The tiers, by name.
+    pub tiers: BTreeMap<String, TierSettings>,
+    /// S3 storage class -> name of a tier, or `hot`.
+    pub classes: BTreeMap<String, String>,
+    /// File of the lifecycle policy.
+    pub policy: Option<PathBuf>,
+    /// Logs.
+    pub log: LogSettings,
+    /// For tests and demonstrations.
+    pub debug: DebugSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./tidegate-data"),
+            s3: S3Settings::default(),
+            admin: AdminSettings::default(),
+            store: StoreSettings::default(),
+            tiers: BTreeMap::new(),
+            classes: BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]),
+            policy: None,
+            log: LogSettings::default(),
+            debug: DebugSettings::default(),
+        }
+    }
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// TCP address of `/metrics`, `/livez`, `/readyz` (and of the API when there is a token). Default 127.0.0.1:9320.
+    pub listen: SocketAddr,
+    /// Unix socket of the whole API, made with mode 0600. Default `admin.sock` in `data_dir`.
+    pub socket: Option<PathBuf>,
+    /// Bearer token that opens the API on TCP; without it, the API is on the socket only.
+    pub token: Option<Secret>,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9320)), socket: None, token: None }
+    }
+}
+
+/// How logs are written (to standard error).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info` (default), `debug`, `trace`, or a filter such as `info,tidegate_tiering=debug`.
+    pub level: Option<String>,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// For tests and demonstrations only.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DebugSettings {
+    /// Lets `POST /clock/advance` move the clock forward, so that years of lifecycle pass in seconds. There is no way back.
+    pub adjustable_clock: bool,
+}
+
+impl Config {
+    /// Understands `text`; `file` is named in errors, `env` looks up `${NAME}`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place and the way out.
+    pub fn read(file: &str, text: &str, env: Env<'_>) -> Result<Config, Problem> {
+        let context = reader::Context::new(env);
+        let only_comments =
+            text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#') || l.trim() == "---");
+        let mut config = if only_comments {
+            Config::default()
+        } else {
+            serde_saphyr::with_deserializer_from_str(text, |de| Config::deserialize(reader::Layer::new(de, &context)))
+                .map_err(|e| Problem::of_yaml(file, &context.path(), &e))?
+        };
+        config.s3.storage_classes = config.classes.keys().cloned().collect();
+        Ok(config)
+    }
+
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is wrong.
+    pub fn load(path: &Path, env: Env<'_>) -> Result<Config, Problem> {
+        let name = path.display().to_string();
+        let unreadable = |e: std::io::Error| {
+            Problem::of_field(&name, "", format!("cannot be read: {e}"), "name an existing file with --config FILE")
+        };
+        let length = std::fs::metadata(path).map_err(unreadable)?.len();
+        if length > MAX_CONFIG_BYTES {
+            let message = format!("has {length} bytes; the limit is {MAX_CONFIG_BYTES}");
+            return Err(Problem::of_field(&name, "", message, "check that this is the right file"));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Config::read(&name, &text, env)
+    }
+
+    /// The configuration of `serve` without a file: a store, a directory as its tier, and nothing else.
+    ///
+    /// # Errors
+    /// Only when the settings of a directory tier change their form.
+    pub fn without_file(data_dir: Option<PathBuf>, env: Env<'_>) -> Result<Config, Problem> {
+        let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("./tidegate-data"));
+        // A JSON string is a YAML string, so any path survives.
+        let quote = |p: &Path| serde_json::Value::from(p.to_string_lossy().replace("${", "$${")).to_string();
+        let text = format!(
+            "data_dir: {}\ntiers:\n  cold:\n    type: directory\n    path: {}\nclasses:\n  STANDARD: hot\n  STANDARD_IA: cold\n",
+            quote(&data_dir),
+            quote(&data_dir.join("cold-tier")),
+        );
+        Config::read("(built-in configuration)", &text, env)
+    }
+
+    /// The engine's settings.
+    pub fn engine_settings(&self) -> EngineSettings {
+        self.store.engine(self.data_dir.clone())
+    }
+
+    /// Where the admin socket is.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.admin.socket.clone().unwrap_or_else(|| self.data_dir.join("admin.sock"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

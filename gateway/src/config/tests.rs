@@ -1,0 +1,179 @@
+use super::*;
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "TOKEN" => Some("0123456789abcdef-from-env".to_owned()),
+        "PORT" => Some("9555".to_owned()),
+        "SECRET" => Some("hunter2hunter2".to_owned()),
+        "WINDOW" => Some("45s".to_owned()),
+        _ => None,
+    }
+}
+
+fn read(text: &str) -> Result<Config, Problem> {
+    Config::read("t.yaml", text, &env)
+}
+
+#[test]
+fn an_empty_document_gives_the_defaults() {
+    for text in ["", "# nothing\n", "---\n# nothing\n"] {
+        let config = read(text).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("./tidegate-data"));
+        assert_eq!(config.engine_settings().data_dir, config.data_dir);
+        assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9320");
+        assert_eq!(config.admin_socket(), PathBuf::from("./tidegate-data/admin.sock"));
+        assert_eq!(config.classes["STANDARD"], "hot");
+        assert!(config.policy.is_none() && config.tiers.is_empty() && !config.debug.adjustable_clock);
+    }
+}
+
+#[test]
+fn wrong_documents_are_refused_with_place_field_and_help() {
+    let table: &[(&str, u64, u64, &str, &str, &str)] = &[
+        ("datadir: /x\n", 1, 1, "datadir", "no setting", "did you mean data_dir"),
+        ("log:\n  level: info\n  form: json\n", 3, 3, "log.form", "no setting", "did you mean format"),
+        ("log:\n  format: yaml\n", 2, 11, "log.format", "not one of the values", "text, json"),
+        ("debug:\n  adjustable_clock: 7\n", 2, 21, "debug.adjustable_clock", "", ""),
+        ("admin:\n  listen: nowhere\n", 2, 11, "admin.listen", "", ""),
+        ("admin: 5\n", 1, 8, "admin", "", ""),
+        ("data_dir: /a\ndata_dir: /b\n", 2, 1, "data_dir", "twice", "remove one"),
+        (
+            "s3:\n  access_keys:\n    - access_key: a\n",
+            3,
+            7,
+            "s3.access_keys[0].secret_key",
+            "missing",
+            "add secret_key",
+        ),
+        ("admin:\n  token: ${NOT_SET}\n", 2, 10, "admin.token", "NOT_SET is not set", "$${NOT_SET}"),
+        ("admin:\n  token: ${bad name}\n", 2, 10, "admin.token", "does not name an environment variable", "$${"),
+        ("admin:\n  token: \"x${TOKEN\"\n", 2, 10, "admin.token", "no closing }", "$${"),
+        ("admin:\n  token_file: /no/such/file\n", 2, 15, "admin.token_file", "/no/such/file cannot be read", ""),
+        (
+            "s3:\n  shutdown_timeout_seconds: 1ms\n",
+            2,
+            29,
+            "s3.shutdown_timeout_seconds",
+            "not a whole number of seconds",
+            "",
+        ),
+        ("s3:\n  listen: ${SECRET}\n", 2, 11, "s3.listen", "the value of ${SECRET} does not fit", ""),
+        ("tiers:\n  a:\n    type: floppy\n", 3, 5, "tiers.a.type", "not one of the values", "directory"),
+        ("classes: [a]\n", 1, 10, "classes", "expected mapping start", ""),
+    ];
+    let mut wrong = Vec::new();
+    for (text, line, column, field, message, help) in table {
+        let problem = read(text).unwrap_err();
+        let shown = problem.to_string();
+        let good = problem.message.contains(message)
+            && problem.help.contains(help)
+            && !shown.contains("hunter2")
+            && shown.starts_with(&format!("t.yaml:{line}:{column}: {field}: "));
+        if !good {
+            wrong.push(format!("{text:?}\n    gave {shown:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn variables_are_replaced_in_plain_and_quoted_text_and_numbers_and_never_shown() {
+    let config = read(
+        "admin:\n  token: \"${TOKEN}\"\n  listen: 127.0.0.1:${PORT}\ns3:\n  shutdown_timeout_seconds: ${WINDOW}\n",
+    )
+    .unwrap();
+    assert_eq!(config.admin.token.as_ref().unwrap().expose(), "0123456789abcdef-from-env");
+    assert_eq!(config.admin.listen.port(), 9555);
+    assert_eq!(config.s3.shutdown_timeout_seconds, 45);
+    assert!(!format!("{config:?}").contains("from-env"));
+    let config = read("policy: /a/$${PORT}/b\n").unwrap();
+    assert_eq!(config.policy.unwrap(), PathBuf::from("/a/${PORT}/b"));
+}
+
+#[test]
+fn secrets_may_be_kept_in_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    std::fs::write(&path, "quite-a-secret\n").unwrap();
+    let text = format!(
+        "admin:\n  token_file: {0}\ns3:\n  access_keys:\n    - access_key: AK\n      secret_key_file: {0}\n",
+        path.display()
+    );
+    let config = read(&text).unwrap();
+    assert_eq!(config.admin.token.as_ref().unwrap().expose(), "quite-a-secret");
+    assert_eq!(config.s3.access_keys[0].secret_key.expose(), "quite-a-secret");
+    assert!(!format!("{config:?}").contains("quite-a-secret"));
+}
+
+#[test]
+fn numbers_may_carry_units_wherever_they_stand() {
+    #[derive(Debug, Deserialize)]
+    struct Sizes {
+        plain: u64,
+        size: u64,
+        time_ms: u64,
+        maybe: Option<u32>,
+        list: Vec<u64>,
+        wait: std::time::Duration,
+        signed: i32,
+        ratio: f64,
+    }
+    let nothing = |_: &str| None;
+    let context = reader::Context::new(&nothing);
+    let text =
+        "plain: 5\nsize: 64MiB\ntime_ms: 2m\nmaybe: 1KiB\nlist: [1, 2B, 3KiB]\nwait: 250ms\nsigned: -3\nratio: 0.5\n";
+    let sizes: Sizes =
+        serde_saphyr::with_deserializer_from_str(text, |de| Sizes::deserialize(reader::Layer::new(de, &context)))
+            .unwrap();
+    assert_eq!((sizes.plain, sizes.size, sizes.time_ms, sizes.maybe), (5, 64 << 20, 120_000, Some(1024)));
+    assert_eq!(sizes.wait.as_millis(), 250);
+    assert_eq!((sizes.list, sizes.signed, sizes.ratio), (vec![1, 2, 3072], -3, 0.5));
+    let bad = text.replace("1KiB", "9GiB");
+    let error =
+        serde_saphyr::with_deserializer_from_str(&bad, |de| Sizes::deserialize(reader::Layer::new(de, &context)));
+    assert!(error.is_err());
+    assert_eq!(context.path(), "maybe");
+}
+
+#[test]
+fn serve_without_a_file_has_a_directory_tier_inside_its_data() {
+    let config = Config::without_file(Some(PathBuf::from("/srv/odd: \"${name}")), &env).unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("/srv/odd: \"${name}"));
+    assert_eq!(config.tiers.keys().collect::<Vec<_>>(), ["cold"]);
+    assert!(format!("{:?}", config.tiers["cold"]).contains("cold-tier"));
+    assert_eq!(config.classes["STANDARD_IA"], "cold");
+}
+
+#[test]
+fn the_check_finds_what_a_reader_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let base = format!("data_dir: {}\n", dir.path().join("new/store").display());
+    let cases: &[(String, &str, &str)] = &[
+        (format!("{base}classes: {{STANDARD: hot, GLACIER: archive}}\n"), "classes.GLACIER", "no tier \"archive\""),
+        (format!("{base}classes: {{COLD: hot}}\n"), "classes.COLD", "not a storage class"),
+        (
+            format!("{base}tiers: {{a: {{type: directory, path: /x}}}}\nclasses: {{STANDARD: a}}\n"),
+            "classes.STANDARD",
+            "would leave the local disks",
+        ),
+        (format!("{base}tiers: {{hot: {{type: directory, path: /x}}}}\n"), "tiers.hot", "taken"),
+        (format!("{base}tiers: {{A/b: {{type: directory, path: /x}}}}\n"), "tiers.A/b", "not a name"),
+        (format!("{base}policy: /no/such/policy.yaml\n"), "policy", "cannot be read"),
+        (format!("{base}log: {{level: loud}}\n"), "log.level", "not a level"),
+        (format!("{base}admin: {{token: short}}\n"), "admin.token", "too short"),
+        (format!("data_dir: {}\n", file.join("below").display()), "data_dir", "not a directory"),
+        ("data_dir: ''\n".to_owned(), "data_dir", "empty"),
+    ];
+    for (text, field, message) in cases {
+        let (problems, _) = check("t.yaml", &read(text).unwrap());
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        assert_eq!(problems[0].field, *field, "{problems:?}");
+        assert!(problems[0].message.contains(message), "{problems:?}");
+        assert!(!problems[0].help.is_empty(), "{problems:?}");
+    }
+    let (problems, findings) = check("t.yaml", &read(&base).unwrap());
+    assert!(problems.is_empty() && findings.is_empty(), "{problems:?}");
+    assert!(!dir.path().join("new").exists(), "the check must not create anything");
+}

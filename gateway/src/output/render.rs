@@ -1,0 +1,412 @@
+//! Reports as text for people. Every function is pure: a report in, text out.
+
+use super::table;
+use crate::admin::api::{PolicyAnswer, ProbeAnswer};
+use crate::config::units::{show_duration, show_size};
+use comfy_table::{CellAlignment, Table};
+use std::fmt::Write;
+use std::time::Duration;
+use tidegate_tiering::engine::{
+    Amount, GcReport, IndexRebuilt, JournalLine, ObjectStatusReport, PlanReport, Residency, ScrubReport, StatsReport,
+    TierReport,
+};
+
+/// `right` names the columns of numbers.
+fn finish(mut table: Table, right: &[usize]) -> String {
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    // Without borders comfy-table pads the ends of lines.
+    let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    text.push('\n');
+    text
+}
+
+fn pairs(rows: Vec<(&str, String)>) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.into_iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+fn amount(amount: Amount) -> [String; 2] {
+    [amount.objects.to_string(), show_size(amount.bytes)]
+}
+
+/// `tidegate stats`.
+pub fn stats(report: &StatsReport) -> String {
+    let mut residency = table(["", "objects", "logical"]);
+    let all = Amount { objects: report.objects, bytes: report.logical_bytes };
+    for (name, value) in [("hot", report.hot), ("cold", report.cold), ("restored", report.restored), ("all", all)] {
+        let [objects, bytes] = amount(value);
+        residency.add_row([name.to_owned(), objects, bytes]);
+    }
+    let mut text = finish(residency, &[1, 2]);
+    let (local, disk) = (&report.local, report.disk);
+    text += &pairs(vec![
+        ("buckets", report.buckets.to_string()),
+        ("unfinished uploads", report.uploads.to_string()),
+        ("chunks", format!("{} of {}", local.unique_chunks, show_size(local.unique_bytes))),
+        ("deduplication", format!("{:.2}x", local.dedup_ratio)),
+        ("compression", format!("{:.2}x, to {}", local.compression_ratio, show_size(local.stored_bytes))),
+        (
+            "packs",
+            format!("{} of {}, {} dead", local.pack_files, show_size(local.pack_bytes), show_size(local.dead_bytes)),
+        ),
+        ("disk", format!("{} used of {}", show_size(disk.used_bytes), show_size(disk.max_bytes))),
+        ("disk free", format!("{}, floor {}", show_size(disk.free_bytes), show_size(disk.free_floor_bytes))),
+        ("oldest due action", late(report.oldest_due_lag_ms)),
+    ]);
+    text.push('\n');
+    if !report.tiers.is_empty() {
+        let mut tiers = table(["tier", "objects", "logical", "packs", "stored", "dead"]);
+        for tier in &report.tiers {
+            tiers.add_row([
+                tier.name.clone(),
+                tier.objects.to_string(),
+                show_size(tier.logical_bytes),
+                tier.packs.to_string(),
+                show_size(tier.stored_bytes),
+                show_size(tier.dead_bytes),
+            ]);
+        }
+        text += &finish(tiers, &[1, 2, 3, 4, 5]);
+    }
+    if !report.jobs.is_empty() {
+        let mut jobs = table(["job", "state", "count"]);
+        for job in &report.jobs {
+            jobs.add_row([job.kind.clone(), job.state.clone(), job.count.to_string()]);
+        }
+        text += &finish(jobs, &[2]);
+    }
+    text
+}
+
+fn late(ms: u64) -> String {
+    if ms == 0 { "nothing is late".to_owned() } else { format!("{} late", show_duration(Duration::from_millis(ms))) }
+}
+
+fn residency(residency: &Residency) -> String {
+    match residency {
+        Residency::Hot => "hot: on local disks".to_owned(),
+        Residency::Cold { tier } => format!("cold: in tier {tier}"),
+        Residency::Restored { tier, until } => format!("restored: in tier {tier}, and locally until {until}"),
+    }
+}
+
+/// `tidegate object status`.
+pub fn object_status(report: &ObjectStatusReport) -> String {
+    let mut rows = vec![
+        ("object", format!("s3://{}/{}", report.bucket, report.key)),
+        ("version", report.version.clone()),
+        ("size", format!("{} ({} bytes)", show_size(report.size), report.size)),
+        ("etag", report.etag.clone()),
+        ("modified", report.last_modified.to_string()),
+        ("declared class", report.declared_class.clone()),
+        ("class shown", report.class_shown.clone()),
+        ("residency", residency(&report.residency)),
+        ("chunks", format!("{}, {} of them local", report.chunks, report.local_chunks)),
+    ];
+    if report.restore_ongoing {
+        rows.push(("restore", "running".to_owned()));
+    }
+    if let Some(job) = &report.job {
+        let error = job.last_error.as_ref().map(|e| format!(", last error: {e}")).unwrap_or_default();
+        let again = job.next_attempt.map(|t| format!(", next attempt {t}")).unwrap_or_default();
+        rows.push(("job", format!("{} {}, {} attempts{again}{error}", job.kind, job.state, job.attempts)));
+    }
+    rows.push((
+        "next",
+        match &report.next {
+            None => "nothing, as things stand".to_owned(),
+            Some(next) => match &next.rule {
+                Some(rule) => format!("{} at {} by rule {rule}", next.decision, next.when),
+                None => format!("{} at {}", next.decision, next.when),
+            },
+        },
+    ));
+    let mut text = pairs(rows);
+    text.push('\n');
+    if !report.packs.is_empty() {
+        let mut packs = table(["pack", "where", "chunks"]);
+        for pack in &report.packs {
+            let place = pack.tier.clone().unwrap_or_else(|| "local".to_owned());
+            packs.add_row([pack.name.clone(), place, pack.chunks.to_string()]);
+        }
+        text += &finish(packs, &[2]);
+    }
+    if !report.explanation.is_empty() {
+        let mut rules = table(["rule", "matches", "why"]);
+        for rule in &report.explanation {
+            let matches = if rule.matches { "yes" } else { "no" };
+            rules.add_row([rule.rule.as_str(), matches, rule.reason.as_str()]);
+        }
+        text += &finish(rules, &[]);
+    }
+    text
+}
+
+/// `tidegate policy plan`.
+pub fn plan(report: &PlanReport) -> String {
+    let mut text = String::new();
+    if !report.actions.is_empty() {
+        let mut actions = table(["when", "action", "object", "size", "rule"]);
+        for action in &report.actions {
+            actions.add_row([
+                action.when.to_string(),
+                action.decision.clone(),
+                format!("s3://{}/{}", action.bucket, action.key),
+                show_size(action.size),
+                action.rule.clone(),
+            ]);
+        }
+        text += &finish(actions, &[3]);
+        if report.truncated {
+            text += "(more; --limit shows them)\n\n";
+        }
+    }
+    if !report.rules.is_empty() {
+        let mut rules = table(["rule", "action", "objects", "logical"]);
+        for rule in &report.rules {
+            rules.add_row([rule.rule.clone(), rule.decision.clone(), rule.objects.to_string(), show_size(rule.bytes)]);
+        }
+        text += &finish(rules, &[2, 3]);
+    }
+    let (moved, expired) = (report.transitions, report.expirations);
+    let _ = writeln!(
+        text,
+        "until {}: {} objects ({}) move, {} objects ({}) expire",
+        report.until,
+        moved.objects,
+        show_size(moved.bytes),
+        expired.objects,
+        show_size(expired.bytes)
+    );
+    if let Some(cost) = &report.cost {
+        let _ = writeln!(
+            text,
+            "cost: {:.4} {} for requests, {:.4} for early deletion; storage {:.4} -> {:.4} a month",
+            cost.requests, cost.currency, cost.early_deletion, cost.storage_month_before, cost.storage_month_after
+        );
+    }
+    text
+}
+
+/// `tidegate policy show`.
+pub fn policy(answer: &PolicyAnswer) -> String {
+    let mut text = if answer.text.is_empty() { "# no policy is in force\n".to_owned() } else { answer.text.clone() };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    if answer.progress.running {
+        let _ = writeln!(text, "# evaluating existing objects: {} of {}", answer.progress.done, answer.progress.total);
+    }
+    text
+}
+
+/// `tidegate tier list`.
+pub fn tiers(reports: &[TierReport]) -> String {
+    let mut tiers = table(["tier", "type", "target", "class", "reads", "objects", "stored", "state"]);
+    for report in reports {
+        let reads = match (report.online, report.restore) {
+            (true, _) => "online",
+            (false, true) => "after a restore",
+            (false, false) => "never",
+        };
+        tiers.add_row([
+            report.name.clone(),
+            report.kind.clone(),
+            report.target.clone(),
+            report.class.clone().unwrap_or_else(|| "-".to_owned()),
+            reads.to_owned(),
+            report.stats.objects.to_string(),
+            show_size(report.stats.stored_bytes),
+            report.last_error.clone().unwrap_or_else(|| "ok".to_owned()),
+        ]);
+    }
+    finish(tiers, &[5, 6])
+}
+
+/// `tidegate tier probe`.
+pub fn probes(reports: &[ProbeAnswer]) -> String {
+    let mut steps = table(["tier", "step", "outcome", "ms", "detail"]);
+    for report in reports {
+        for step in &report.steps {
+            steps.add_row([
+                report.tier.clone(),
+                step.step.clone(),
+                if step.ok { "ok" } else { "failed" }.to_owned(),
+                format!("{:.1}", step.millis),
+                step.message.clone(),
+            ]);
+        }
+    }
+    finish(steps, &[3])
+}
+
+/// `tidegate gc`.
+pub fn gc(report: &GcReport) -> String {
+    let would = if report.dry_run { "would be " } else { "" };
+    let mut text = pairs(vec![
+        ("packs looked at", report.packs.to_string()),
+        ("dead chunks", format!("{} of {}", report.dead_chunks, show_size(report.dead_bytes))),
+        ("packs", format!("{} {would}deleted, {} {would}compacted", report.packs_deleted, report.packs_compacted)),
+        ("space", format!("{} {would}given back", show_size(report.freed_bytes))),
+        ("kept for now", show_size(report.kept_bytes)),
+        ("remote packs", format!("{} {would}queued for deletion", report.remote_packs_doomed)),
+    ]);
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+/// `tidegate scrub`.
+pub fn scrub(report: &ScrubReport) -> String {
+    let mut text = String::new();
+    if !report.damaged.is_empty() {
+        let mut damaged = table(["chunk", "pack", "offset", "repaired", "detail"]);
+        for chunk in &report.damaged {
+            damaged.add_row([
+                chunk.chunk.clone(),
+                chunk.pack.clone(),
+                chunk.offset.to_string(),
+                if chunk.repaired { "yes" } else { "no" }.to_owned(),
+                chunk.detail.clone(),
+            ]);
+        }
+        text += &finish(damaged, &[2]);
+    }
+    let _ = writeln!(
+        text,
+        "{} packs, {} chunks, {} read: {} damaged, {} repaired, {} lost",
+        report.packs,
+        report.chunks,
+        show_size(report.bytes),
+        report.damaged.len(),
+        report.repaired,
+        report.lost
+    );
+    text
+}
+
+/// `tidegate index rebuild`.
+pub fn rebuild(report: &IndexRebuilt) -> String {
+    let start = match report.snapshot {
+        Some(sequence) => format!("the snapshot at record {sequence}"),
+        None => "the beginning of the journal".to_owned(),
+    };
+    let mut text = format!(
+        "the index was made anew from {start} and {} records, up to {}\n",
+        report.records, report.last_sequence
+    );
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+/// One record of `tidegate journal dump`: a line for it, and one for each change.
+pub fn journal_line(line: &JournalLine) -> String {
+    let mut text = format!("{} epoch {} {} {}\n", line.sequence, line.epoch, line.time, line.reason);
+    for change in &line.changes {
+        let _ = writeln!(text, "  {} {}: {}", change.table, change.key, change.value);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_tiering::clock::Timestamp;
+    use tidegate_tiering::engine::{
+        DamagedChunk, JobReport, NextAction, PackReport, PlanCost, PlannedAction, RuleExplanation, TierStats,
+    };
+
+    #[test]
+    fn stats_show_every_tier_and_what_is_late() {
+        let report = StatsReport {
+            objects: 3,
+            logical_bytes: 3 << 20,
+            hot: Amount { objects: 2, bytes: 1 << 20 },
+            oldest_due_lag_ms: 90_000,
+            tiers: vec![TierStats { name: "ia".into(), objects: 1, stored_bytes: 2 << 20, ..TierStats::default() }],
+            ..StatsReport::default()
+        };
+        let text = stats(&report);
+        let line =
+            |start: &str| text.lines().find(|l| l.trim_start().starts_with(start)).unwrap_or_default().to_owned();
+        assert_eq!(line("all").split_whitespace().collect::<Vec<_>>(), ["all", "3", "3.00", "MiB"]);
+        assert!(line("oldest due action").ends_with("1m 30s late"), "{text}");
+        assert!(line("ia").contains("2.00 MiB"), "{text}");
+        assert!(text.lines().all(|l| !l.ends_with(' ')), "{text:?}");
+    }
+
+    #[test]
+    fn an_object_status_says_where_why_and_what_next() {
+        let report = ObjectStatusReport {
+            bucket: "b".into(),
+            key: "k".into(),
+            version: "0".repeat(32),
+            size: 5,
+            etag: "e".into(),
+            last_modified: Timestamp(0),
+            content_type: None,
+            tags: Vec::new(),
+            checksum: None,
+            parts: 0,
+            declared_class: "STANDARD".into(),
+            class_shown: "STANDARD_IA".into(),
+            residency: Residency::Cold { tier: "ia".into() },
+            restore_ongoing: false,
+            chunks: 2,
+            local_chunks: 1,
+            packs: vec![PackReport { tier: Some("ia".into()), name: "p/1".into(), chunks: 2 }],
+            next: Some(NextAction { when: Timestamp(1000), decision: "expire".into(), rule: Some("old".into()) }),
+            explanation: vec![RuleExplanation { rule: "old".into(), matches: true, reason: "waits".into() }],
+            job: Some(JobReport { kind: "transition".into(), last_error: Some("no".into()), ..JobReport::default() }),
+        };
+        let text = object_status(&report);
+        for part in [
+            "s3://b/k",
+            "cold: in tier ia",
+            "expire at 1970-01-01T00:00:01.000Z by rule old",
+            "2, 1 of them local",
+            "last error: no",
+            "waits",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_plan_has_sums_and_cost() {
+        let action =
+            PlannedAction { decision: "transition to ia".into(), rule: "r".into(), ..PlannedAction::default() };
+        let report = PlanReport {
+            actions: vec![action],
+            truncated: true,
+            transitions: Amount { objects: 7, bytes: 1024 },
+            cost: Some(PlanCost { currency: "CNY".into(), requests: 0.5, ..PlanCost::default() }),
+            ..PlanReport::default()
+        };
+        let text = plan(&report);
+        assert!(text.contains("7 objects (1.00 KiB) move") && text.contains("0.5000 CNY"), "{text}");
+        assert!(text.contains("--limit"), "{text}");
+        assert!(plan(&PlanReport::default()).contains("0 objects (0 B) move"));
+    }
+
+    #[test]
+    fn a_dry_run_says_would() {
+        let report = GcReport { dry_run: true, freed_bytes: 1024, ..GcReport::default() };
+        assert!(gc(&report).contains("1.00 KiB would be given back"));
+        assert!(gc(&GcReport { dry_run: false, ..report }).contains("1.00 KiB given back"));
+    }
+
+    #[test]
+    fn damage_is_listed() {
+        let chunk = DamagedChunk { chunk: "abcd".into(), detail: "digest".into(), ..DamagedChunk::default() };
+        let text = scrub(&ScrubReport { damaged: vec![chunk], lost: 1, ..ScrubReport::default() });
+        assert!(text.contains("abcd") && text.contains("1 damaged, 0 repaired, 1 lost"), "{text}");
+    }
+}

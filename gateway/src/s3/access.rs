@@ -1,0 +1,168 @@
+//! Who may do what, which operations are counted, and which headers are refused rather than ignored.
+
+use http::HeaderMap;
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::host::{S3Host, VirtualHost};
+use s3s::{S3Result, s3_error};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::server::AccessKey;
+use crate::server::metrics::Operation;
+use crate::server::request::RequestContext;
+
+/// The configured credentials.
+pub(crate) struct Keys(HashMap<String, SecretKey>);
+
+impl Keys {
+    pub(crate) fn new(keys: &[AccessKey]) -> Self {
+        Self(keys.iter().map(|key| (key.access_key.clone(), key.secret_key.expose().into())).collect())
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        self.0
+            .get(access_key)
+            .cloned()
+            .ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key id is not known to this server."))
+    }
+}
+
+/// Finds the bucket in the host name for virtual-hosted style. A host outside the configured domains is path style:
+/// s3s's own parser takes it for a bucket, which breaks every client that uses another name of the machine.
+pub(crate) struct Domains(Vec<String>);
+
+impl Domains {
+    pub(crate) fn new(domains: &[String]) -> Self {
+        let mut domains: Vec<_> = domains.iter().map(|domain| domain.trim_matches('.').to_ascii_lowercase()).collect();
+        // The longest first: of `s3.lan` and `lan`, `b.s3.lan` belongs to the former.
+        domains.sort_by_key(|domain| std::cmp::Reverse(domain.len()));
+        Self(domains)
+    }
+}
+
+impl S3Host for Domains {
+    fn parse_host_header<'a>(&'a self, host: &'a str) -> S3Result<VirtualHost<'a>> {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        for domain in &self.0 {
+            if name == *domain {
+                break;
+            }
+            if let Some(bucket) = name.strip_suffix(domain.as_str()).and_then(|rest| rest.strip_suffix('.')) {
+                return Ok(VirtualHost::new(domain).with_bucket(bucket.to_owned()));
+            }
+        }
+        Ok(VirtualHost::new(host))
+    }
+}
+
+/// Checks every understood request before its operation runs.
+pub(crate) struct Gate;
+
+#[async_trait::async_trait]
+impl S3Access for Gate {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let operation = Operation::from_name(cx.s3_op().name());
+        if let Some(context) = cx.extensions_mut().get::<Arc<RequestContext>>() {
+            context.set_operation(operation);
+        }
+        if cx.credentials().is_none() {
+            return Err(s3_error!(AccessDenied, "Requests must be signed: there is no anonymous access."));
+        }
+        if operation == Operation::Other {
+            return Ok(()); // s3s answers NotImplemented by the operation's name
+        }
+        refuse_headers(cx.headers())
+    }
+}
+
+/// Canned ACLs that change nothing here, because all keys belong to one owner; clients send them by default.
+const HARMLESS_ACLS: [&[u8]; 3] = [b"private", b"bucket-owner-full-control", b"bucket-owner-read"];
+
+/// Refuses what would be dangerous to ignore: encryption that would not happen, locks that would not hold, grants that
+/// would not be given.
+fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
+    for (name, value) in headers {
+        let Some(rest) = name.as_str().strip_prefix("x-amz-") else { continue };
+        if rest.starts_with("server-side-encryption") || rest.starts_with("copy-source-server-side-encryption") {
+            return Err(s3_error!(
+                NotImplemented,
+                "{name}: server-side encryption by request is not implemented; leave the header out."
+            ));
+        }
+        if rest.starts_with("object-lock") || (rest == "bucket-object-lock-enabled" && !is_false(value)) {
+            return Err(s3_error!(NotImplemented, "{name}: object lock is not implemented; leave the header out."));
+        }
+        if rest == "website-redirect-location" || rest == "write-offset-bytes" {
+            return Err(s3_error!(NotImplemented, "{name} is not implemented; leave the header out."));
+        }
+        let is_grant = rest.starts_with("grant-");
+        if is_grant || (rest == "acl" && !HARMLESS_ACLS.contains(&value.as_bytes())) {
+            return Err(s3_error!(
+                AccessControlListNotSupported,
+                "{name}: access control lists are not supported; all access keys have one owner."
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_false(value: &http::HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(b"false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_that_must_not_be_ignored_are_refused_by_name() {
+        let cases = [
+            ("x-amz-server-side-encryption", "AES256", Some("NotImplemented")),
+            ("x-amz-server-side-encryption-customer-key", "k", Some("NotImplemented")),
+            ("x-amz-copy-source-server-side-encryption-customer-key", "k", Some("NotImplemented")),
+            ("x-amz-object-lock-mode", "COMPLIANCE", Some("NotImplemented")),
+            ("x-amz-bucket-object-lock-enabled", "true", Some("NotImplemented")),
+            ("x-amz-bucket-object-lock-enabled", "false", None),
+            ("x-amz-acl", "private", None),
+            ("x-amz-acl", "bucket-owner-full-control", None),
+            ("x-amz-acl", "public-read", Some("AccessControlListNotSupported")),
+            ("x-amz-grant-read", "id=x", Some("AccessControlListNotSupported")),
+            ("x-amz-meta-acl", "public", None),
+            ("x-amz-date", "20260101T000000Z", None),
+        ];
+        for (name, value, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            let refused = refuse_headers(&headers).err();
+            assert_eq!(refused.as_ref().map(|error| error.code().as_str()), expected, "{name}: {value}");
+            if let Some(error) = refused {
+                assert!(error.message().unwrap().contains(name));
+            }
+        }
+    }
+
+    #[test]
+    fn the_bucket_is_found_below_the_longest_domain_and_other_hosts_are_path_style() {
+        let domains = Domains::new(&["s3.lan".into(), "lan".into()]);
+        let cases = [
+            ("b.s3.lan", Some("b")),
+            ("B.S3.lan:9000", Some("b")),
+            ("a.b.s3.lan", Some("a.b")),
+            ("s3.lan:9000", None),
+            ("c.lan", Some("c")),
+            ("localhost:9000", None),
+            ("notlan", None),
+        ];
+        for (host, bucket) in cases {
+            assert_eq!(domains.parse_host_header(host).unwrap().bucket(), bucket, "{host}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What describes an object besides its bytes: metadata, tags, class; checked here, kept by the engine as it came.
+
+use http::{HeaderMap, header};
+use s3s::dto::{Metadata, StorageClass};
+use s3s::{S3Result, s3_error};
+use tidegate_tiering::engine::{ContentHeaders, ObjectAttributes};
+
+/// S3's limit on user metadata: names and values together, in UTF-8 bytes.
+const MAX_USER_METADATA_BYTES: usize = 2048;
+/// S3's limits on tags of an object.
+const MAX_TAGS: usize = 10;
+const MAX_TAG_KEY_CHARS: usize = 128;
+const MAX_TAG_VALUE_CHARS: usize = 256;
+
+/// The class that S3 does not show.
+pub(crate) const STANDARD: &str = "STANDARD";
+
+/// The parts of a request that describe the object.
+pub(crate) struct Described<'a> {
+    /// The request's headers: content headers are taken from here, exactly as they came.
+    pub headers: &'a HeaderMap,
+    /// User metadata, decoded by s3s.
+    pub metadata: Option<Metadata>,
+    /// `x-amz-tagging`.
+    pub tagging: Option<&'a str>,
+    /// `x-amz-storage-class`.
+    pub storage_class: Option<&'a StorageClass>,
+}
+
+impl Described<'_> {
+    /// Checks and collects. `classes` are those that the engine maps to tiers.
+    ///
+    /// # Errors
+    /// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`.
+    pub(crate) fn collect(self, classes: &[String]) -> S3Result<ObjectAttributes> {
+        Ok(ObjectAttributes {
+            headers: content_headers(self.headers),
+            user_metadata: user_metadata(self.metadata)?,
+            tags: self.tagging.map(tags).transpose()?.unwrap_or_default(),
+            storage_class: storage_class(self.storage_class, classes)?,
+        })
+    }
+}
+
+fn content_headers(headers: &HeaderMap) -> ContentHeaders {
+    let text = |name: header::HeaderName| {
+        let value = std::str::from_utf8(headers.get(name)?.as_bytes()).ok()?;
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    ContentHeaders {
+        content_type: text(header::CONTENT_TYPE),
+        cache_control: text(header::CACHE_CONTROL),
+        content_disposition: text(header::CONTENT_DISPOSITION),
+        content_encoding: text(header::CONTENT_ENCODING).and_then(|value| without_aws_chunked(&value)),
+        content_language: text(header::CONTENT_LANGUAGE),
+        expires: text(header::EXPIRES),
+    }
+}
+
+/// `aws-chunked` is how the request travels, not how the object is encoded.
+fn without_aws_chunked(value: &str) -> Option<String> {
+    let is_transport = |coding: &str| coding.trim().eq_ignore_ascii_case("aws-chunked");
+    if !value.split(',').any(is_transport) {
+        return Some(value.to_owned());
+    }
+    let kept: Vec<_> = value.split(',').map(str::trim).filter(|coding| !is_transport(coding)).collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+fn user_metadata(metadata: Option<Metadata>) -> S3Result<Vec<(String, String)>> {
+    let mut list: Vec<_> = metadata.unwrap_or_default().into_iter().collect();
+    let bytes: usize = list.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_USER_METADATA_BYTES {
+        return Err(s3_error!(
+            MetadataTooLarge,
+            "The user metadata has {bytes} bytes, names and values together; {MAX_USER_METADATA_BYTES} are allowed."
+        ));
+    }
+    list.sort();
+    Ok(list)
+}
+
+/// Parses `x-amz-tagging`: URL query syntax.
+///
+/// # Errors
+/// `InvalidTag` when a limit of S3 is passed or a key comes twice.
+pub(crate) fn tags(header: &str) -> S3Result<Vec<(String, String)>> {
+    let mut list = Vec::new();
+    for pair in header.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (query_decode(key)?, query_decode(value)?);
+        if key.is_empty() || key.chars().count() > MAX_TAG_KEY_CHARS || value.chars().count() > MAX_TAG_VALUE_CHARS {
+            return Err(s3_error!(
+                InvalidTag,
+                "The tag {key:?} has an empty key, more than {MAX_TAG_KEY_CHARS} characters in its key, or more than \
+                 {MAX_TAG_VALUE_CHARS} in its value."
+            ));
+        }
+        list.push((key, value));
+    }
+    if list.len() > MAX_TAGS {
+        return Err(s3_error!(InvalidTag, "The object has {} tags; {MAX_TAGS} are allowed.", list.len()));
+    }
+    list.sort();
+    if let Some(twice) = list.windows(2).find_map(|pair| (pair[0].0 == pair[1].0).then_some(&pair[0].0)) {
+        return Err(s3_error!(InvalidTag, "The tag {twice:?} is given twice."));
+    }
+    Ok(list)
+}
+
+fn query_decode(text: &str) -> S3Result<String> {
+    let malformed = || s3_error!(InvalidArgument, "x-amz-tagging is not a valid URL query.");
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16)).ok_or_else(malformed);
+                let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
+                out.push(u8::try_from(value).map_err(|_| malformed())?);
+            }
+            other => out.push(other),
+        }
+    }
+    String::from_utf8(out).map_err(|_| malformed())
+}
+
+/// Checks `x-amz-storage-class`.
+///
+/// # Errors
+/// `InvalidStorageClass` when no tier is mapped to it.
+pub(crate) fn storage_class(class: Option<&StorageClass>, classes: &[String]) -> S3Result<Option<String>> {
+    let Some(class) = class.map(StorageClass::as_str) else { return Ok(None) };
+    if class == STANDARD || classes.iter().any(|known| known == class) {
+        return Ok(Some(class.to_owned()));
+    }
+    Err(s3_error!(
+        InvalidStorageClass,
+        "The storage class {class} is mapped to no tier here; mapped are: {}.",
+        classes.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_headers_are_kept_as_they_came_but_for_aws_chunked() {
+        let cases = [
+            ("gzip", Some("gzip")),
+            ("aws-chunked", None),
+            ("aws-chunked,gzip", Some("gzip")),
+            ("gzip, AWS-chunked, br", Some("gzip,br")),
+            ("gzip,  br", Some("gzip,  br")),
+        ];
+        for (sent, kept) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_ENCODING, sent.parse().unwrap());
+            headers.insert(header::CONTENT_TYPE, "text/x;  odd=1".parse().unwrap());
+            let collected = content_headers(&headers);
+            assert_eq!(collected.content_encoding.as_deref(), kept, "{sent}");
+            assert_eq!(collected.content_type.as_deref(), Some("text/x;  odd=1"));
+        }
+    }
+
+    #[test]
+    fn user_metadata_is_sorted_and_limited_to_2_kib() {
+        let map = |value: usize| Some(Metadata::from([("b".into(), "x".repeat(value)), ("a".into(), String::new())]));
+        let list = user_metadata(map(2046)).unwrap();
+        assert_eq!(list[0].0, "a");
+        assert_eq!(user_metadata(map(2047)).unwrap_err().code().as_str(), "MetadataTooLarge");
+    }
+
+    #[test]
+    fn tags_are_decoded_and_checked() {
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        assert_eq!(tags("b=2&a=x%20y+z").unwrap(), [pair("a", "x y z"), pair("b", "2")]);
+        assert_eq!(tags("%E6%BD%AE=&k").unwrap(), [pair("k", ""), pair("潮", "")]);
+        let eleven: Vec<_> = (0..11).map(|n| format!("k{n}=v")).collect();
+        for bad in ["=v", "a=1&a=2", "a=%zz", &eleven.join("&"), &format!("k={}", "x".repeat(257))] {
+            assert!(tags(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_class_without_a_tier_is_refused() {
+        let known = vec!["GLACIER".to_owned()];
+        let class = |name: &'static str| StorageClass::from_static(name);
+        assert_eq!(storage_class(None, &known).unwrap(), None);
+        assert_eq!(storage_class(Some(&class("STANDARD")), &known).unwrap().as_deref(), Some("STANDARD"));
+        assert_eq!(storage_class(Some(&class("GLACIER")), &known).unwrap().as_deref(), Some("GLACIER"));
+        let error = storage_class(Some(&class("ONEZONE_IA")), &known).unwrap_err();
+        assert_eq!(error.code().as_str(), "InvalidStorageClass");
+        assert!(error.message().unwrap().contains("GLACIER"));
+    }
+}

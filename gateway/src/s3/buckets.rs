@@ -1,0 +1,107 @@
+//! Operations on buckets.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+use super::error::from_engine;
+use super::{Gateway, owner, time};
+
+/// S3's name for the absence of a location constraint.
+const DEFAULT_REGION: &str = "us-east-1";
+
+pub(super) async fn create(
+    gateway: &Gateway,
+    request: S3Request<CreateBucketInput>,
+) -> S3Result<S3Response<CreateBucketOutput>> {
+    let input = request.input;
+    if !s3s::path::check_bucket_name(&input.bucket) {
+        return Err(s3_error!(InvalidBucketName, "The bucket name {} breaks S3's naming rules.", input.bucket));
+    }
+    let constraint = input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
+    if let Some(constraint) = constraint.as_ref().map(BucketLocationConstraint::as_str)
+        && !constraint.is_empty()
+        && constraint != gateway.region
+    {
+        return Err(s3_error!(
+            IllegalLocationConstraintException,
+            "The location constraint is {constraint}; this server's region is {}.",
+            gateway.region
+        ));
+    }
+    gateway.engine.create_bucket(&input.bucket).await.map_err(from_engine)?;
+    Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
+}
+
+pub(super) async fn head(
+    gateway: &Gateway,
+    request: S3Request<HeadBucketInput>,
+) -> S3Result<S3Response<HeadBucketOutput>> {
+    gateway.engine.bucket(&request.input.bucket).map_err(from_engine)?;
+    Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(gateway.region.clone()), ..Default::default() }))
+}
+
+pub(super) async fn delete(
+    gateway: &Gateway,
+    request: S3Request<DeleteBucketInput>,
+) -> S3Result<S3Response<DeleteBucketOutput>> {
+    gateway.engine.delete_bucket(&request.input.bucket).await.map_err(from_engine)?;
+    Ok(S3Response::new(DeleteBucketOutput {}))
+}
+
+pub(super) async fn list(
+    gateway: &Gateway,
+    request: S3Request<ListBucketsInput>,
+) -> S3Result<S3Response<ListBucketsOutput>> {
+    /// S3's largest page of buckets.
+    const MAX_BUCKETS: i32 = 10_000;
+    let input = request.input;
+    let max = match input.max_buckets {
+        Some(asked) if !(1..=MAX_BUCKETS).contains(&asked) => {
+            return Err(s3_error!(InvalidArgument, "max-buckets is {asked}; it must be from 1 to {MAX_BUCKETS}."));
+        }
+        asked => usize::try_from(asked.unwrap_or(MAX_BUCKETS)).unwrap_or(usize::MAX),
+    };
+    let after = input.continuation_token.as_deref().map(super::listing::key_of_token).transpose()?;
+    let mut all = gateway.engine.buckets().map_err(from_engine)?;
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all.retain(|bucket| {
+        input.prefix.as_ref().is_none_or(|prefix| bucket.name.starts_with(prefix))
+            && after.as_ref().is_none_or(|after| bucket.name > *after)
+    });
+    let more = all.len() > max;
+    all.truncate(max);
+    let token = all.last().filter(|_| more).map(|bucket| super::listing::token(&bucket.name));
+    let buckets = all
+        .into_iter()
+        .map(|bucket| Bucket {
+            name: Some(bucket.name),
+            creation_date: Some(time(bucket.created)),
+            bucket_region: Some(gateway.region.clone()),
+        })
+        .collect();
+    Ok(S3Response::new(ListBucketsOutput {
+        buckets: Some(buckets),
+        owner: Some(owner()),
+        continuation_token: token,
+        prefix: input.prefix,
+    }))
+}
+
+pub(super) async fn location(
+    gateway: &Gateway,
+    request: S3Request<GetBucketLocationInput>,
+) -> S3Result<S3Response<GetBucketLocationOutput>> {
+    gateway.engine.bucket(&request.input.bucket).map_err(from_engine)?;
+    let region = (gateway.region != DEFAULT_REGION).then(|| BucketLocationConstraint::from(gateway.region.clone()));
+    Ok(S3Response::new(GetBucketLocationOutput { location_constraint: region }))
+}
+
+/// An empty configuration, which says "never enabled": clients ask before they list or sync, and take an error for a
+/// broken server.
+pub(super) async fn versioning(
+    gateway: &Gateway,
+    request: S3Request<GetBucketVersioningInput>,
+) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+    gateway.engine.bucket(&request.input.bucket).map_err(from_engine)?;
+    Ok(S3Response::new(GetBucketVersioningOutput::default()))
+}

@@ -1,0 +1,246 @@
+//! Checksums between S3's headers and the engine.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderMap;
+use s3s::dto;
+use s3s::{S3Result, TrailingHeaders, s3_error};
+use tidegate_tiering::engine::{BodyExpectation, Checksum, ChecksumAlgorithm, TrailerChecksums};
+
+/// Every algorithm with its header.
+const HEADERS: [(ChecksumAlgorithm, &str); 5] = [
+    (ChecksumAlgorithm::Crc32, "x-amz-checksum-crc32"),
+    (ChecksumAlgorithm::Crc32c, "x-amz-checksum-crc32c"),
+    (ChecksumAlgorithm::Crc64Nvme, "x-amz-checksum-crc64nvme"),
+    (ChecksumAlgorithm::Sha1, "x-amz-checksum-sha1"),
+    (ChecksumAlgorithm::Sha256, "x-amz-checksum-sha256"),
+];
+
+/// S3's name of an algorithm.
+pub(crate) fn name(algorithm: ChecksumAlgorithm) -> &'static str {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => dto::ChecksumAlgorithm::CRC32,
+        ChecksumAlgorithm::Crc32c => dto::ChecksumAlgorithm::CRC32C,
+        ChecksumAlgorithm::Crc64Nvme => dto::ChecksumAlgorithm::CRC64NVME,
+        ChecksumAlgorithm::Sha1 => dto::ChecksumAlgorithm::SHA1,
+        ChecksumAlgorithm::Sha256 => dto::ChecksumAlgorithm::SHA256,
+    }
+}
+
+/// S3's name of a checksum's type.
+pub(crate) fn type_name(composite: bool) -> dto::ChecksumType {
+    let name = if composite { dto::ChecksumType::COMPOSITE } else { dto::ChecksumType::FULL_OBJECT };
+    dto::ChecksumType::from_static(name)
+}
+
+/// The algorithm of that name.
+///
+/// # Errors
+/// `InvalidRequest` for a name that S3 does not know.
+pub(crate) fn by_name(text: &str) -> S3Result<ChecksumAlgorithm> {
+    HEADERS
+        .into_iter()
+        .map(|(algorithm, _)| algorithm)
+        .find(|known| name(*known).eq_ignore_ascii_case(text))
+        .ok_or_else(|| {
+            s3_error!(
+                InvalidRequest,
+                "The checksum algorithm {text} is unknown; choose CRC32, CRC32C, CRC64NVME, SHA1 or SHA256."
+            )
+        })
+}
+
+/// A value as five fields of S3's responses.
+#[derive(Default)]
+pub(crate) struct Fields {
+    pub crc32: Option<String>,
+    pub crc32c: Option<String>,
+    pub crc64nvme: Option<String>,
+    pub sha1: Option<String>,
+    pub sha256: Option<String>,
+    pub kind: Option<dto::ChecksumType>,
+}
+
+impl Fields {
+    pub(crate) fn new(checksum: Option<&Checksum>) -> Self {
+        let mut fields = Self::default();
+        let Some(checksum) = checksum else { return fields };
+        let field = match checksum.algorithm {
+            ChecksumAlgorithm::Crc32 => &mut fields.crc32,
+            ChecksumAlgorithm::Crc32c => &mut fields.crc32c,
+            ChecksumAlgorithm::Crc64Nvme => &mut fields.crc64nvme,
+            ChecksumAlgorithm::Sha1 => &mut fields.sha1,
+            ChecksumAlgorithm::Sha256 => &mut fields.sha256,
+        };
+        *field = Some(checksum.value.clone());
+        fields.kind = Some(type_name(checksum.composite));
+        fields
+    }
+}
+
+/// The one checksum among the five fields of a request, if any.
+///
+/// # Errors
+/// `InvalidRequest` when there are several, or the value is not the base64 of a value of that algorithm.
+pub(crate) fn of_fields(fields: [Option<&String>; 5]) -> S3Result<Option<(ChecksumAlgorithm, String)>> {
+    let mut given = HEADERS.into_iter().zip(fields).filter_map(|((algorithm, _), value)| Some((algorithm, value?)));
+    let Some((algorithm, value)) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(s3_error!(InvalidRequest, "Only one x-amz-checksum- value may be given."));
+    }
+    check_value(algorithm, value)?;
+    Ok(Some((algorithm, value.clone())))
+}
+
+/// Composite values (`<base64>-<parts>`) pass too: CompleteMultipartUpload sends them.
+fn check_value(algorithm: ChecksumAlgorithm, value: &str) -> S3Result<()> {
+    let expected = match algorithm {
+        ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c => 4,
+        ChecksumAlgorithm::Crc64Nvme => 8,
+        ChecksumAlgorithm::Sha1 => 20,
+        ChecksumAlgorithm::Sha256 => 32,
+    };
+    let plain = value.split_once('-').map_or(value, |(plain, _)| plain);
+    match BASE64.decode(plain) {
+        Ok(bytes) if bytes.len() == expected => Ok(()),
+        _ => Err(s3_error!(
+            InvalidRequest,
+            "The {} checksum {value:?} is not the base64 of {expected} bytes.",
+            name(algorithm)
+        )),
+    }
+}
+
+/// What a request says about its body.
+pub(crate) struct Announced<'a> {
+    pub headers: &'a HeaderMap,
+    pub content_length: Option<i64>,
+    pub content_md5: Option<&'a str>,
+    pub checksum: Option<(ChecksumAlgorithm, String)>,
+    pub algorithm: Option<&'a dto::ChecksumAlgorithm>,
+    pub trailing: Option<&'a TrailingHeaders>,
+    pub max_bytes: u64,
+}
+
+impl Announced<'_> {
+    /// What the engine must verify.
+    ///
+    /// # Errors
+    /// `MissingContentLength`, `EntityTooLarge`, `InvalidDigest`, `InvalidRequest`.
+    pub(crate) fn expectation(self) -> S3Result<BodyExpectation> {
+        let length = self.length()?;
+        if length > self.max_bytes {
+            return Err(s3_error!(
+                EntityTooLarge,
+                "The body has {length} bytes; {} are allowed in one request. Use a multipart upload.",
+                self.max_bytes
+            ));
+        }
+        let md5 = self.content_md5.map(md5).transpose()?;
+        let trailers = self.trailing.map(|trailing| trailer_checksums(trailing.clone()));
+        // The header names an algorithm beside the value that it describes; alone it asks to compute one.
+        let compute = match self.algorithm {
+            Some(algorithm) if self.checksum.is_none() && trailers.is_none() => Some(by_name(algorithm.as_str())?),
+            _ => None,
+        };
+        Ok(BodyExpectation {
+            length: Some(length),
+            md5,
+            checksums: self.checksum.into_iter().collect(),
+            trailers,
+            compute,
+        })
+    }
+
+    /// The length of the decoded body. s3s puts it into Content-Length, unless the request was sent chunked.
+    fn length(&self) -> S3Result<u64> {
+        let decoded =
+            self.headers.get("x-amz-decoded-content-length").and_then(|value| value.to_str().ok()?.parse().ok());
+        let plain = self.content_length.and_then(|length| u64::try_from(length).ok());
+        decoded.or(plain).ok_or_else(|| s3_error!(MissingContentLength, "The request must say Content-Length."))
+    }
+}
+
+fn md5(text: &str) -> S3Result<[u8; 16]> {
+    BASE64
+        .decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| s3_error!(InvalidDigest, "Content-MD5 is not the base64 of 16 bytes."))
+}
+
+fn trailer_checksums(trailing: TrailingHeaders) -> TrailerChecksums {
+    Box::new(move || {
+        let Some(headers) = trailing.take() else { return Vec::new() };
+        HEADERS
+            .into_iter()
+            .filter_map(|(algorithm, name)| Some((algorithm, headers.get(name)?.to_str().ok()?.trim().to_owned())))
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announced<'a>(headers: &'a HeaderMap, length: Option<i64>) -> Announced<'a> {
+        Announced {
+            headers,
+            content_length: length,
+            content_md5: None,
+            checksum: None,
+            algorithm: None,
+            trailing: None,
+            max_bytes: 100,
+        }
+    }
+
+    #[test]
+    fn the_length_must_be_announced_and_within_the_limit() {
+        let headers = HeaderMap::new();
+        assert_eq!(announced(&headers, Some(7)).expectation().unwrap().length, Some(7));
+        let code = |result: S3Result<BodyExpectation>| result.err().unwrap().code().as_str().to_owned();
+        assert_eq!(code(announced(&headers, None).expectation()), "MissingContentLength");
+        assert_eq!(code(announced(&headers, Some(101)).expectation()), "EntityTooLarge");
+        let mut chunked = HeaderMap::new();
+        chunked.insert("x-amz-decoded-content-length", 5.into());
+        assert_eq!(announced(&chunked, None).expectation().unwrap().length, Some(5));
+    }
+
+    #[test]
+    fn content_md5_must_be_the_base64_of_16_bytes() {
+        assert_eq!(md5("1B2M2Y8AsgTpgAmY7PhCfg==").unwrap()[..2], [0xd4, 0x1d]);
+        for bad in ["", "x", "AAAA", "not base64!"] {
+            assert_eq!(md5(bad).unwrap_err().code().as_str(), "InvalidDigest", "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_checksum_of_the_right_size_is_taken() {
+        let crc = "AAAAAA==".to_owned();
+        let given = of_fields([Some(&crc), None, None, None, None]).unwrap();
+        assert_eq!(given, Some((ChecksumAlgorithm::Crc32, crc.clone())));
+        assert!(of_fields([Some(&crc), Some(&crc), None, None, None]).is_err());
+        assert!(of_fields([None, None, Some(&crc), None, None]).is_err());
+        let composite = "AAAAAA==-3".to_owned();
+        assert!(of_fields([Some(&composite), None, None, None, None]).is_ok());
+        assert_eq!(of_fields([None; 5]).unwrap(), None);
+    }
+
+    #[test]
+    fn an_algorithm_alone_asks_to_compute() {
+        let headers = HeaderMap::new();
+        let algorithm = dto::ChecksumAlgorithm::from_static("SHA256");
+        let alone = Announced { algorithm: Some(&algorithm), ..announced(&headers, Some(1)) };
+        assert_eq!(alone.expectation().unwrap().compute, Some(ChecksumAlgorithm::Sha256));
+        let value = BASE64.encode([0_u8; 32]);
+        let both = Announced {
+            algorithm: Some(&algorithm),
+            checksum: Some((ChecksumAlgorithm::Sha256, value)),
+            ..announced(&headers, Some(1))
+        };
+        let both = both.expectation().unwrap();
+        assert_eq!((both.compute, both.checksums.len()), (None, 1));
+        assert!(by_name("CRC16").is_err());
+    }
+}

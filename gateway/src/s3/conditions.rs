@@ -1,0 +1,148 @@
+//! Conditional requests, with S3's precedence (RFC 9110, 13.2.2).
+
+use s3s::dto::{ETagCondition, Timestamp};
+use s3s::{S3Error, S3Result, s3_error};
+use tidegate_tiering::engine::{ObjectInfo, WriteCondition};
+
+/// The conditions of a read, or of a copy's source.
+#[derive(Default)]
+pub(crate) struct Conditions<'a> {
+    pub if_match: Option<&'a ETagCondition>,
+    pub if_none_match: Option<&'a ETagCondition>,
+    pub if_modified_since: Option<&'a Timestamp>,
+    pub if_unmodified_since: Option<&'a Timestamp>,
+}
+
+/// What conditions say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Proceed,
+    NotModified,
+    Failed(&'static str),
+}
+
+impl Conditions<'_> {
+    /// Judges an object with this ETag (without quotes) and time of last modification (Unix seconds; HTTP dates have
+    /// no fractions).
+    pub(crate) fn judge(&self, etag: &str, modified: u64) -> Verdict {
+        match (self.if_match, self.if_unmodified_since) {
+            (Some(condition), _) if !matches(condition, etag) => return Verdict::Failed("If-Match"),
+            // If-Match that holds makes If-Unmodified-Since void.
+            (None, Some(since)) if modified_after(modified, since) => return Verdict::Failed("If-Unmodified-Since"),
+            _ => {}
+        }
+        match (self.if_none_match, self.if_modified_since) {
+            (Some(condition), _) if matches(condition, etag) => Verdict::NotModified,
+            // If-None-Match, whatever it says, makes If-Modified-Since void.
+            (None, Some(since)) if !modified_after(modified, since) => Verdict::NotModified,
+            _ => Verdict::Proceed,
+        }
+    }
+
+    /// For the source of a copy, where nothing is "not modified": the copy is refused.
+    pub(crate) fn require(&self, info: &ObjectInfo) -> S3Result<()> {
+        match self.judge(&info.etag, info.last_modified.seconds()) {
+            Verdict::Proceed => Ok(()),
+            Verdict::NotModified => Err(failed("x-amz-copy-source-if-none-match or -if-modified-since")),
+            Verdict::Failed(which) => Err(failed(which)),
+        }
+    }
+}
+
+/// The error of a condition that does not hold.
+pub(crate) fn failed(which: &str) -> S3Error {
+    s3_error!(PreconditionFailed, "The precondition {which} does not hold.")
+}
+
+fn modified_after(modified: u64, since: &Timestamp) -> bool {
+    let since = time::OffsetDateTime::from(since.clone()).unix_timestamp();
+    i64::try_from(modified).is_ok_and(|modified| modified > since)
+}
+
+/// Whether a condition names `etag`; s3s leaves a list of several ETags in one piece.
+fn matches(condition: &ETagCondition, etag: &str) -> bool {
+    let Some(listed) = condition.as_etag() else { return true };
+    listed.value().split(',').map(|one| one.trim().trim_start_matches("W/").trim_matches('"')).any(|one| one == etag)
+}
+
+/// The conditions of a write.
+///
+/// # Errors
+/// NotImplemented, as S3 says, for an `If-None-Match` that is not `*`.
+pub(crate) fn of_write(
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<WriteCondition> {
+    let if_none_match = match if_none_match {
+        None => false,
+        Some(condition) if condition.is_any() => true,
+        Some(_) => return Err(s3_error!(NotImplemented, "If-None-Match of a write may only be *.")),
+    };
+    let if_match = match if_match {
+        Some(condition) if condition.is_any() => {
+            return Err(s3_error!(NotImplemented, "If-Match of a write needs an ETag, * is not implemented."));
+        }
+        Some(condition) => condition.as_etag().map(|etag| etag.value().to_owned()),
+        None => None,
+    };
+    Ok(WriteCondition { if_match, if_none_match })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(text: &str) -> ETagCondition {
+        text.parse().unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        time::OffsetDateTime::from_unix_timestamp(seconds).unwrap().into()
+    }
+
+    #[test]
+    fn the_verdict_follows_s3s_precedence() {
+        use Verdict::{Failed, NotModified, Proceed};
+        let (yes, no, any, list) = (tag("\"e\""), tag("\"x\""), tag("*"), tag("\"a\", W/\"e\""));
+        let (before, same, after) = (at(99), at(100), at(101));
+        // if-match, if-none-match, if-modified-since, if-unmodified-since
+        let cases = [
+            (None, None, None, None, Proceed),
+            (Some(&yes), None, None, None, Proceed),
+            (Some(&any), None, None, None, Proceed),
+            (Some(&list), None, None, None, Proceed),
+            (Some(&no), None, None, None, Failed("If-Match")),
+            (None, Some(&yes), None, None, NotModified),
+            (None, Some(&any), None, None, NotModified),
+            (None, Some(&list), None, None, NotModified),
+            (None, Some(&no), None, None, Proceed),
+            (None, None, Some(&before), None, Proceed),
+            (None, None, Some(&same), None, NotModified),
+            (None, None, Some(&after), None, NotModified),
+            (None, None, None, Some(&before), Failed("If-Unmodified-Since")),
+            (None, None, None, Some(&same), Proceed),
+            // S3: If-Match true and If-Unmodified-Since false is 200
+            (Some(&yes), None, None, Some(&before), Proceed),
+            // S3: If-None-Match false and If-Modified-Since true is 304
+            (None, Some(&yes), Some(&before), None, NotModified),
+            (None, Some(&no), Some(&after), None, Proceed),
+            (Some(&no), Some(&yes), None, None, Failed("If-Match")),
+        ];
+        for (n, (if_match, if_none_match, if_modified_since, if_unmodified_since, verdict)) in
+            cases.into_iter().enumerate()
+        {
+            let conditions = Conditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
+            assert_eq!(conditions.judge("e", 100), verdict, "case {n}");
+        }
+    }
+
+    #[test]
+    fn a_write_takes_an_etag_or_a_star_where_s3_does() {
+        let none = of_write(None, None).unwrap();
+        assert_eq!(none, WriteCondition::default());
+        assert!(of_write(None, Some(&tag("*"))).unwrap().if_none_match);
+        assert_eq!(of_write(Some(&tag("\"e\"")), None).unwrap().if_match.as_deref(), Some("e"));
+        assert!(of_write(None, Some(&tag("\"e\""))).is_err());
+        assert!(of_write(Some(&tag("*")), None).is_err());
+    }
+}

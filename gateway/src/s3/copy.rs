@@ -1,0 +1,150 @@
+//! CopyObject and UploadPartCopy.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+use tidegate_tiering::engine::{CopyObject, ObjectHandle, UploadPartCopy};
+
+use super::attributes::{Described, STANDARD, storage_class, tags};
+use super::checksums::{Fields, by_name};
+use super::conditions::{Conditions, of_write};
+use super::error::from_engine;
+use super::multipart::part_number;
+use super::ranges::of_copy_source;
+use super::{Gateway, etag, only_null_version, time};
+
+/// Opens the source of a copy, for reading exactly this version.
+fn open(gateway: &Gateway, source: &CopySource, conditions: &Conditions<'_>) -> S3Result<ObjectHandle> {
+    let CopySource::Bucket { bucket, key, version_id } = source else {
+        return Err(s3_error!(NotImplemented, "x-amz-copy-source by access point is not implemented."));
+    };
+    only_null_version(version_id.as_deref())?;
+    let object = gateway.engine.open_object(bucket, key).map_err(from_engine)?;
+    conditions.require(object.info())?;
+    object.check_readable().map_err(from_engine)?;
+    Ok(object)
+}
+
+fn is_replace(directive: Option<&str>, header: &str) -> S3Result<bool> {
+    match directive {
+        None | Some(MetadataDirective::COPY) => Ok(false),
+        Some(MetadataDirective::REPLACE) => Ok(true),
+        Some(other) => Err(s3_error!(InvalidArgument, "{header} is {other}; it must be COPY or REPLACE.")),
+    }
+}
+
+pub(super) async fn object(
+    gateway: &Gateway,
+    request: S3Request<CopyObjectInput>,
+) -> S3Result<S3Response<CopyObjectOutput>> {
+    let headers = request.headers;
+    let input = request.input;
+    let replace =
+        is_replace(input.metadata_directive.as_ref().map(MetadataDirective::as_str), "x-amz-metadata-directive")?;
+    let replace_tags =
+        is_replace(input.tagging_directive.as_ref().map(TaggingDirective::as_str), "x-amz-tagging-directive")?;
+    let conditions = Conditions {
+        if_match: input.copy_source_if_match.as_ref(),
+        if_none_match: input.copy_source_if_none_match.as_ref(),
+        if_modified_since: input.copy_source_if_modified_since.as_ref(),
+        if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
+    };
+    let source = open(gateway, &input.copy_source, &conditions)?;
+    let info = source.info();
+    if info.size > gateway.max_body_bytes {
+        return Err(s3_error!(
+            InvalidRequest,
+            "The source has {} bytes; CopyObject takes {}. Use UploadPartCopy.",
+            info.size,
+            gateway.max_body_bytes
+        ));
+    }
+    let class = storage_class(input.storage_class.as_ref(), &gateway.storage_classes)?;
+    let same_class = class.as_deref().unwrap_or(STANDARD) == info.class_shown;
+    if (info.bucket.as_str(), info.key.as_str()) == (&*input.bucket, &*input.key)
+        && !replace
+        && !replace_tags
+        && same_class
+    {
+        return Err(s3_error!(
+            InvalidRequest,
+            "This copy of an object to itself changes neither metadata, tags nor storage class."
+        ));
+    }
+    let replace_attributes = replace
+        .then(|| {
+            Described { headers: &headers, metadata: input.metadata, tagging: None, storage_class: None }
+                .collect(&gateway.storage_classes)
+        })
+        .transpose()?;
+    let copy = CopyObject {
+        source_bucket: info.bucket.clone(),
+        source_key: info.key.clone(),
+        source_version: info.version,
+        bucket: input.bucket,
+        key: input.key,
+        replace_attributes,
+        replace_tags: replace_tags.then(|| tags(input.tagging.as_deref().unwrap_or_default())).transpose()?,
+        storage_class: class,
+        checksum: input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?,
+        condition: condition_of_target(&headers)?,
+    };
+    let written = gateway.engine.copy_object(copy).await.map_err(from_engine)?;
+    let checksum = Fields::new(written.checksum.as_ref());
+    let result = CopyObjectResult {
+        checksum_crc32: checksum.crc32,
+        checksum_crc32c: checksum.crc32c,
+        checksum_crc64nvme: checksum.crc64nvme,
+        checksum_sha1: checksum.sha1,
+        checksum_sha256: checksum.sha256,
+        checksum_type: checksum.kind,
+        e_tag: Some(etag(&written.etag)),
+        last_modified: Some(time(written.last_modified)),
+    };
+    Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+}
+
+/// s3s's CopyObject has no fields for If-Match and If-None-Match on the target.
+fn condition_of_target(headers: &http::HeaderMap) -> S3Result<tidegate_tiering::engine::WriteCondition> {
+    let parse = |name: http::HeaderName| -> S3Result<Option<ETagCondition>> {
+        let Some(value) = headers.get(&name) else { return Ok(None) };
+        ETagCondition::parse_http_header(value.as_bytes())
+            .map(Some)
+            .map_err(|_| s3_error!(InvalidArgument, "{name} is not an ETag."))
+    };
+    let (if_match, if_none_match) = (parse(http::header::IF_MATCH)?, parse(http::header::IF_NONE_MATCH)?);
+    of_write(if_match.as_ref(), if_none_match.as_ref())
+}
+
+pub(super) async fn part(
+    gateway: &Gateway,
+    request: S3Request<UploadPartCopyInput>,
+) -> S3Result<S3Response<UploadPartCopyOutput>> {
+    let input = request.input;
+    let number = part_number(input.part_number, gateway.max_parts)?;
+    let conditions = Conditions {
+        if_match: input.copy_source_if_match.as_ref(),
+        if_none_match: input.copy_source_if_none_match.as_ref(),
+        if_modified_since: input.copy_source_if_modified_since.as_ref(),
+        if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
+    };
+    let source = open(gateway, &input.copy_source, &conditions)?;
+    let range = of_copy_source(input.copy_source_range.as_deref(), source.info().size)?;
+    let size = range.end.saturating_sub(range.start);
+    if size > gateway.max_body_bytes {
+        return Err(s3_error!(EntityTooLarge, "The part has {size} bytes; {} are allowed.", gateway.max_body_bytes));
+    }
+    let copy =
+        UploadPartCopy { bucket: input.bucket, key: input.key, upload_id: input.upload_id, number, source, range };
+    let part = gateway.engine.upload_part_copy(copy).await.map_err(from_engine)?;
+    let checksum = Fields::new(part.checksum.as_ref());
+    let result = CopyPartResult {
+        checksum_crc32: checksum.crc32,
+        checksum_crc32c: checksum.crc32c,
+        checksum_crc64nvme: checksum.crc64nvme,
+        checksum_sha1: checksum.sha1,
+        checksum_sha256: checksum.sha256,
+        e_tag: Some(etag(&part.etag)),
+        last_modified: Some(time(part.modified)),
+    };
+    Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
+}

@@ -1,0 +1,337 @@
+//! Multipart uploads.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+use tidegate_tiering::engine::{
+    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, ListUploads, UploadPart,
+};
+
+use super::attributes::{Described, STANDARD};
+use super::body::body_in;
+use super::checksums::{Announced, Fields, by_name, name, of_fields, type_name};
+use super::conditions::of_write;
+use super::error::{from_engine, from_engine_with_body};
+use super::listing::{Encoding, delimiter, page_size};
+use super::write::sdk_algorithm;
+use super::{Gateway, context, etag, initiator, owner, signed, time};
+
+pub(super) async fn create(
+    gateway: &Gateway,
+    request: S3Request<CreateMultipartUploadInput>,
+) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    let input = request.input;
+    let attributes = Described {
+        headers: &request.headers,
+        metadata: input.metadata,
+        tagging: input.tagging.as_deref(),
+        storage_class: input.storage_class.as_ref(),
+    }
+    .collect(&gateway.storage_classes)?;
+    let algorithm = input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?;
+    let checksum = checksum_plan(algorithm, input.checksum_type.as_ref().map(ChecksumType::as_str))?;
+    let create = CreateUpload { bucket: input.bucket.clone(), key: input.key.clone(), attributes, checksum };
+    let upload_id = gateway.engine.create_upload(create).await.map_err(from_engine)?;
+    Ok(S3Response::new(CreateMultipartUploadOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        upload_id: Some(upload_id),
+        checksum_algorithm: checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
+        checksum_type: checksum.map(|(_, composite)| type_name(composite)),
+        ..Default::default()
+    }))
+}
+
+/// Which checksum the object gets, and whether it is composite: SHA-1 and SHA-256 cannot be joined from parts, CRC-64
+/// always is.
+fn checksum_plan(algorithm: Option<Algorithm>, kind: Option<&str>) -> S3Result<Option<(Algorithm, bool)>> {
+    let Some(algorithm) = algorithm else {
+        return match kind {
+            None => Ok(None),
+            Some(_) => Err(s3_error!(InvalidRequest, "x-amz-checksum-type needs x-amz-checksum-algorithm.")),
+        };
+    };
+    let composite = match kind {
+        None => algorithm != Algorithm::Crc64Nvme,
+        Some(ChecksumType::COMPOSITE) => true,
+        Some(ChecksumType::FULL_OBJECT) => false,
+        Some(other) => return Err(s3_error!(InvalidRequest, "The checksum type {other} is unknown.")),
+    };
+    let possible = match algorithm {
+        Algorithm::Sha1 | Algorithm::Sha256 => composite,
+        Algorithm::Crc64Nvme => !composite,
+        Algorithm::Crc32 | Algorithm::Crc32c => true,
+    };
+    if !possible {
+        return Err(s3_error!(
+            InvalidRequest,
+            "The checksum type {} cannot be used with {}.",
+            type_name(composite).as_str(),
+            name(algorithm)
+        ));
+    }
+    Ok(Some((algorithm, composite)))
+}
+
+/// # Errors
+/// `InvalidArgument` outside of 1 to `max`.
+pub(super) fn part_number(number: i32, max: u32) -> S3Result<u32> {
+    u32::try_from(number)
+        .ok()
+        .filter(|number| (1..=max).contains(number))
+        .ok_or_else(|| s3_error!(InvalidArgument, "The part number is {number}; it must be from 1 to {max}."))
+}
+
+pub(super) async fn upload_part(
+    gateway: &Gateway,
+    request: S3Request<UploadPartInput>,
+) -> S3Result<S3Response<UploadPartOutput>> {
+    let context = context(&request);
+    let trailing = request.trailing_headers;
+    let headers = request.headers;
+    let input = request.input;
+    let number = part_number(input.part_number, gateway.max_parts)?;
+    let checksum = of_fields([
+        input.checksum_crc32.as_ref(),
+        input.checksum_crc32c.as_ref(),
+        input.checksum_crc64nvme.as_ref(),
+        input.checksum_sha1.as_ref(),
+        input.checksum_sha256.as_ref(),
+    ])?;
+    let algorithm = input.checksum_algorithm.or_else(|| sdk_algorithm(&headers));
+    let expect = Announced {
+        headers: &headers,
+        content_length: input.content_length,
+        content_md5: input.content_md5.as_deref(),
+        checksum,
+        algorithm: algorithm.as_ref(),
+        trailing: trailing.as_ref(),
+        max_bytes: gateway.max_body_bytes,
+    }
+    .expectation()?;
+    let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
+    let part = UploadPart { bucket: input.bucket, key: input.key, upload_id: input.upload_id, number, expect };
+    let part =
+        gateway.engine.upload_part(part, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
+    let checksum = Fields::new(part.checksum.as_ref());
+    Ok(S3Response::new(UploadPartOutput {
+        checksum_crc32: checksum.crc32,
+        checksum_crc32c: checksum.crc32c,
+        checksum_crc64nvme: checksum.crc64nvme,
+        checksum_sha1: checksum.sha1,
+        checksum_sha256: checksum.sha256,
+        e_tag: Some(etag(&part.etag)),
+        ..Default::default()
+    }))
+}
+
+pub(super) async fn complete(
+    gateway: &Gateway,
+    request: S3Request<CompleteMultipartUploadInput>,
+) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    let input = request.input;
+    let listed = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+    if listed.is_empty() {
+        return Err(s3_error!(MalformedXML, "CompleteMultipartUpload needs at least one part."));
+    }
+    if u32::try_from(listed.len()).map_or(true, |count| count > gateway.max_parts) {
+        return Err(s3_error!(
+            InvalidArgument,
+            "{} parts are listed; {} are allowed.",
+            listed.len(),
+            gateway.max_parts
+        ));
+    }
+    let parts = listed.into_iter().map(|part| completed_part(part, gateway.max_parts)).collect::<S3Result<Vec<_>>>()?;
+    let expect_size = input
+        .mpu_object_size
+        .map(|size| u64::try_from(size).map_err(|_| s3_error!(InvalidArgument, "x-amz-mp-object-size is negative.")))
+        .transpose()?;
+    if let Some(size) = expect_size.filter(|size| *size > gateway.max_object_bytes) {
+        return Err(s3_error!(
+            EntityTooLarge,
+            "The object has {size} bytes; {} are allowed.",
+            gateway.max_object_bytes
+        ));
+    }
+    let complete = CompleteUpload {
+        bucket: input.bucket.clone(),
+        key: input.key.clone(),
+        upload_id: input.upload_id,
+        parts,
+        expect_checksum: of_fields([
+            input.checksum_crc32.as_ref(),
+            input.checksum_crc32c.as_ref(),
+            input.checksum_crc64nvme.as_ref(),
+            input.checksum_sha1.as_ref(),
+            input.checksum_sha256.as_ref(),
+        ])?,
+        expect_size,
+        condition: of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?,
+    };
+    let written = gateway.engine.complete_upload(complete).await.map_err(from_engine)?;
+    let checksum = Fields::new(written.checksum.as_ref());
+    let location = format!("/{}/{}", input.bucket, Encoding::Url.apply(input.key.clone()));
+    Ok(S3Response::new(CompleteMultipartUploadOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        location: Some(location),
+        e_tag: Some(etag(&written.etag)),
+        checksum_crc32: checksum.crc32,
+        checksum_crc32c: checksum.crc32c,
+        checksum_crc64nvme: checksum.crc64nvme,
+        checksum_sha1: checksum.sha1,
+        checksum_sha256: checksum.sha256,
+        checksum_type: checksum.kind,
+        ..Default::default()
+    }))
+}
+
+fn completed_part(part: CompletedPart, max: u32) -> S3Result<EnginePart> {
+    let number = part.part_number.ok_or_else(|| s3_error!(MalformedXML, "A part has no PartNumber."))?;
+    let checksum = of_fields([
+        part.checksum_crc32.as_ref(),
+        part.checksum_crc32c.as_ref(),
+        part.checksum_crc64nvme.as_ref(),
+        part.checksum_sha1.as_ref(),
+        part.checksum_sha256.as_ref(),
+    ])?;
+    let etag = part.e_tag.ok_or_else(|| s3_error!(MalformedXML, "Part {number} has no ETag."))?;
+    Ok(EnginePart { number: part_number(number, max)?, etag: etag.into_value(), checksum })
+}
+
+pub(super) async fn abort(
+    gateway: &Gateway,
+    request: S3Request<AbortMultipartUploadInput>,
+) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+    let input = request.input;
+    gateway.engine.abort_upload(&input.bucket, &input.key, &input.upload_id).await.map_err(from_engine)?;
+    Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+}
+
+pub(super) async fn list_parts(
+    gateway: &Gateway,
+    request: S3Request<ListPartsInput>,
+) -> S3Result<S3Response<ListPartsOutput>> {
+    let input = request.input;
+    let max = page_size(input.max_parts, "max-parts")?;
+    let marker = input.part_number_marker.unwrap_or(0);
+    let after = u32::try_from(marker)
+        .map_err(|_| s3_error!(InvalidArgument, "part-number-marker is {marker}; it must not be negative."))?;
+    let limit = usize::try_from(max).unwrap_or(0);
+    let page =
+        gateway.engine.list_parts(&input.bucket, &input.key, &input.upload_id, after, limit).map_err(from_engine)?;
+    let parts = page.parts.into_iter().map(|part| {
+        let checksum = Fields::new(part.checksum.as_ref());
+        Part {
+            checksum_crc32: checksum.crc32,
+            checksum_crc32c: checksum.crc32c,
+            checksum_crc64nvme: checksum.crc64nvme,
+            checksum_sha1: checksum.sha1,
+            checksum_sha256: checksum.sha256,
+            e_tag: Some(ETag::Strong(part.etag)),
+            last_modified: Some(time(part.modified)),
+            part_number: i32::try_from(part.number).ok(),
+            size: Some(signed(part.size)),
+        }
+    });
+    let upload = page.upload;
+    Ok(S3Response::new(ListPartsOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        upload_id: Some(input.upload_id),
+        checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
+        checksum_type: upload.checksum.map(|(_, composite)| type_name(composite)),
+        initiator: Some(initiator()),
+        owner: Some(owner()),
+        is_truncated: Some(page.next.is_some()),
+        max_parts: Some(max),
+        next_part_number_marker: page.next.and_then(|next| i32::try_from(next).ok()),
+        part_number_marker: Some(marker),
+        parts: Some(parts.collect()),
+        storage_class: Some(StorageClass::from(upload.storage_class.unwrap_or_else(|| STANDARD.into()))),
+        ..Default::default()
+    }))
+}
+
+pub(super) async fn list_uploads(
+    gateway: &Gateway,
+    request: S3Request<ListMultipartUploadsInput>,
+) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+    let input = request.input;
+    let encoding = Encoding::new(input.encoding_type.as_ref())?;
+    let max = page_size(input.max_uploads, "max-uploads")?;
+    // S3 ignores an upload-id-marker without a key-marker.
+    let after = input
+        .key_marker
+        .clone()
+        .filter(|key| !key.is_empty())
+        .map(|key| (key, input.upload_id_marker.clone().filter(|id| !id.is_empty())));
+    let list = ListUploads {
+        bucket: input.bucket,
+        prefix: input.prefix.unwrap_or_default(),
+        delimiter: delimiter(input.delimiter.as_ref()),
+        after,
+        max_uploads: usize::try_from(max).unwrap_or(0),
+    };
+    let page = gateway.engine.list_uploads(&list).map_err(from_engine)?;
+    let uploads = page.uploads.into_iter().map(|upload| MultipartUpload {
+        checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
+        checksum_type: upload.checksum.map(|(_, composite)| type_name(composite)),
+        initiated: Some(time(upload.initiated)),
+        initiator: Some(initiator()),
+        key: Some(encoding.apply(upload.key)),
+        owner: Some(owner()),
+        storage_class: Some(StorageClass::from(upload.storage_class.unwrap_or_else(|| STANDARD.into()))),
+        upload_id: Some(upload.upload_id),
+    });
+    let truncated = page.next.is_some();
+    let (next_key, next_id) = page.next.map_or((None, None), |(key, id)| (Some(encoding.apply(key)), id));
+    Ok(S3Response::new(ListMultipartUploadsOutput {
+        bucket: Some(list.bucket),
+        uploads: Some(uploads.collect()),
+        common_prefixes: encoding.common_prefixes(page.common_prefixes),
+        delimiter: list.delimiter.map(|delimiter| encoding.apply(delimiter)),
+        encoding_type: input.encoding_type,
+        is_truncated: Some(truncated),
+        key_marker: Some(encoding.apply(input.key_marker.unwrap_or_default())),
+        max_uploads: Some(max),
+        next_key_marker: next_key,
+        next_upload_id_marker: next_id,
+        prefix: Some(encoding.apply(list.prefix)),
+        request_charged: None,
+        upload_id_marker: input.upload_id_marker,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_type_follows_s3s_table() {
+        use Algorithm::{Crc32, Crc64Nvme, Sha256};
+        let cases = [
+            (None, None, Ok(None)),
+            (Some(Crc32), None, Ok(Some((Crc32, true)))),
+            (Some(Crc32), Some("FULL_OBJECT"), Ok(Some((Crc32, false)))),
+            (Some(Crc64Nvme), None, Ok(Some((Crc64Nvme, false)))),
+            (Some(Crc64Nvme), Some("COMPOSITE"), Err(())),
+            (Some(Sha256), None, Ok(Some((Sha256, true)))),
+            (Some(Sha256), Some("FULL_OBJECT"), Err(())),
+            (None, Some("COMPOSITE"), Err(())),
+            (Some(Crc32), Some("OTHER"), Err(())),
+        ];
+        for (algorithm, kind, expected) in cases {
+            assert_eq!(checksum_plan(algorithm, kind).map_err(|_| ()), expected, "{algorithm:?} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn part_numbers_are_from_1_to_the_limit() {
+        assert_eq!(part_number(1, 10_000).unwrap(), 1);
+        assert_eq!(part_number(10_000, 10_000).unwrap(), 10_000);
+        for bad in [0, -1, 10_001] {
+            assert_eq!(part_number(bad, 10_000).unwrap_err().code().as_str(), "InvalidArgument");
+        }
+    }
+}

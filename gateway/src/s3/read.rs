@@ -1,0 +1,323 @@
+//! GetObject, HeadObject, GetObjectAttributes.
+
+use http::{HeaderMap, HeaderValue, header};
+use s3s::dto::*;
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use tidegate_tiering::engine::{Checksum as EngineChecksum, ObjectHandle, ObjectInfo, RestoreStatus as Restored};
+
+use super::attributes::STANDARD;
+use super::checksums::{Fields, type_name};
+use super::conditions::{Conditions, Verdict, failed};
+use super::error::from_engine;
+use super::ranges::{self, Selection};
+use super::{Gateway, etag, only_null_version, signed, time};
+use crate::server::ResponseBody;
+
+/// What GET and HEAD have in common.
+struct Wanted<'a> {
+    conditions: Conditions<'a>,
+    range: Option<Range>,
+    part_number: Option<i32>,
+    checksum_mode: bool,
+}
+
+pub(super) async fn get(
+    gateway: &Gateway,
+    request: S3Request<GetObjectInput>,
+) -> S3Result<S3Response<GetObjectOutput>> {
+    let input = &request.input;
+    only_null_version(input.version_id.as_deref())?;
+    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let wanted = Wanted {
+        conditions: Conditions {
+            if_match: input.if_match.as_ref(),
+            if_none_match: input.if_none_match.as_ref(),
+            if_modified_since: input.if_modified_since.as_ref(),
+            if_unmodified_since: input.if_unmodified_since.as_ref(),
+        },
+        range: input.range,
+        part_number: input.part_number,
+        checksum_mode: wants_checksum(input.checksum_mode.as_ref()),
+    };
+    let selection = wanted.select(&object)?;
+    object.check_readable().map_err(from_engine)?;
+    let info = object.info();
+    let checksum = Fields::new(wanted.checksum(info, &selection));
+    let headers = &info.attributes.headers;
+    let output = GetObjectOutput {
+        accept_ranges: Some("bytes".into()),
+        cache_control: headers.cache_control.clone(),
+        checksum_crc32: checksum.crc32,
+        checksum_crc32c: checksum.crc32c,
+        checksum_crc64nvme: checksum.crc64nvme,
+        checksum_sha1: checksum.sha1,
+        checksum_sha256: checksum.sha256,
+        checksum_type: checksum.kind,
+        content_disposition: headers.content_disposition.clone(),
+        content_encoding: headers.content_encoding.clone(),
+        content_language: headers.content_language.clone(),
+        content_length: Some(signed(selection.length())),
+        content_range: selection.content_range(info.size),
+        content_type: Some(content_type(info)),
+        e_tag: Some(etag(&info.etag)),
+        last_modified: Some(time(info.last_modified)),
+        metadata: metadata(info),
+        parts_count: wanted.parts_count(info),
+        restore: restore(info),
+        storage_class: shown_class(info),
+        tag_count: tag_count(info),
+        ..Default::default()
+    };
+    let mut response = S3Response::new(output);
+    if input.response_expires.is_none() {
+        add_expires(&mut response.headers, info);
+    }
+    if selection.length() > 0 {
+        let body = object.read(selection.range).await.map_err(from_engine)?;
+        response.extensions.insert(ResponseBody::new(body));
+    }
+    Ok(response)
+}
+
+pub(super) async fn head(
+    gateway: &Gateway,
+    request: S3Request<HeadObjectInput>,
+) -> S3Result<S3Response<HeadObjectOutput>> {
+    let input = request.input;
+    only_null_version(input.version_id.as_deref())?;
+    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let wanted = Wanted {
+        conditions: Conditions {
+            if_match: input.if_match.as_ref(),
+            if_none_match: input.if_none_match.as_ref(),
+            if_modified_since: input.if_modified_since.as_ref(),
+            if_unmodified_since: input.if_unmodified_since.as_ref(),
+        },
+        range: input.range,
+        part_number: input.part_number,
+        checksum_mode: wants_checksum(input.checksum_mode.as_ref()),
+    };
+    let selection = wanted.select(&object)?;
+    let info = object.info();
+    let checksum = Fields::new(wanted.checksum(info, &selection));
+    let headers = &info.attributes.headers;
+    let output = HeadObjectOutput {
+        accept_ranges: Some("bytes".into()),
+        cache_control: input.response_cache_control.or_else(|| headers.cache_control.clone()),
+        checksum_crc32: checksum.crc32,
+        checksum_crc32c: checksum.crc32c,
+        checksum_crc64nvme: checksum.crc64nvme,
+        checksum_sha1: checksum.sha1,
+        checksum_sha256: checksum.sha256,
+        checksum_type: checksum.kind,
+        content_disposition: input.response_content_disposition.or_else(|| headers.content_disposition.clone()),
+        content_encoding: input.response_content_encoding.or_else(|| headers.content_encoding.clone()),
+        content_language: input.response_content_language.or_else(|| headers.content_language.clone()),
+        content_length: Some(signed(selection.length())),
+        content_range: selection.content_range(info.size),
+        content_type: Some(input.response_content_type.unwrap_or_else(|| content_type(info))),
+        e_tag: Some(etag(&info.etag)),
+        last_modified: Some(time(info.last_modified)),
+        metadata: metadata(info),
+        parts_count: wanted.parts_count(info),
+        restore: restore(info),
+        storage_class: shown_class(info),
+        expires: input.response_expires.clone(),
+        ..Default::default()
+    };
+    let mut response = S3Response::new(output);
+    if selection.partial {
+        response.status = Some(http::StatusCode::PARTIAL_CONTENT);
+    }
+    if input.response_expires.is_none() {
+        add_expires(&mut response.headers, info);
+    }
+    if let Some(count) = tag_count(info) {
+        response.headers.insert("x-amz-tagging-count", HeaderValue::from(count));
+    }
+    Ok(response)
+}
+
+impl Wanted<'_> {
+    fn select(&self, object: &ObjectHandle) -> S3Result<Selection> {
+        let info = object.info();
+        match self.conditions.judge(&info.etag, info.last_modified.seconds()) {
+            Verdict::Proceed => {}
+            Verdict::NotModified => return Err(not_modified(info)),
+            Verdict::Failed(which) => return Err(failed(which)),
+        }
+        match (self.range, self.part_number) {
+            (None, None) => Ok(Selection::whole(info.size)),
+            (Some(range), None) => ranges::by_header(range, info.size),
+            (None, Some(number)) => {
+                ranges::by_part(u32::try_from(number).ok().and_then(|number| object.part_range(number)))
+            }
+            (Some(_), Some(_)) => {
+                Err(s3_error!(InvalidRequest, "Range and partNumber cannot be given in one request."))
+            }
+        }
+    }
+
+    /// A checksum covers an object or a part, never a range.
+    fn checksum<'i>(&self, info: &'i ObjectInfo, selection: &Selection) -> Option<&'i EngineChecksum> {
+        if !self.checksum_mode || self.range.is_some() {
+            return None;
+        }
+        let part = self
+            .part_number
+            .and_then(|number| info.parts.iter().find(|part| i64::from(part.number) == i64::from(number)));
+        match part {
+            Some(part) => part.checksum.as_ref(),
+            None => info.checksum.as_ref().filter(|_| selection.length() == info.size),
+        }
+    }
+
+    fn parts_count(&self, info: &ObjectInfo) -> Option<i32> {
+        self.part_number?;
+        i32::try_from(info.parts.len()).ok().filter(|count| *count > 0)
+    }
+}
+
+fn wants_checksum(mode: Option<&ChecksumMode>) -> bool {
+    mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED)
+}
+
+/// 304 with the headers that a cache needs.
+fn not_modified(info: &ObjectInfo) -> S3Error {
+    let mut headers = HeaderMap::with_capacity(3);
+    if let Ok(value) = HeaderValue::try_from(format!("\"{}\"", info.etag)) {
+        headers.insert(header::ETAG, value);
+    }
+    let mut date = Vec::with_capacity(29); // the length of an HTTP date
+    if time(info.last_modified).format(TimestampFormat::HttpDate, &mut date).is_ok()
+        && let Ok(value) = HeaderValue::from_bytes(&date)
+    {
+        headers.insert(header::LAST_MODIFIED, value);
+    }
+    let mut error = S3Error::new(S3ErrorCode::NotModified);
+    error.set_headers(headers);
+    error
+}
+
+fn content_type(info: &ObjectInfo) -> String {
+    info.attributes.headers.content_type.clone().unwrap_or_else(|| "binary/octet-stream".into())
+}
+
+/// `Expires` exactly as it came; s3s's own field would rewrite it.
+fn add_expires(headers: &mut HeaderMap, info: &ObjectInfo) {
+    let value = info.attributes.headers.expires.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+    if let Some(value) = value {
+        headers.insert(header::EXPIRES, value);
+    }
+}
+
+fn metadata(info: &ObjectInfo) -> Option<Metadata> {
+    let list = &info.attributes.user_metadata;
+    (!list.is_empty()).then(|| list.iter().cloned().collect())
+}
+
+fn tag_count(info: &ObjectInfo) -> Option<i32> {
+    i32::try_from(info.attributes.tags.len()).ok().filter(|count| *count > 0)
+}
+
+fn shown_class(info: &ObjectInfo) -> Option<StorageClass> {
+    (info.class_shown != STANDARD).then(|| StorageClass::from(info.class_shown.clone()))
+}
+
+fn restore(info: &ObjectInfo) -> Option<String> {
+    match info.restore? {
+        Restored::Ongoing => Some(r#"ongoing-request="true""#.into()),
+        Restored::Done { until } => {
+            let mut text = br#"ongoing-request="false", expiry-date=""#.to_vec();
+            time(until).format(TimestampFormat::HttpDate, &mut text).ok()?;
+            text.push(b'"');
+            String::from_utf8(text).ok()
+        }
+    }
+}
+
+pub(super) async fn attributes(
+    gateway: &Gateway,
+    request: S3Request<GetObjectAttributesInput>,
+) -> S3Result<S3Response<GetObjectAttributesOutput>> {
+    let input = request.input;
+    only_null_version(input.version_id.as_deref())?;
+    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let info = object.info();
+    // Clients send the names in one header line or in several.
+    let names: Vec<_> =
+        input.object_attributes.iter().flat_map(|list| list.as_str().split(',')).map(str::trim).collect();
+    if let Some(unknown) = names.iter().find(|name| !KNOWN_ATTRIBUTES.contains(name)) {
+        return Err(s3_error!(InvalidArgument, "x-amz-object-attributes: {unknown} is unknown."));
+    }
+    let wants = |name: &str| names.contains(&name);
+    let checksum = info.checksum.as_ref().filter(|_| wants(ObjectAttributes::CHECKSUM)).map(|checksum| {
+        let fields = Fields::new(Some(checksum));
+        Checksum {
+            checksum_crc32: fields.crc32,
+            checksum_crc32c: fields.crc32c,
+            checksum_crc64nvme: fields.crc64nvme,
+            checksum_sha1: fields.sha1,
+            checksum_sha256: fields.sha256,
+            checksum_type: Some(type_name(checksum.composite)),
+        }
+    });
+    let parts = (wants(ObjectAttributes::OBJECT_PARTS) && !info.parts.is_empty())
+        .then(|| object_parts(info, input.part_number_marker, input.max_parts))
+        .transpose()?;
+    Ok(S3Response::new(GetObjectAttributesOutput {
+        checksum,
+        e_tag: wants(ObjectAttributes::ETAG).then(|| etag(&info.etag)),
+        last_modified: Some(time(info.last_modified)),
+        object_parts: parts,
+        object_size: wants(ObjectAttributes::OBJECT_SIZE).then(|| signed(info.size)),
+        storage_class: wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from(info.class_shown.clone())),
+        ..Default::default()
+    }))
+}
+
+const KNOWN_ATTRIBUTES: [&str; 5] = [
+    ObjectAttributes::CHECKSUM,
+    ObjectAttributes::ETAG,
+    ObjectAttributes::OBJECT_PARTS,
+    ObjectAttributes::OBJECT_SIZE,
+    ObjectAttributes::STORAGE_CLASS,
+];
+
+/// S3 lists the parts themselves only for objects with checksums of parts.
+fn object_parts(info: &ObjectInfo, marker: Option<i32>, max: Option<i32>) -> S3Result<GetObjectAttributesParts> {
+    let max = super::listing::page_size(max, "x-amz-max-parts")?;
+    let after = marker.unwrap_or(0);
+    let total = i32::try_from(info.parts.len()).ok();
+    if info.parts.iter().all(|part| part.checksum.is_none()) {
+        return Ok(GetObjectAttributesParts { total_parts_count: total, ..Default::default() });
+    }
+    let mut parts: Vec<ObjectPart> = info
+        .parts
+        .iter()
+        .filter(|part| i64::from(part.number) > i64::from(after))
+        .map(|part| {
+            let fields = Fields::new(part.checksum.as_ref());
+            ObjectPart {
+                checksum_crc32: fields.crc32,
+                checksum_crc32c: fields.crc32c,
+                checksum_crc64nvme: fields.crc64nvme,
+                checksum_sha1: fields.sha1,
+                checksum_sha256: fields.sha256,
+                part_number: i32::try_from(part.number).ok(),
+                size: Some(signed(part.size)),
+            }
+        })
+        .collect();
+    let limit = usize::try_from(max).unwrap_or(0);
+    let more = parts.len() > limit;
+    parts.truncate(limit);
+    Ok(GetObjectAttributesParts {
+        is_truncated: Some(more),
+        max_parts: Some(max),
+        next_part_number_marker: Some(parts.last().and_then(|part| part.part_number).unwrap_or(after)),
+        part_number_marker: Some(after),
+        parts: Some(parts),
+        total_parts_count: total,
+    })
+}

@@ -1,0 +1,296 @@
+//! One HTTP request through s3s and back.
+//!
+//! The s3s call is polled on the connection's own worker: a GET or HEAD never changes threads. A request body is
+//! pumped by the same task while the call waits, so that nothing is spawned and a closed connection drops both.
+
+use actix_http::{Request, Response, StatusCode};
+use http::header;
+use s3s::service::S3Service;
+use s3s::stream::DynByteStream;
+use s3s::{Body, S3Error, s3_error};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tracing::Instrument;
+
+use super::body::{Content, InFlight, Incoming, Outgoing, ResponseBody};
+use super::convert;
+use super::metrics::{HttpMetrics, Operation};
+use super::pipe::pipe;
+use super::request::{RequestContext, RequestIds, random};
+use super::settings::S3Settings;
+
+/// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
+const INLINE_BODY_BYTES: u64 = 64 * 1024;
+
+/// What all workers share.
+pub(crate) struct Shared {
+    service: S3Service,
+    metrics: Arc<HttpMetrics>,
+    in_flight: Arc<AtomicUsize>,
+    ids: RequestIds,
+    host_id: String,
+    host_id_header: actix_http::header::HeaderValue,
+    max_in_flight: usize,
+    max_header_bytes: usize,
+    body_channel_bytes: usize,
+    stall: Duration,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: &S3Settings, service: S3Service, metrics: HttpMetrics) -> Self {
+        let host_id = format!("{:016x}{:016x}", random(), random());
+        Self {
+            service,
+            metrics: Arc::new(metrics),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+            ids: RequestIds::default(),
+            host_id_header: actix_http::header::HeaderValue::from_str(&host_id)
+                .unwrap_or_else(|_| actix_http::header::HeaderValue::from_static("-")),
+            host_id,
+            max_in_flight: settings.max_concurrent_requests,
+            max_header_bytes: settings.max_header_bytes,
+            body_channel_bytes: settings.body_channel_bytes,
+            stall: Duration::from_secs(settings.body_read_timeout_seconds),
+        }
+    }
+
+    /// Requests in progress.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    fn enter(&self) -> (InFlight, bool) {
+        let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.metrics.in_flight.inc();
+        let context = Arc::new(RequestContext::new(self.ids.next()));
+        let in_flight = InFlight {
+            count: Arc::clone(&self.in_flight),
+            metrics: Arc::clone(&self.metrics),
+            context,
+            started: Instant::now(),
+            status: 500,
+        };
+        (in_flight, before < self.max_in_flight)
+    }
+}
+
+/// Answers a request.
+pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
+    let (in_flight, admitted) = shared.enter();
+    let context = Arc::clone(&in_flight.context);
+    let span = tracing::info_span!("s3", request_id = %context.id());
+    let payload = request.take_payload();
+    let incoming =
+        Incoming { payload, stall: shared.stall, metrics: Arc::clone(&shared.metrics), context: Arc::clone(&context) };
+    let answer = if admitted {
+        call(&shared, &request, incoming).instrument(span).await
+    } else {
+        let mut error = s3_error!(SlowDown, "Too many requests are in progress; reduce the rate.");
+        error.set_headers(retry_after());
+        error_response(error)
+    };
+    let is_head = *request.method() == actix_http::Method::HEAD;
+    let answer = explain_body_failure(answer, &context);
+    finish(&shared, answer, in_flight, request.path(), is_head)
+}
+
+fn retry_after() -> http::HeaderMap {
+    let mut headers = http::HeaderMap::new();
+    headers.insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/xml"));
+    headers
+}
+
+fn error_response(error: S3Error) -> http::Response<Body> {
+    error.to_http_response().unwrap_or_else(|_| {
+        let mut response = http::Response::new(Body::empty());
+        *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+}
+
+async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::Response<Body> {
+    match checked(shared, request) {
+        Ok((mut to_s3s, length)) => {
+            to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
+            with_body(shared, to_s3s, length, incoming).await
+        }
+        Err(error) => error_response(error),
+    }
+}
+
+/// Checks what s3s does not, and converts the head.
+fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, BodyLength), S3Error> {
+    let head = request.head();
+    if convert::head_bytes(head) > shared.max_header_bytes {
+        let limit = shared.max_header_bytes;
+        return Err(s3_error!(
+            RequestHeaderSectionTooLarge,
+            "The request line and headers have more than {limit} bytes."
+        ));
+    }
+    let method = convert::method(&head.method).ok_or_else(|| s3_error!(MethodNotAllowed))?;
+    let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
+    let headers = convert::headers(&head.headers)
+        .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
+    let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
+    });
+    if is_form && method == http::Method::POST {
+        // s3s would hold the whole file in memory.
+        return Err(s3_error!(NotImplemented, "PostObject (upload by HTML form) is not implemented."));
+    }
+    let length = body_length(&headers)?;
+    let mut to_s3s = http::Request::new(Body::empty());
+    *to_s3s.method_mut() = method;
+    *to_s3s.uri_mut() = uri;
+    *to_s3s.headers_mut() = headers;
+    Ok((to_s3s, length))
+}
+
+#[derive(Clone, Copy)]
+enum BodyLength {
+    Known(u64),
+    Unknown,
+}
+
+fn body_length(headers: &http::HeaderMap) -> Result<BodyLength, S3Error> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(BodyLength::Unknown);
+    }
+    let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(BodyLength::Known(0)) };
+    value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .map(BodyLength::Known)
+        .ok_or_else(|| s3_error!(InvalidRequest, "Content-Length is not a number."))
+}
+
+async fn with_body(
+    shared: &Shared,
+    mut request: http::Request<Body>,
+    length: BodyLength,
+    mut incoming: Incoming,
+) -> http::Response<Body> {
+    let announced = match length {
+        BodyLength::Known(0) => {
+            drop(incoming);
+            return respond(shared.service.call(request).await);
+        }
+        BodyLength::Known(length) if length <= INLINE_BODY_BYTES => {
+            let expected = usize::try_from(length).unwrap_or(usize::MAX);
+            return match incoming.collect(expected).await {
+                Ok(bytes) => {
+                    *request.body_mut() = Body::from(bytes);
+                    respond(shared.service.call(request).await)
+                }
+                Err(error) => error_response(s3_error!(IncompleteBody, "{error}")),
+            };
+        }
+        BodyLength::Known(length) => Some(length),
+        BodyLength::Unknown => None,
+    };
+    let (writer, reader) = pipe(shared.body_channel_bytes, announced);
+    *request.body_mut() = Body::from(Box::pin(reader) as DynByteStream);
+    let answered = both(incoming.pump(writer), shared.service.call(request)).await;
+    respond(answered)
+}
+
+/// Polls the pump along with the call and gives what the call gives.
+async fn both<T>(pump: impl Future<Output = ()>, call: impl Future<Output = T>) -> T {
+    let mut pump = pin!(pump);
+    let mut call: Pin<Box<_>> = Box::pin(call);
+    let mut pumping = true;
+    poll_fn(|cx| {
+        if pumping && pump.as_mut().poll(cx).is_ready() {
+            pumping = false;
+        }
+        let polled = call.as_mut().poll(cx);
+        if polled.is_pending() && pumping && pump.as_mut().poll(cx).is_ready() {
+            // The call may just have made room.
+            pumping = false;
+            return call.as_mut().poll(cx);
+        }
+        polled
+    })
+    .await
+}
+
+fn respond(answered: Result<http::Response<Body>, s3s::HttpError>) -> http::Response<Body> {
+    answered.unwrap_or_else(|error| {
+        tracing::error!(?error, "the answer could not be written as XML");
+        error_response(s3_error!(InternalError))
+    })
+}
+
+/// s3s reports a body that it could not read as an internal error; the client deserves the real reason.
+fn explain_body_failure(answer: http::Response<Body>, context: &RequestContext) -> http::Response<Body> {
+    match context.body_failure() {
+        Some(failure) if answer.status().is_server_error() || context.operation() == Operation::Unknown => {
+            error_response(crate::s3::error::body_failure(failure))
+        }
+        _ => answer,
+    }
+}
+
+fn finish(
+    shared: &Shared,
+    answer: http::Response<Body>,
+    mut in_flight: InFlight,
+    path: &str,
+    is_head: bool,
+) -> Response<Outgoing> {
+    let (parts, body) = answer.into_parts();
+    let status = parts.status.as_u16();
+    let id = in_flight.context.id().to_string();
+    in_flight.status = status;
+    if parts.status.is_server_error() && parts.status != http::StatusCode::NOT_IMPLEMENTED {
+        tracing::warn!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
+    } else {
+        tracing::debug!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
+    }
+    let content = content(shared, &parts, body, is_head, (path, &id));
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = Response::with_body(status, Outgoing { content, in_flight });
+    let headers = response.headers_mut();
+    convert::response_headers(&parts.headers, headers);
+    if let Ok(value) = actix_http::header::HeaderValue::from_str(&id) {
+        headers.insert(actix_http::header::HeaderName::from_static("x-amz-request-id"), value);
+    }
+    headers.insert(actix_http::header::HeaderName::from_static("x-amz-id-2"), shared.host_id_header.clone());
+    response
+}
+
+fn content(
+    shared: &Shared,
+    parts: &http::response::Parts,
+    body: Body,
+    is_head: bool,
+    (path, id): (&str, &str),
+) -> Content {
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if is_head {
+        return match announced {
+            Some(length) if parts.status.is_success() => Content::HeadOf(length),
+            _ if parts.status.is_success() => Content::HeadOf(0),
+            _ => Content::None,
+        };
+    }
+    if matches!(parts.status.as_u16(), 204 | 304) {
+        return Content::None;
+    }
+    if let Some(body) = parts.extensions.get::<ResponseBody>().and_then(ResponseBody::take) {
+        return Content::Engine { body, piece: bytes::Bytes::new(), left: announced.unwrap_or(0) };
+    }
+    match body.bytes() {
+        Some(xml) if parts.status.as_u16() >= 400 => {
+            Content::Whole(convert::complete_error_xml(&xml, path, id, &shared.host_id).into())
+        }
+        Some(bytes) => Content::Whole(bytes),
+        None => Content::S3s(body),
+    }
+}

@@ -1,0 +1,201 @@
+//! Bodies between actix and the rest: what is sent, and the pump of what is received.
+
+use actix_http::Payload;
+use actix_http::body::{BodySize, MessageBody};
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tidegate_tiering::engine::{BodyError, BodyOut};
+
+use super::metrics::HttpMetrics;
+use super::pipe::Writer;
+use super::request::{BodyFailure, RequestContext};
+
+/// Bytes of a body that are handed to the connection at a time. The connection copies them behind the response's
+/// head, so that larger pieces would make it grow its write buffer and give it back each time; this is the size
+/// that actix keeps.
+pub(crate) const PIECE_BYTES: usize = 128 * 1024;
+
+/// The engine's body on its way through s3s: put into the response's extensions by GetObject, taken out by the
+/// adapter. s3s's own stream type would need `Sync`, that is a lock around every piece.
+#[derive(Clone)]
+pub struct ResponseBody(Arc<Mutex<Option<BodyOut>>>);
+
+impl ResponseBody {
+    /// Wraps `body`.
+    pub fn new(body: BodyOut) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    /// Takes the body out; it can be taken once.
+    pub fn take(&self) -> Option<BodyOut> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseBody")
+    }
+}
+
+/// A failure in the middle of a response: breaks the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the response body failed: {0}")]
+pub struct SendError(String);
+
+/// Counts a request from its head to its response's last byte.
+pub(crate) struct InFlight {
+    pub(crate) count: Arc<AtomicUsize>,
+    pub(crate) metrics: Arc<HttpMetrics>,
+    pub(crate) context: Arc<RequestContext>,
+    pub(crate) started: Instant,
+    pub(crate) status: u16,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        self.metrics.in_flight.dec();
+        self.metrics.answered(self.context.operation(), self.status, self.started.elapsed().as_secs_f64());
+    }
+}
+
+/// What is left to send.
+pub(crate) enum Content {
+    /// Nothing, and no length is shown.
+    None,
+    /// HEAD: the length of what GET would send.
+    HeadOf(u64),
+    /// All at once.
+    Whole(Bytes),
+    /// A body of the engine with exactly `left` bytes to come.
+    Engine { body: BodyOut, piece: Bytes, left: u64 },
+    /// A body that s3s made, of unknown length.
+    S3s(s3s::Body),
+}
+
+/// A response body for actix.
+pub(crate) struct Outgoing {
+    pub(crate) content: Content,
+    pub(crate) in_flight: InFlight,
+}
+
+impl MessageBody for Outgoing {
+    type Error = SendError;
+
+    fn size(&self) -> BodySize {
+        match &self.content {
+            Content::None => BodySize::None,
+            Content::HeadOf(length) => BodySize::Sized(*length),
+            Content::Whole(bytes) => BodySize::Sized(bytes.len() as u64),
+            Content::Engine { piece, left, .. } => BodySize::Sized(left.saturating_add(piece.len() as u64)),
+            Content::S3s(_) => BodySize::Stream,
+        }
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, SendError>>> {
+        let this = &mut *self;
+        let polled = match &mut this.content {
+            Content::None | Content::HeadOf(_) => Poll::Ready(None),
+            Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Whole(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Content::Engine { body, piece, left } => poll_engine(body, piece, left, cx),
+            Content::S3s(body) => {
+                Pin::new(body).poll_next(cx).map(|next| next.map(|piece| piece.map_err(|e| SendError(e.to_string()))))
+            }
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(piece))) => this.in_flight.metrics.response_bytes.inc_by(piece.len() as u64),
+            Poll::Ready(Some(Err(error))) => {
+                tracing::error!(request_id = %this.in_flight.context.id(), %error, "response broken off");
+            }
+            _ => {}
+        }
+        polled
+    }
+}
+
+fn poll_engine(
+    body: &mut BodyOut,
+    piece: &mut Bytes,
+    left: &mut u64,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, SendError>>> {
+    while piece.is_empty() {
+        match futures::ready!(body.as_mut().poll_next(cx)) {
+            Some(Ok(next)) => {
+                let Some(rest) = left.checked_sub(next.len() as u64) else {
+                    return Poll::Ready(Some(Err(SendError("more bytes than announced".into()))));
+                };
+                *left = rest;
+                *piece = next;
+            }
+            Some(Err(error)) => return Poll::Ready(Some(Err(SendError(error.to_string())))),
+            None if *left > 0 => return Poll::Ready(Some(Err(SendError(format!("{left} bytes are missing"))))),
+            None => return Poll::Ready(None),
+        }
+    }
+    let size = piece.len().min(PIECE_BYTES);
+    Poll::Ready(Some(Ok(piece.split_to(size))))
+}
+
+/// Where a request body comes from, and what watches it.
+pub(crate) struct Incoming {
+    pub(crate) payload: Payload,
+    pub(crate) stall: Duration,
+    pub(crate) metrics: Arc<HttpMetrics>,
+    pub(crate) context: Arc<RequestContext>,
+}
+
+impl Incoming {
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match tokio::time::timeout(self.stall, self.payload.next()).await {
+            Ok(Some(Ok(piece))) => {
+                self.metrics.request_bytes.inc_by(piece.len() as u64);
+                Ok(Some(piece))
+            }
+            Ok(None) => Ok(None),
+            Ok(Some(Err(error))) => {
+                self.context.fail_body(BodyFailure::Incomplete);
+                Err(BodyError::Incomplete(error.to_string()))
+            }
+            Err(_) => {
+                self.context.fail_body(BodyFailure::Stalled);
+                Err(BodyError::Incomplete(format!("nothing came for {} s", self.stall.as_secs())))
+            }
+        }
+    }
+
+    /// Takes a body of exactly `length` bytes into memory.
+    pub(crate) async fn collect(&mut self, length: usize) -> Result<Bytes, BodyError> {
+        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
+        if first.len() >= length {
+            return Ok(first);
+        }
+        let mut all = BytesMut::with_capacity(length);
+        all.extend_from_slice(&first);
+        while all.len() < length {
+            let Some(piece) = self.next().await? else { break };
+            all.extend_from_slice(&piece);
+        }
+        Ok(all.freeze())
+    }
+
+    /// Moves the body into a pipe until it ends, fails, or nobody reads it any more.
+    pub(crate) async fn pump(mut self, writer: Writer) {
+        while writer.ready().await {
+            match self.next().await {
+                Ok(Some(piece)) => writer.push(piece),
+                Ok(None) => return writer.finish(Ok(())),
+                Err(error) => return writer.finish(Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Between actix's types (http 0.2) and s3s's (http 1).
+
+use actix_http::header as old;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+
+/// Bytes of the request line and the headers, as they were sent (without separators' exact spelling).
+pub(crate) fn head_bytes(head: &actix_http::RequestHead) -> usize {
+    let target = head.uri.path_and_query().map_or(1, |target| target.as_str().len());
+    // ": " and CRLF of each line
+    head.headers.iter().fold(target, |sum, (name, value)| sum + name.as_str().len() + value.len() + 4)
+}
+
+pub(crate) fn method(method: &actix_http::Method) -> Option<Method> {
+    Method::from_bytes(method.as_str().as_bytes()).ok()
+}
+
+/// Path and query only: S3 takes no meaning from an absolute form, the bucket's host is in `Host`.
+pub(crate) fn uri(uri: &actix_http::Uri) -> Option<Uri> {
+    uri.path_and_query().map_or(Some(Uri::from_static("/")), |target| Uri::try_from(target.as_str()).ok())
+}
+
+pub(crate) fn headers(from: &old::HeaderMap) -> Option<HeaderMap> {
+    let mut to = HeaderMap::with_capacity(from.len());
+    for (name, value) in from {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+        let value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        to.append(name, value);
+    }
+    Some(to)
+}
+
+/// Copies the response's headers, except those that the connection writes by itself.
+pub(crate) fn response_headers(from: &HeaderMap, to: &mut old::HeaderMap) {
+    for (name, value) in from {
+        if matches!(*name, http::header::CONTENT_LENGTH | http::header::TRANSFER_ENCODING | http::header::CONNECTION) {
+            continue;
+        }
+        let name = old::HeaderName::from_bytes(name.as_str().as_bytes());
+        let value = old::HeaderValue::from_bytes(value.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            to.append(name, value);
+        }
+    }
+}
+
+/// What clients are told where s3s gives a code alone; without a message they show "Unknown" or nothing.
+const MESSAGES: [(&[u8], &str); 8] = [
+    (
+        b"<Code>SignatureDoesNotMatch<",
+        "The signature does not fit the request: check the secret key, the clock, and what changes requests on the way.",
+    ),
+    (b"<Code>InvalidURI<", "The request's path or query is not valid UTF-8 in percent-encoding."),
+    (b"<Code>InvalidBucketName<", "The bucket name breaks S3's naming rules."),
+    (b"<Code>KeyTooLongError<", "The key is longer than 1024 bytes."),
+    (b"<Code>MalformedXML<", "The XML in the body is not well-formed or not what this operation takes."),
+    (b"<Code>MissingRequestBodyError<", "The operation needs a body."),
+    (b"<Code>MaxMessageLengthExceeded<", "The XML in the body is larger than this server allows."),
+    (b"<Code>MethodNotAllowed<", "The method is not allowed on this resource."),
+];
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// Completes an error's XML with the resource and the request's ids; anything else comes back unchanged.
+pub(crate) fn complete_error_xml(xml: &[u8], resource: &str, request_id: &str, host_id: &str) -> Vec<u8> {
+    const END: &[u8] = b"</Error>";
+    let Some(body) = xml.strip_suffix(END) else { return xml.to_vec() };
+    let mut out = Vec::with_capacity(xml.len() + resource.len() + 128);
+    out.extend_from_slice(body);
+    let message = MESSAGES.iter().find(|(code, _)| !contains(body, b"<Message>") && contains(body, code));
+    if let Some((_, message)) = message {
+        out.extend_from_slice(format!("<Message>{message}</Message>").as_bytes());
+    }
+    for (tag, text) in [("Resource", resource), ("RequestId", request_id), ("HostId", host_id)] {
+        out.extend_from_slice(format!("<{tag}>").as_bytes());
+        for byte in text.bytes() {
+            match byte {
+                b'&' => out.extend_from_slice(b"&amp;"),
+                b'<' => out.extend_from_slice(b"&lt;"),
+                b'>' => out.extend_from_slice(b"&gt;"),
+                other => out.push(other),
+            }
+        }
+        out.extend_from_slice(format!("</{tag}>").as_bytes());
+    }
+    out.extend_from_slice(END);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_gets_its_resource_and_ids() {
+        let xml = b"<Error><Code>NoSuchKey</Code></Error>";
+        let out = String::from_utf8(complete_error_xml(xml, "/b/k&<", "00AB", "host")).unwrap();
+        assert_eq!(
+            out,
+            "<Error><Code>NoSuchKey</Code><Resource>/b/k&amp;&lt;</Resource><RequestId>00AB</RequestId>\
+             <HostId>host</HostId></Error>"
+        );
+        assert_eq!(complete_error_xml(b"<a/>", "/", "1", "h"), b"<a/>");
+        let bare = complete_error_xml(b"<Error><Code>InvalidBucketName</Code></Error>", "/", "1", "h");
+        assert!(contains(&bare, b"<Message>The bucket name breaks"));
+        let told = b"<Error><Code>MalformedXML</Code><Message>m</Message></Error>";
+        assert!(!contains(&complete_error_xml(told, "/", "1", "h"), b"well-formed"));
+    }
+
+    #[test]
+    fn odd_keys_survive_the_conversion_of_the_target() {
+        for target in ["/b/a//b", "/b/../x", "/b/a+b%20c%2F?x=1&y", "/", "/b/%E6%BD%AE"] {
+            let old = actix_http::Uri::try_from(target).unwrap();
+            assert_eq!(uri(&old).unwrap().to_string(), target);
+        }
+    }
+}

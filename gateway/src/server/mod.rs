@@ -1,0 +1,136 @@
+//! The HTTP server: actix-web carries HTTP/1.1, s3s speaks S3 over it.
+//!
+//! actix's routing is left out on purpose: S3 has no routes that its router could tell apart, and the connection calls
+//! [`adapter`] directly.
+
+mod adapter;
+mod body;
+mod convert;
+pub mod metrics;
+mod pipe;
+pub mod request;
+mod settings;
+
+pub use body::{ResponseBody, SendError};
+pub use settings::{AccessKey, S3Settings, Secret};
+
+use adapter::Shared;
+use metrics::HttpMetrics;
+use s3s::service::S3Service;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_tiering::engine::Engine;
+
+/// Why the S3 endpoint could not start or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A setting is wrong; the message names it and the way out.
+    #[error("s3 settings: {0}")]
+    Settings(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is another server running there?")]
+    Listen {
+        /// The address from the settings.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A metric's name is taken in the registry.
+    #[error("cannot register the metrics of the S3 endpoint: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The server failed while it was running.
+    #[error("the S3 endpoint failed: {0}")]
+    Run(std::io::Error),
+}
+
+/// A bound S3 endpoint: connections queue up in the kernel from now on and are served by [`S3Server::run`].
+pub struct S3Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    settings: S3Settings,
+    shared: Arc<Shared>,
+}
+
+impl S3Server {
+    /// Checks the settings, listens, registers the metrics.
+    ///
+    /// # Errors
+    /// [`ServerError::Settings`], [`ServerError::Listen`], [`ServerError::Metrics`].
+    pub fn bind(settings: S3Settings, engine: Engine, registry: &prometheus::Registry) -> Result<Self, ServerError> {
+        let service = crate::s3::service(&settings, crate::s3::Gateway::new(&settings, engine))?;
+        Self::bind_service(settings, service, registry)
+    }
+
+    /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service`]).
+    ///
+    /// # Errors
+    /// As [`S3Server::bind`].
+    pub fn bind_service(
+        settings: S3Settings,
+        service: S3Service,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, ServerError> {
+        if let Some(problem) = settings.problem() {
+            return Err(ServerError::Settings(problem));
+        }
+        let listen_error = |source| ServerError::Listen { address: settings.listen, source };
+        let listener = TcpListener::bind(settings.listen).map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let shared = Arc::new(Shared::new(&settings, service, HttpMetrics::new(registry)?));
+        Ok(Self { listener, address, settings, shared })
+    }
+
+    /// The address that is listened on, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves, then stops accepting, finishes what runs (at most
+    /// `shutdown_timeout_seconds`) and returns. Signals are left to the caller.
+    ///
+    /// Must be polled inside a tokio runtime (an actix `System` is not needed): the workers are threads of their
+    /// own, each with a single-threaded runtime, and the engine's methods are called on them. The future is not `Send`.
+    ///
+    /// # Errors
+    /// [`ServerError::Run`].
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let shared = Arc::clone(&self.shared);
+        let settings = &self.settings;
+        let workers = match settings.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let factory = move || {
+            let shared = Arc::clone(&shared);
+            actix_web::dev::fn_service(move |request: actix_http::Request| {
+                let shared = Arc::clone(&shared);
+                async move { Ok::<_, Infallible>(adapter::handle(shared, request).await) }
+            })
+        };
+        let server = actix_web::HttpServer::new(factory)
+            .workers(workers)
+            .max_connections(settings.max_connections.div_ceil(workers))
+            .keep_alive(Duration::from_secs(settings.idle_timeout_seconds))
+            .client_request_timeout(Duration::from_secs(settings.header_timeout_seconds))
+            .shutdown_timeout(settings.shutdown_timeout_seconds)
+            .h1_write_buffer_size(body::PIECE_BYTES)
+            .tcp_nodelay(true)
+            .disable_signals()
+            .listen(self.listener)
+            .map_err(ServerError::Run)?
+            .run();
+        let handle = server.handle();
+        let mut server = std::pin::pin!(server);
+        let mut shutdown = std::pin::pin!(shutdown);
+        tokio::select! {
+            ended = &mut server => return ended.map_err(ServerError::Run),
+            () = &mut shutdown => {}
+        }
+        tracing::info!(in_flight = self.shared.in_flight(), "S3 endpoint stops accepting");
+        let ((), ended) = futures::join!(handle.stop(true), server);
+        ended.map_err(ServerError::Run)
+    }
+}

@@ -1,0 +1,178 @@
+//! Versions that wait for a transition or are in one. In memory only: the due index is the durable queue, a claim just
+//! keeps the scheduler from handing one version out twice. Bounded; a full table makes the scheduler pass on to what
+//! else is due instead of waiting.
+
+use super::types::VersionId;
+use crate::clock::Timestamp;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+/// A version that is to move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Its key in the table Object.
+    pub subject: Vec<u8>,
+    pub version: VersionId,
+    pub size: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Claim>,
+    bytes: u64,
+    /// When the oldest began to wait.
+    since: Timestamp,
+    running: usize,
+    failures: u32,
+    not_before: Timestamp,
+}
+
+/// When a group is worth a job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grouping {
+    pub bytes: u64,
+    pub members: usize,
+    pub linger: Duration,
+    pub workers: usize,
+}
+
+/// All claims, by tier.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    held: HashMap<Vec<u8>, VersionId>,
+    tiers: BTreeMap<String, Queue>,
+}
+
+impl Claims {
+    /// Claims a version for `tier`; false when it is claimed already or the table is full.
+    pub(crate) fn claim(&mut self, tier: &str, claim: Claim, now: Timestamp, max: usize) -> bool {
+        if self.held.len() >= max || self.held.contains_key(&claim.subject) {
+            return false;
+        }
+        self.held.insert(claim.subject.clone(), claim.version);
+        let queue = self.tiers.entry(tier.to_owned()).or_default();
+        if queue.waiting.is_empty() {
+            queue.since = now;
+        }
+        queue.bytes = queue.bytes.saturating_add(claim.size);
+        queue.waiting.push_back(claim);
+        true
+    }
+
+    /// The next group that is full or has lingered long enough; the caller runs it and calls [`Claims::finish`].
+    pub(crate) fn next_group(&mut self, now: Timestamp, rule: Grouping) -> Option<(String, Vec<Claim>)> {
+        let running: usize = self.tiers.values().map(|q| q.running).sum();
+        if running >= rule.workers {
+            return None;
+        }
+        let (tier, queue) = self.tiers.iter_mut().find(|(_, q)| {
+            let ripe = q.bytes >= rule.bytes || q.waiting.len() >= rule.members || now.since(q.since) >= rule.linger;
+            !q.waiting.is_empty() && q.not_before <= now && ripe
+        })?;
+        let mut group = Vec::new();
+        let mut bytes = 0u64;
+        while group.len() < rule.members
+            && bytes < rule.bytes
+            && let Some(claim) = queue.waiting.pop_front()
+        {
+            bytes = bytes.saturating_add(claim.size);
+            queue.bytes = queue.bytes.saturating_sub(claim.size);
+            group.push(claim);
+        }
+        queue.running += 1;
+        Some((tier.clone(), group))
+    }
+
+    /// Ends a job. After a failure its versions wait again, and the tier rests: twice as long each time, bounded.
+    pub(crate) fn finish(&mut self, tier: &str, group: Vec<Claim>, failed: Option<(Timestamp, Duration, Duration)>) {
+        let Some(queue) = self.tiers.get_mut(tier) else { return };
+        queue.running = queue.running.saturating_sub(1);
+        match failed {
+            None => {
+                queue.failures = 0;
+                for claim in &group {
+                    self.held.remove(&claim.subject);
+                }
+            }
+            Some((now, min, max)) => {
+                queue.not_before = now.plus(backoff(queue.failures, min, max));
+                queue.failures = queue.failures.saturating_add(1);
+                for claim in group.into_iter().rev() {
+                    queue.bytes = queue.bytes.saturating_add(claim.size);
+                    queue.waiting.push_front(claim);
+                }
+            }
+        }
+    }
+
+    /// Lets a tier try again at once (an operator's wish, a clock that was moved).
+    pub(crate) fn retry_now(&mut self) {
+        self.tiers.values_mut().for_each(|q| q.not_before = Timestamp(0));
+    }
+
+    /// Whether a version is waiting or moving.
+    pub(crate) fn holds(&self, subject: &[u8]) -> bool {
+        self.held.contains_key(subject)
+    }
+
+    /// By tier: waiting versions, running jobs, failures in a row.
+    pub(crate) fn lengths(&self) -> Vec<(String, usize, usize, u32)> {
+        self.tiers.iter().map(|(t, q)| (t.clone(), q.waiting.len(), q.running, q.failures)).collect()
+    }
+}
+
+/// `min` doubled `failures` times, at most `max`.
+pub(crate) fn backoff(failures: u32, min: Duration, max: Duration) -> Duration {
+    min.saturating_mul(1u32.checked_shl(failures.min(20)).unwrap_or(u32::MAX)).min(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: Grouping = Grouping { bytes: 100, members: 3, linger: Duration::from_secs(60), workers: 1 };
+
+    fn claim(n: u8, size: u64) -> Claim {
+        Claim { subject: vec![n], version: VersionId(u128::from(n)), size }
+    }
+
+    #[test]
+    fn a_small_group_lingers_and_a_full_one_goes_at_once() {
+        let mut claims = Claims::default();
+        assert!(claims.claim("ia", claim(1, 10), Timestamp(0), 10));
+        assert!(!claims.claim("ia", claim(1, 10), Timestamp(0), 10), "claimed twice");
+        assert!(claims.next_group(Timestamp(59_999), RULE).is_none());
+        assert!(claims.claim("ia", claim(2, 95), Timestamp(1), 10));
+        let (tier, group) = claims.next_group(Timestamp(1), RULE).unwrap();
+        assert_eq!((tier.as_str(), group.len()), ("ia", 2));
+        assert!(claims.claim("ia", claim(3, 500), Timestamp(1), 10));
+        assert!(claims.next_group(Timestamp(1), RULE).is_none(), "one worker");
+        claims.finish("ia", group, None);
+        assert_eq!(claims.next_group(Timestamp(1), RULE).unwrap().1, vec![claim(3, 500)]);
+        assert!(!claims.holds(&[1]) && claims.holds(&[3]));
+    }
+
+    #[test]
+    fn a_failed_group_waits_again_in_order_and_longer_each_time() {
+        let mut claims = Claims::default();
+        let (min, max) = (Duration::from_secs(1), Duration::from_secs(3));
+        claims.claim("ia", claim(1, 100), Timestamp(0), 10);
+        claims.claim("ia", claim(2, 100), Timestamp(0), 10);
+        let mut now = Timestamp(0);
+        for wait in [1_000, 2_000, 3_000, 3_000] {
+            let (tier, group) = claims.next_group(now, RULE).unwrap();
+            assert_eq!(group, vec![claim(1, 100)]);
+            claims.finish(&tier, group, Some((now, min, max)));
+            assert!(claims.next_group(Timestamp(now.0 + wait - 1), RULE).is_none());
+            now = Timestamp(now.0 + wait);
+        }
+        assert!(claims.holds(&[1]));
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_says_so() {
+        let mut claims = Claims::default();
+        assert!(claims.claim("ia", claim(1, 1), Timestamp(0), 1));
+        assert!(!claims.claim("ia", claim(2, 1), Timestamp(0), 1));
+    }
+}

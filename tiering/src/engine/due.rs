@@ -1,0 +1,150 @@
+//! What is to be done with a version, and when to ask again: the policy's answer joined with what the engine knows
+//! besides (a declared cold class, a restored copy that expires). Every write stores the answer's time in the due
+//! index within its own commit, so nothing ever scans for work (D7).
+
+use super::Core;
+use super::keys::{self, DueKind};
+use super::record::ObjectRecord;
+use super::types::Residency;
+use crate::clock::Timestamp;
+use crate::meta::{Batch, Table};
+use tidegate_policies::{Decision, ObjectFacts, Policy};
+
+/// What is to be done with a version now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Nothing.
+    Keep,
+    /// Move to a tier.
+    Transition { tier: String, rule: String },
+    /// Delete by rule.
+    Expire { rule: String },
+    /// Drop the restored copy; the remote one is not touched.
+    ExpireRestored,
+}
+
+/// An action, and when to ask again if there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub action: Action,
+    pub next: Option<Timestamp>,
+}
+
+impl Plan {
+    /// When the version stands in the due index: now for an action, else the next time to ask.
+    pub(crate) fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.action == Action::Keep { self.next } else { Some(now) }
+    }
+}
+
+/// The facts of a version, as policies see them.
+pub(crate) fn facts<'a>(
+    bucket: &'a str,
+    key: &'a str,
+    record: &'a ObjectRecord,
+    last_access: Option<Timestamp>,
+) -> ObjectFacts<'a> {
+    let current_tier = match &record.residency {
+        Residency::Hot => None,
+        Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.as_str()),
+    };
+    ObjectFacts {
+        bucket,
+        key,
+        size: record.size,
+        content_type: record.attributes.headers.content_type.as_deref(),
+        tags: &record.attributes.tags,
+        metadata: &record.attributes.user_metadata,
+        created: record.created.millis(),
+        modified: record.modified.millis(),
+        last_access: last_access.map_or(record.modified, |at| at.max(record.modified)).millis(),
+        current_tier,
+    }
+}
+
+/// Decides about one version. Pure.
+pub(crate) fn decide(
+    policy: &Policy,
+    facts: &ObjectFacts<'_>,
+    record: &ObjectRecord,
+    declared_tier: Option<&str>,
+    now: Timestamp,
+) -> Plan {
+    let verdict = policy.evaluate(facts, now.millis());
+    let next = verdict.next.map(Timestamp);
+    let rule = || verdict.rule.as_ref().map_or_else(String::new, |r| r.id.to_owned());
+    if matches!(verdict.decision, Decision::Expire) {
+        return Plan { action: Action::Expire { rule: rule() }, next };
+    }
+    match &record.residency {
+        // A transition out of a restored copy waits until that has expired: it was asked for.
+        Residency::Restored { until, .. } if *until <= now => Plan { action: Action::ExpireRestored, next },
+        Residency::Restored { until, .. } => {
+            Plan { action: Action::Keep, next: Some(next.map_or(*until, |n| n.min(*until))) }
+        }
+        Residency::Cold { .. } if record.restoring.is_some() => Plan { action: Action::Keep, next },
+        _ => match (verdict.decision, declared_tier) {
+            (Decision::Transition { tier }, _) => {
+                Plan { action: Action::Transition { tier: tier.to_owned(), rule: rule() }, next }
+            }
+            (_, Some(tier)) if record.residency == Residency::Hot => {
+                let rule = format!("storage class {}", record.attributes.storage_class.as_deref().unwrap_or(""));
+                Plan { action: Action::Transition { tier: tier.to_owned(), rule }, next }
+            }
+            _ => Plan { action: Action::Keep, next },
+        },
+    }
+}
+
+impl Core {
+    /// Decides about one version, with the active policy.
+    pub(crate) fn plan(&self, bucket: &str, key: &str, record: &ObjectRecord, now: Timestamp) -> Plan {
+        let active = self.policy();
+        let access = if active.policy.uses_last_access() { self.last_access(bucket, key) } else { None };
+        let facts = facts(bucket, key, record, access);
+        let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
+        decide(&active.policy, &facts, record, declared, now)
+    }
+
+    /// Writes `record` to `batch` together with its place in the due index, and takes the old version's places out.
+    /// Returns whether something is due at once.
+    pub(crate) fn put_version(
+        &self,
+        batch: &mut Batch,
+        (bucket, key): (&str, &str),
+        old: Option<&ObjectRecord>,
+        record: &mut ObjectRecord,
+    ) -> Result<bool, super::EngineError> {
+        use super::record::Record;
+        let now = self.clock.now();
+        record.due = self.plan(bucket, key, record, now).due(now);
+        let tracks_idle = self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
+        record.idle =
+            tracks_idle.then(|| self.last_access(bucket, key).map_or(record.modified, |a| a.max(record.modified)));
+        let subject = keys::object(bucket, key);
+        self.drop_due(batch, &subject, old);
+        if let Some(at) = record.due {
+            push(batch, keys::due(DueKind::Object, at, &subject), Some(Vec::new()));
+        }
+        if let Some(at) = record.idle {
+            push(batch, keys::due(DueKind::Idle, at, &subject), Some(Vec::new()));
+        }
+        batch.ops.push(crate::meta::Op { table: Table::Object, key: subject, value: Some(record.encode()?) });
+        Ok(record.due.is_some_and(|at| at <= now))
+    }
+
+    /// Takes a version's places out of the due index.
+    pub(crate) fn drop_due(&self, batch: &mut Batch, subject: &[u8], old: Option<&ObjectRecord>) {
+        let Some(old) = old else { return };
+        if let Some(at) = old.due {
+            push(batch, keys::due(DueKind::Object, at, subject), None);
+        }
+        if let Some(at) = old.idle {
+            push(batch, keys::due(DueKind::Idle, at, subject), None);
+        }
+    }
+}
+
+fn push(batch: &mut Batch, key: Vec<u8>, value: Option<Vec<u8>>) {
+    batch.ops.push(crate::meta::Op { table: Table::Due, key, value });
+}

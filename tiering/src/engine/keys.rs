@@ -1,0 +1,162 @@
+//! Keys of the namespace's tables. Bucket names hold no NUL, so a NUL ends them; numbers are big endian, so that the
+//! order of bytes is the order of values.
+
+use super::types::VersionId;
+use crate::clock::Timestamp;
+use std::ops::Bound;
+
+/// A range of keys.
+pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// `bucket NUL key`, in the tables Object and Access.
+pub(crate) fn object(bucket: &str, key: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bucket.len() + 1 + key.len());
+    out.extend_from_slice(bucket.as_bytes());
+    out.push(0);
+    out.extend_from_slice(key.as_bytes());
+    out
+}
+
+/// Takes an object key apart.
+pub(crate) fn split_object(key: &[u8]) -> Option<(&str, &str)> {
+    let nul = key.iter().position(|&b| b == 0)?;
+    Some((std::str::from_utf8(&key[..nul]).ok()?, std::str::from_utf8(&key[nul + 1..]).ok()?))
+}
+
+/// `bucket NUL key NUL upload-id(32 hex)` in the table Upload.
+pub(crate) fn upload(bucket: &str, key: &str, upload_id: &str) -> Vec<u8> {
+    let mut out = object(bucket, key);
+    out.push(0);
+    out.extend_from_slice(upload_id.as_bytes());
+    out
+}
+
+/// Takes an upload key apart: bucket, key, upload id.
+pub(crate) fn split_upload(key: &[u8]) -> Option<(&str, &str, &str)> {
+    let id_at = key.len().checked_sub(UPLOAD_ID_LEN)?;
+    let (front, id) = key.split_at(id_at);
+    let (bucket, object_key) = split_object(front.strip_suffix(&[0])?)?;
+    Some((bucket, object_key, std::str::from_utf8(id).ok()?))
+}
+
+/// Upload ids are 32 hex digits.
+pub(crate) const UPLOAD_ID_LEN: usize = 32;
+
+/// `upload-id part-number(4)` in the table Part.
+pub(crate) fn part(upload_id: &str, number: u32) -> Vec<u8> {
+    let mut out = upload_id.as_bytes().to_vec();
+    out.extend_from_slice(&number.to_be_bytes());
+    out
+}
+
+/// What an entry of the due index is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum DueKind {
+    /// The next action of an object version: `kind time(8) bucket NUL key`.
+    Object = 1,
+    /// The abort of an upload: `kind time(8) upload key`.
+    Upload = 2,
+    /// The idle order of hot versions: `kind last-use(8) bucket NUL key`.
+    Idle = 3,
+}
+
+/// A key of the table Due.
+pub(crate) fn due(kind: DueKind, at: Timestamp, subject: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(9 + subject.len());
+    out.push(kind as u8);
+    out.extend_from_slice(&at.millis().to_be_bytes());
+    out.extend_from_slice(subject);
+    out
+}
+
+/// Takes a due key apart: time and subject.
+pub(crate) fn split_due(key: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let time = key.get(1..9)?;
+    Some((Timestamp(u64::from_be_bytes(time.try_into().ok()?)), &key[9..]))
+}
+
+/// All of `kind` up to and including `until`.
+pub(crate) fn due_until(kind: DueKind, until: Timestamp) -> KeyRange {
+    let mut end = due(kind, until, &[]);
+    end.extend_from_slice(&[0xff; 4]); // bucket names are ASCII: nothing sorts behind this at the same time
+    (Bound::Included(vec![kind as u8]), Bound::Excluded(end))
+}
+
+/// `tier NUL pack-id(16)` in the tables RemotePack, Manifest (footers) and Thaw.
+pub(crate) fn remote_pack(tier: &str, pack: u128) -> Vec<u8> {
+    let mut out = tier.as_bytes().to_vec();
+    out.push(0);
+    out.extend_from_slice(&pack.to_be_bytes());
+    out
+}
+
+/// Takes a remote pack key apart.
+pub(crate) fn split_remote_pack(key: &[u8]) -> Option<(&str, u128)> {
+    let id_at = key.len().checked_sub(16)?;
+    let (front, id) = key.split_at(id_at);
+    let tier = std::str::from_utf8(front.strip_suffix(&[0])?).ok()?;
+    Some((tier, u128::from_be_bytes(id.try_into().ok()?)))
+}
+
+/// The key of a job.
+pub(crate) fn job(id: u128) -> Vec<u8> {
+    id.to_be_bytes().to_vec()
+}
+
+/// Everything that starts with `prefix`.
+pub(crate) fn prefix(prefix: &[u8]) -> KeyRange {
+    (Bound::Included(prefix.to_vec()), prefix_end(prefix))
+}
+
+/// The exclusive end of everything that starts with `prefix`.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
+}
+
+/// Fresh, time-ordered 128-bit ids: 48 bits of milliseconds, 80 random bits (the layout of a ULID).
+pub(crate) fn fresh_id(now: Timestamp) -> u128 {
+    let random: u128 = rand::random();
+    (u128::from(now.millis()) << 80) | (random >> 48)
+}
+
+/// A fresh version id.
+pub(crate) fn fresh_version(now: Timestamp) -> VersionId {
+    VersionId(fresh_id(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_apart_as_they_were_put_together() {
+        assert_eq!(split_object(&object("b", "k/\u{e9}")), Some(("b", "k/\u{e9}")));
+        let id = "0".repeat(UPLOAD_ID_LEN);
+        assert_eq!(split_upload(&upload("b", "k", &id)), Some(("b", "k", id.as_str())));
+        assert_eq!(split_remote_pack(&remote_pack("ia", 5)), Some(("ia", 5)));
+        let key = due(DueKind::Object, Timestamp(9), b"b\0k");
+        assert_eq!(split_due(&key), Some((Timestamp(9), &b"b\0k"[..])));
+    }
+
+    #[test]
+    fn a_due_range_holds_its_own_last_millisecond_and_not_the_next() {
+        let (_, Bound::Excluded(end)) = due_until(DueKind::Object, Timestamp(9)) else { panic!("bounded") };
+        assert!(due(DueKind::Object, Timestamp(9), b"zzz\0k") < end);
+        assert!(due(DueKind::Object, Timestamp(10), b"a\0k") > end);
+        assert!(due(DueKind::Upload, Timestamp(0), b"a\0k") > end);
+    }
+
+    #[test]
+    fn a_prefix_of_all_ones_has_no_end() {
+        assert_eq!(prefix_end(&[0xff, 0xff]), Bound::Unbounded);
+        assert_eq!(prefix_end(&[1, 0xff]), Bound::Excluded(vec![2]));
+    }
+}

@@ -1,0 +1,93 @@
+//! The engine's metrics. Names follow Prometheus's conventions: base units, counters end in `_total`. Handles are
+//! resolved once; labels come from configuration (tiers) or from enums, never from keys.
+
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGaugeVec, Opts, Registry};
+
+macro_rules! metrics {
+    ($( $(#[$doc:meta])* $field:ident: $kind:ident($name:literal, $help:literal) ),* $(,)?) => {
+        /// See the module.
+        pub(crate) struct Metrics { $( $(#[$doc])* pub $field: $kind, )*
+            /// Versions by tier and residency.
+            pub objects: IntGaugeVec,
+            /// Logical bytes by tier and residency.
+            pub bytes: IntGaugeVec,
+            /// Remote packs' bytes by tier and state.
+            pub remote_bytes: IntGaugeVec,
+            /// Versions waiting for a transition, by tier.
+            pub queue: IntGaugeVec,
+            /// Failed jobs in a row, by tier.
+            pub tier_failures: IntGaugeVec,
+            /// Time of the journal's sync.
+            pub journal_sync: Histogram,
+        }
+
+        impl Metrics {
+            /// Makes and registers all.
+            pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+                let metrics = Self {
+                    $( $field: $kind::with_opts(Opts::new($name, $help))?, )*
+                    objects: vec("tidegate_objects", "Object versions.", &["tier", "residency"])?,
+                    bytes: vec("tidegate_object_bytes", "Logical bytes of object versions.", &["tier", "residency"])?,
+                    remote_bytes: vec("tidegate_remote_pack_bytes", "Bytes of packs in tiers.", &["tier", "state"])?,
+                    queue: vec("tidegate_transition_queue_versions", "Versions waiting for a transition.", &["tier"])?,
+                    tier_failures: vec("tidegate_tier_consecutive_failures", "Failed jobs in a row.", &["tier"])?,
+                    journal_sync: Histogram::with_opts(
+                        HistogramOpts::new("tidegate_journal_sync_duration_seconds", "Time of the journal's sync.")
+                            .buckets(prometheus::exponential_buckets(0.000_05, 2.0, 16)?),
+                    )?,
+                };
+                $( registry.register(Box::new(metrics.$field.clone()))?; )*
+                for family in [&metrics.objects, &metrics.bytes, &metrics.remote_bytes, &metrics.queue, &metrics.tier_failures] {
+                    registry.register(Box::new(family.clone()))?;
+                }
+                registry.register(Box::new(metrics.journal_sync.clone()))?;
+                Ok(metrics)
+            }
+        }
+    };
+}
+
+fn vec(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+metrics! {
+    /// Frames whose digest failed.
+    corrupt_frames: IntCounter("tidegate_corrupt_frames_total", "Local frames that failed their digest and were set aside."),
+    /// Bytes read back from tiers.
+    recalled_bytes: IntCounter("tidegate_recalled_bytes_total", "Bytes read back from tiers."),
+    /// Bytes uploaded to tiers.
+    transitioned_bytes: IntCounter("tidegate_transitioned_bytes_total", "Bytes of packs written to tiers."),
+    /// Versions moved to tiers.
+    transitioned_versions: IntCounter("tidegate_transitioned_versions_total", "Object versions moved to tiers."),
+    /// Versions restored.
+    restored_versions: IntCounter("tidegate_restored_versions_total", "Object versions restored."),
+    /// Thaws asked of tiers.
+    thaws: IntCounter("tidegate_thaws_total", "Restores of packs asked of tiers."),
+    /// Versions deleted by rule.
+    expired_versions: IntCounter("tidegate_expired_versions_total", "Object versions deleted by a rule."),
+    /// Uploads aborted by rule.
+    aborted_uploads: IntCounter("tidegate_aborted_uploads_total", "Unfinished uploads aborted by a rule."),
+    /// Local bytes given back.
+    reclaimed_bytes: IntCounter("tidegate_reclaimed_bytes_total", "Bytes of local packs given back."),
+    /// Failures of the loop itself.
+    scheduler_errors: IntCounter("tidegate_scheduler_errors_total", "Turns of the background loop that failed."),
+    /// When the loop last came round.
+    scheduler_last_turn: Gauge("tidegate_scheduler_last_turn_timestamp_seconds", "When the background loop last came round."),
+    /// Lag.
+    oldest_due_lag: Gauge("tidegate_oldest_due_lag_seconds", "How late the oldest due action is."),
+    /// Unique raw bytes.
+    unique_bytes: Gauge("tidegate_local_unique_bytes", "Raw bytes of the chunks in local packs."),
+    /// Stored bytes.
+    stored_bytes: Gauge("tidegate_local_stored_bytes", "Bytes of the frames in local packs that are referred to."),
+    /// Pack files.
+    pack_bytes: Gauge("tidegate_local_pack_bytes", "Bytes of local pack files."),
+    /// Limit.
+    max_bytes: Gauge("tidegate_local_max_bytes", "The limit that local packs never exceed."),
+    /// Age of the oldest restore.
+    oldest_restore_age: Gauge("tidegate_oldest_restore_age_seconds", "Age of the oldest restore that is not done."),
+    /// Restores on their way.
+    restores_open: Gauge("tidegate_restores_open", "Restores that are not done."),
+    /// Doomed packs.
+    doomed_packs: Gauge("tidegate_remote_packs_doomed", "Remote packs that wait to be deleted."),
+}

@@ -1,0 +1,271 @@
+//! The engine: what S3 asks of a store, on top of journal, packs and tiers. See the crate's documentation for the map,
+//! the invariants and the locking table.
+
+mod accounts;
+mod body;
+mod claims;
+mod digest;
+mod due;
+pub mod error;
+mod gc;
+mod gc_tmp;
+mod ingest;
+mod keys;
+mod list;
+mod metrics;
+mod multipart;
+mod objects;
+mod ops;
+mod packbody;
+mod plan;
+mod policy;
+mod read;
+mod record;
+mod remote;
+pub mod report;
+mod restore;
+mod scheduler;
+
+mod settings;
+mod state;
+mod transition;
+pub mod types;
+
+pub use error::EngineError;
+pub use multipart::{PartPage, UploadPartCopy};
+pub use ops::describe_op;
+pub use policy::validate_policy_tiers;
+pub use read::ObjectHandle;
+pub use report::*;
+pub use restore::MAX_RESTORE_DAYS;
+pub use settings::{EngineSettings, HOT, LimitSettings, Recall, TieringSettings};
+pub use types::*;
+
+use crate::clock::Clock;
+use crate::local::{DiskBudget, LocalStore};
+use crate::meta::{DataSync, GroupStats, JournaledStore, MetaStore};
+use crate::tier::Tier;
+use accounts::Accounts;
+use gc::MarkBarrier;
+use metrics::Metrics;
+use policy::{ActivePolicy, Progress};
+use read::ReadLeases;
+use remote::{InFlight, RemoteIndex};
+use scheduler::Scheduler;
+use settings::ClassMap;
+use state::{AccessBuffer, Claimed, TierErrors};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a shutdown waits for transition jobs: they can be taken up again at any point.
+const SHUTDOWN_JOBS: Duration = Duration::from_secs(10);
+
+/// What is passed in besides settings.
+#[derive(Clone)]
+pub struct Components {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Tiers by name.
+    pub tiers: BTreeMap<String, Arc<dyn Tier>>,
+    /// S3 storage class to name of a tier, or [`HOT`].
+    pub classes: BTreeMap<String, String>,
+    /// The lifecycle policy.
+    pub policy: tidegate_policies::Policy,
+    /// The text that it was parsed from: a change is noticed by it.
+    pub policy_text: String,
+    /// Where metrics are registered.
+    pub registry: prometheus::Registry,
+}
+
+/// The engine. Cheap to clone; all clones are one engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) core: Arc<Core>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("data_dir", &self.core.settings.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// What all parts of the engine share.
+pub(crate) struct Core {
+    pub settings: EngineSettings,
+    pub classes: ClassMap,
+    pub clock: Arc<dyn Clock>,
+    pub meta: JournaledStore,
+    pub local: LocalStore,
+    pub tiers: BTreeMap<String, Arc<dyn Tier>>,
+    pub remote: RemoteIndex,
+    pub inflight: InFlight,
+    pub policy: RwLock<Arc<ActivePolicy>>,
+    pub progress: Progress,
+    pub deployment: String,
+    pub reads: ReadLeases,
+    pub barrier: Arc<MarkBarrier>,
+    pub accounts: Arc<Accounts>,
+    pub access: AccessBuffer,
+    pub claimed: Claimed,
+    pub tier_errors: TierErrors,
+    pub dead_bytes: Mutex<gc::DeadBytes>,
+    pub metrics: Arc<Metrics>,
+    pub runtime: tokio::runtime::Handle,
+    pub jobs: TaskTracker,
+    pub gc_running: tokio::sync::Mutex<()>,
+    pub wake: Notify,
+    pub restores_wanted: AtomicBool,
+    pub retry_now: Mutex<bool>,
+    pub stop: CancellationToken,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Core")
+    }
+}
+
+/// Packs are made durable before the journal refers to them. Empty until the packs are open: the journal, which takes
+/// the store's lock, is opened first.
+#[derive(Default)]
+struct SyncPacks(OnceLock<LocalStore>);
+
+impl DataSync for SyncPacks {
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.get().map_or(Ok(()), |packs| packs.sync().map_err(std::io::Error::other))
+    }
+}
+
+/// Times of the journal's syncs, for the metric.
+struct ObserveGroups(Arc<Metrics>);
+
+impl crate::meta::CommitObserver for ObserveGroups {
+    fn applied(&self, _seq: u64, _ops: &[crate::meta::AppliedOp]) {}
+
+    fn group(&self, stats: &GroupStats) {
+        self.0.journal_sync.observe(stats.journal_sync.as_secs_f64());
+    }
+}
+
+impl Engine {
+    /// Opens the store: takes its lock, recovers, dooms orphans of the last process, starts the background work on the
+    /// current tokio runtime (which must be a multi-threaded one).
+    ///
+    /// # Errors
+    /// A lock held by another process, damaged files, settings out of range; each says what and where.
+    pub async fn open(settings: EngineSettings, components: Components) -> Result<Engine, EngineError> {
+        let runtime = tokio::runtime::Handle::current();
+        let opening = tokio::task::spawn_blocking(move || Core::open(settings, components, runtime));
+        let core = Arc::new(opening.await.map_err(|e| EngineError::Internal(format!("open the store: {e}")))??);
+        let orphans = core.doom_orphans().await?;
+        if orphans > 0 {
+            tracing::info!(orphans, "packs whose upload was cut short will be deleted");
+        }
+        core.start_reindex_if_changed()?;
+        core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
+        core.jobs.spawn(Scheduler::new(&core).run());
+        Ok(Engine { core })
+    }
+
+    /// Stops background work (bounded), syncs, marks the store as cleanly closed, gives the lock back.
+    ///
+    /// # Errors
+    /// A failed sync.
+    pub async fn shutdown(&self) -> Result<(), EngineError> {
+        self.core.stop.cancel();
+        self.core.wake.notify_one();
+        self.core.jobs.close();
+        if tokio::time::timeout(SHUTDOWN_JOBS, self.core.jobs.wait()).await.is_err() {
+            tracing::warn!("a transition is still running; it will be taken up again at the next start");
+        }
+        self.core.flush_access().await?;
+        let core = Arc::clone(&self.core);
+        let closing = tokio::task::spawn_blocking(move || -> Result<(), EngineError> {
+            core.local.sync()?;
+            Ok(core.meta.close()?)
+        });
+        closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?
+    }
+}
+
+impl Core {
+    fn open(
+        settings: EngineSettings,
+        components: Components,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Core, EngineError> {
+        let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
+        let barrier = Arc::new(MarkBarrier::default());
+        let accounts = Arc::new(Accounts::default());
+        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> =
+            vec![Arc::clone(&barrier) as _, Arc::clone(&accounts) as _, Arc::new(ObserveGroups(Arc::clone(&metrics)))];
+        let sync = Arc::new(SyncPacks::default());
+        let data = Arc::clone(&sync) as Arc<dyn DataSync>;
+        let clock = Arc::clone(&components.clock);
+        let (meta, opened) =
+            JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))?;
+        tracing::info!(?opened, "namespace");
+        let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
+        let packs = settings.data_dir.join("packs");
+        let (local, found) = LocalStore::open(&packs, settings.local.clone(), budget, clock)?;
+        tracing::info!(?found, "local packs");
+        let _ = sync.0.set(local.clone());
+        accounts.load(&meta)?;
+        let remote = RemoteIndex::default();
+        remote.load(&meta as &dyn MetaStore)?;
+        let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
+        Ok(Core {
+            classes: ClassMap(components.classes),
+            clock: components.clock,
+            meta,
+            local,
+            tiers: components.tiers,
+            remote,
+            inflight: InFlight::default(),
+            policy: RwLock::new(Arc::new(ActivePolicy::new(components.policy, components.policy_text))),
+            progress: Progress::default(),
+            deployment,
+            reads: ReadLeases::default(),
+            barrier,
+            accounts,
+            access: AccessBuffer::default(),
+            claimed: Claimed::default(),
+            tier_errors: TierErrors::default(),
+            dead_bytes: Mutex::default(),
+            metrics,
+            runtime,
+            jobs: TaskTracker::new(),
+            gc_running: tokio::sync::Mutex::new(()),
+            wake: Notify::new(),
+            restores_wanted: AtomicBool::new(false),
+            retry_now: Mutex::new(false),
+            stop: CancellationToken::new(),
+            settings,
+        })
+    }
+
+    /// A tier by name.
+    pub(crate) fn tier(&self, name: &str) -> Result<&Arc<dyn Tier>, EngineError> {
+        self.tiers.get(name).ok_or_else(|| {
+            EngineError::Unavailable(format!(
+                "versions are in tier {name}, which the configuration does not name any more: put it back"
+            ))
+        })
+    }
+
+    /// Whether a tier's bytes can be read without a restore. Of a tier that is configured no more nothing can be read.
+    pub(crate) fn tier_is_online(&self, name: &str) -> bool {
+        self.tiers.get(name).is_none_or(|t| t.capabilities().online)
+    }
+
+    pub(crate) fn retry_bounds(&self) -> (Duration, Duration) {
+        let settings = &self.settings.tiering;
+        (Duration::from_millis(settings.retry_min_ms), Duration::from_millis(settings.retry_max_ms))
+    }
+}

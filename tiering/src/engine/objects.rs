@@ -1,0 +1,346 @@
+//! Buckets and objects: the commit points of PUT, DELETE and COPY.
+
+use super::error::EngineError;
+use super::ingest::{Ingested, ingest};
+use super::keys;
+use super::read::ObjectHandle;
+use super::record::{BucketRecord, ObjectRecord, Record};
+use super::types::{BodyExpectation, BodyIn, BucketInfo, CopyObject, PutObject, Residency, WriteCondition, Written};
+use super::{Core, Engine};
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// How often a commit is tried again after another writer of the same key won.
+const MAX_RACES: usize = 32;
+
+impl Engine {
+    /// Makes a bucket.
+    ///
+    /// # Errors
+    /// [`EngineError::BucketExists`].
+    pub async fn create_bucket(&self, name: &str) -> Result<(), EngineError> {
+        let record = BucketRecord { created: self.core.clock.now() };
+        let batch = Batch::new(Reason::CreateBucket).expect(Expect::Absent(Table::Bucket, name.into())).put(
+            Table::Bucket,
+            name,
+            record.encode()?,
+        );
+        match self.core.meta.commit(batch).await {
+            Err(MetaError::Conflict { .. }) => Err(EngineError::BucketExists(name.to_owned())),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// Deletes an empty bucket. Unfinished uploads count as content, so that no part is lost unseen.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`], [`EngineError::BucketNotEmpty`].
+    pub async fn delete_bucket(&self, name: &str) -> Result<(), EngineError> {
+        self.bucket(name)?;
+        let inside = keys::object(name, "");
+        let batch = Batch::new(Reason::DeleteBucket)
+            .expect(Expect::Present(Table::Bucket, name.into()))
+            .expect(Expect::EmptyPrefix(Table::Object, inside.clone()))
+            .expect(Expect::EmptyPrefix(Table::Upload, inside))
+            .delete(Table::Bucket, name);
+        match self.core.meta.commit(batch).await {
+            Err(MetaError::Conflict { table: Table::Bucket, .. }) => Err(EngineError::NoSuchBucket(name.to_owned())),
+            Err(MetaError::Conflict { .. }) => Err(EngineError::BucketNotEmpty(name.to_owned())),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// Looks a bucket up.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`].
+    pub fn bucket(&self, name: &str) -> Result<BucketInfo, EngineError> {
+        let value = self.core.meta.get(Table::Bucket, name.as_bytes())?;
+        let value = value.ok_or_else(|| EngineError::NoSuchBucket(name.to_owned()))?;
+        Ok(BucketInfo { name: name.to_owned(), created: BucketRecord::decode(&value)?.created })
+    }
+
+    /// All buckets by name.
+    ///
+    /// # Errors
+    /// A failure of the index.
+    pub fn buckets(&self) -> Result<Vec<BucketInfo>, EngineError> {
+        let all = self.core.meta.scan(Table::Bucket, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false)?;
+        all.into_iter()
+            .map(|(name, value)| {
+                let name = String::from_utf8(name).map_err(|e| EngineError::Corrupt(format!("bucket name: {e}")))?;
+                Ok(BucketInfo { name, created: BucketRecord::decode(&value)?.created })
+            })
+            .collect()
+    }
+
+    /// Stores an object. When this returns, it is durable and visible; on any error nothing has changed.
+    ///
+    /// # Errors
+    /// Whatever the body, the expectations or the preconditions say; [`EngineError::SlowDown`] without room.
+    pub async fn put_object(&self, put: PutObject, body: BodyIn) -> Result<Written, EngineError> {
+        self.bucket(&put.bucket)?;
+        let ingested = ingest(&self.core, put.expect, self.core.settings.limits.max_put_bytes, body).await?;
+        let record = self.core.new_record(&ingested, put.attributes);
+        let target = Target { bucket: &put.bucket, key: &put.key, condition: &put.condition };
+        self.core.commit_version(target, record, Batch::new(Reason::PutObject)).await
+    }
+
+    /// Finds an object; reading it later reads exactly this version.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`], [`EngineError::NoSuchKey`].
+    pub fn open_object(&self, bucket: &str, key: &str) -> Result<ObjectHandle, EngineError> {
+        match self.core.object(bucket, key)? {
+            Some(record) => Ok(ObjectHandle::new(Arc::clone(&self.core), bucket, key, record)),
+            None => {
+                self.bucket(bucket)?;
+                Err(EngineError::NoSuchKey { bucket: bucket.to_owned(), key: key.to_owned() })
+            }
+        }
+    }
+
+    /// Deletes an object; true when there was one. `if_match` is an ETag without quotes.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`], [`EngineError::PreconditionFailed`].
+    pub async fn delete_object(&self, bucket: &str, key: &str, if_match: Option<&str>) -> Result<bool, EngineError> {
+        self.bucket(bucket)?;
+        self.core.delete_version(bucket, key, if_match, Reason::DeleteObject).await
+    }
+
+    /// Deletes many; one answer per key, in order.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`] for the whole; the rest per key.
+    pub async fn delete_objects(
+        &self,
+        bucket: &str,
+        keys: &[String],
+    ) -> Result<Vec<Result<bool, EngineError>>, EngineError> {
+        self.bucket(bucket)?;
+        // All at once: the committer makes one group of them, so a thousand deletes cost a few fsyncs.
+        let deletes = keys.iter().map(|key| self.core.delete_version(bucket, key, None, Reason::DeleteObject));
+        Ok(futures::future::join_all(deletes).await)
+    }
+
+    /// Copies an object. Bytes are shared, not copied, whenever the copy may stay where the source is.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidObjectState`] for an archived source; [`EngineError::PreconditionFailed`] when the source
+    /// has changed since its conditions were checked.
+    pub async fn copy_object(&self, copy: CopyObject) -> Result<Written, EngineError> {
+        self.bucket(&copy.bucket)?;
+        let source = self.open_object(&copy.source_bucket, &copy.source_key)?;
+        if source.record().version != copy.source_version {
+            return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
+        }
+        let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key;
+        let (mut record, pins) = self.core.copied_record(&source, &copy, in_place).await?;
+        if in_place {
+            record.created = source.record().created;
+        }
+        let source_key = keys::object(&copy.source_bucket, &copy.source_key);
+        let mut batch = Batch::new(Reason::CopyObject);
+        if !in_place && pins.is_none() {
+            // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
+            // is committed; from then on the copy protects them itself.
+            let stored = source.record().encode()?;
+            batch = batch.expect(Expect::Equals(Table::Object, source_key, stored));
+        }
+        let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
+        let written = self.core.commit_version(target, record, batch).await;
+        drop(pins);
+        written
+    }
+}
+
+/// Where a version is to be committed, and under which conditions.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub bucket: &'a str,
+    pub key: &'a str,
+    pub condition: &'a WriteCondition,
+}
+
+impl Core {
+    /// The record of the current version of a key.
+    pub(crate) fn object(&self, bucket: &str, key: &str) -> Result<Option<ObjectRecord>, EngineError> {
+        self.meta.get(Table::Object, &keys::object(bucket, key))?.map(|v| ObjectRecord::decode(&v)).transpose()
+    }
+
+    /// A fresh version of an ingested body.
+    pub(crate) fn new_record(&self, ingested: &Ingested, attributes: super::types::ObjectAttributes) -> ObjectRecord {
+        let now = self.clock.now();
+        ObjectRecord {
+            version: keys::fresh_version(now),
+            size: ingested.verified.size,
+            etag: hex::encode(ingested.verified.md5),
+            created: now,
+            modified: now,
+            attributes,
+            checksum: ingested.verified.checksum.clone(),
+            parts: Vec::new(),
+            body: ingested.body.clone(),
+            residency: Residency::Hot,
+            restoring: None,
+            due: None,
+            idle: None,
+        }
+    }
+
+    /// Makes `record` the current version of its key: compare-and-swap, tried again while others win the key.
+    /// `base` carries preconditions and operations that belong to the same commit.
+    pub(crate) async fn commit_version(
+        &self,
+        target: Target<'_>,
+        mut record: ObjectRecord,
+        base: Batch,
+    ) -> Result<Written, EngineError> {
+        let Target { bucket, key, condition } = target;
+        let subject = keys::object(bucket, key);
+        for _ in 0..MAX_RACES {
+            let stored = self.meta.get(Table::Object, &subject)?;
+            let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
+            check_condition(condition, old.as_ref())?;
+            let mut batch = base.clone();
+            batch.expects.push(Expect::Present(Table::Bucket, bucket.into()));
+            batch.expects.push(match &stored {
+                Some(value) => Expect::Equals(Table::Object, subject.clone(), value.to_vec()),
+                None => Expect::Absent(Table::Object, subject.clone()),
+            });
+            batch.wrote_data = true;
+            self.doom_restore_job(&mut batch, old.as_ref());
+            let due_now = self.put_version(&mut batch, (bucket, key), old.as_ref(), &mut record)?;
+            match self.meta.commit(batch).await {
+                Ok(_) => {
+                    if due_now {
+                        self.wake.notify_one();
+                    }
+                    return Ok(Written {
+                        version: record.version,
+                        etag: record.etag,
+                        last_modified: record.modified,
+                        checksum: record.checksum,
+                        size: record.size,
+                    });
+                }
+                Err(MetaError::Conflict { table: Table::Bucket, .. }) => {
+                    return Err(EngineError::NoSuchBucket(bucket.to_owned()));
+                }
+                Err(MetaError::Conflict { table: Table::Object, key }) if key == subject => {}
+                Err(MetaError::Conflict { .. }) => return Err(EngineError::Conflict),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+
+    /// Deletes the current version of a key. Its bytes go when a mark finds them unreferenced.
+    pub(crate) async fn delete_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        if_match: Option<&str>,
+        reason: Reason,
+    ) -> Result<bool, EngineError> {
+        let subject = keys::object(bucket, key);
+        for _ in 0..MAX_RACES {
+            let Some(stored) = self.meta.get(Table::Object, &subject)? else {
+                return if if_match.is_some() { Err(EngineError::PreconditionFailed("If-Match")) } else { Ok(false) };
+            };
+            let old = ObjectRecord::decode(&stored)?;
+            if if_match.is_some_and(|etag| etag != "*" && etag != old.etag) {
+                return Err(EngineError::PreconditionFailed("If-Match"));
+            }
+            match self.commit_delete(&subject, &stored, &old, reason).await {
+                Err(MetaError::Conflict { .. }) => {}
+                other => return Ok(other.map(|()| true)?),
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+
+    /// One attempt to delete exactly this version.
+    pub(crate) async fn commit_delete(
+        &self,
+        subject: &[u8],
+        stored: &[u8],
+        old: &ObjectRecord,
+        reason: Reason,
+    ) -> Result<(), MetaError> {
+        let mut batch = Batch::new(reason)
+            .expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()))
+            .delete(Table::Object, subject)
+            .delete(Table::Access, subject);
+        self.drop_due(&mut batch, subject, Some(old));
+        self.doom_restore_job(&mut batch, Some(old));
+        self.meta.commit(batch).await.map(drop)
+    }
+
+    fn doom_restore_job(&self, batch: &mut Batch, old: Option<&ObjectRecord>) {
+        if let Some(job) = old.and_then(|o| o.restoring) {
+            batch.ops.push(crate::meta::Op { table: Table::Job, key: keys::job(job), value: None });
+        }
+    }
+
+    /// The record of a copy, and the pins of its bytes when they had to be read and stored again.
+    async fn copied_record(
+        self: &Arc<Self>,
+        source: &ObjectHandle,
+        copy: &CopyObject,
+        in_place: bool,
+    ) -> Result<(ObjectRecord, Option<Ingested>), EngineError> {
+        let from = source.record();
+        let mut attributes = copy.replace_attributes.clone().unwrap_or_else(|| from.attributes.clone());
+        attributes.tags = copy.replace_tags.clone().unwrap_or_else(|| from.attributes.tags.clone());
+        attributes.storage_class.clone_from(&copy.storage_class);
+        let wants = self.classes.tier_of(copy.storage_class.as_deref());
+        let stays = match &from.residency {
+            Residency::Hot => true,
+            // Changing the metadata of a cold object moves no byte: a copy would thaw it, or fail on an archive class.
+            Residency::Cold { tier } | Residency::Restored { tier, .. } => {
+                wants == Some(tier.as_str()) || (in_place && wants.is_none() && copy.storage_class.is_none())
+            }
+        };
+        let same_checksum = copy.checksum.is_none() || from.checksum.as_ref().map(|c| c.algorithm) == copy.checksum;
+        let now = self.clock.now();
+        if stays && same_checksum {
+            let mut record = from.clone();
+            record.version = keys::fresh_version(now);
+            record.created = now;
+            record.modified = now;
+            record.attributes = attributes;
+            // A copy is one object of its own: it keeps the ETag's bytes, not the source's upload.
+            if !in_place {
+                record.restoring = None;
+                if let Residency::Restored { tier, .. } = &from.residency {
+                    record.residency = Residency::Cold { tier: tier.clone() };
+                }
+            }
+            return Ok((record, None));
+        }
+        source.check_readable()?;
+        let body = source.read(0..from.size).await?;
+        let body = Box::pin(futures::StreamExt::map(body, |piece| {
+            piece.map_err(|e| super::types::BodyError::Incomplete(format!("read the source of the copy: {e}")))
+        }));
+        let expect = BodyExpectation { length: Some(from.size), compute: copy.checksum, ..Default::default() };
+        let ingested = ingest(self, expect, self.settings.limits.max_object_bytes, body).await?;
+        let mut record = self.new_record(&ingested, attributes);
+        record.parts = Vec::new();
+        Ok((record, Some(ingested)))
+    }
+}
+
+fn check_condition(condition: &WriteCondition, old: Option<&ObjectRecord>) -> Result<(), EngineError> {
+    if condition.if_none_match && old.is_some() {
+        return Err(EngineError::PreconditionFailed("If-None-Match"));
+    }
+    match (&condition.if_match, old) {
+        (Some(_), None) => Err(EngineError::PreconditionFailed("If-Match")),
+        (Some(etag), Some(old)) if etag != "*" && *etag != old.etag => Err(EngineError::PreconditionFailed("If-Match")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,406 @@
+//! What operators ask: statistics, the state of one object, tiers, reclaiming, snapshots.
+
+use super::accounts::Place;
+use super::body::{BodyRef, ChunkRef};
+use super::due::facts;
+use super::keys;
+use super::read::restore_status;
+use super::record::{
+    AccessRecord, BucketRecord, ObjectRecord, PartRecord, Record, RemoteFooter, RemotePackRecord, RemotePackState,
+    RestoreJob, ThawRecord, UploadRecord,
+};
+use super::report::{
+    DiskStats, GcReport, GcRequest, JobReport, JobStats, LocalStats, ObjectStatusReport, PackReport, RuleExplanation,
+    RunDueReport, SnapshotReport, StatsReport, TierReport, TierStats,
+};
+use super::types::RestoreStatus;
+use super::{Core, Engine, EngineError};
+use crate::meta::{MetaStore, Table};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use tidegate_policies::{ActionState, Decision};
+
+impl Engine {
+    /// Sums of the whole store. Costs a look at the packs and at the due index, no walk over the namespace.
+    ///
+    /// # Errors
+    /// A failure of the index.
+    pub fn stats(&self) -> Result<StatsReport, EngineError> {
+        let core = &self.core;
+        let now = core.clock.now();
+        let totals = core.accounts.totals();
+        let mut report =
+            StatsReport { time: now, buckets: totals.buckets, uploads: totals.uploads, ..Default::default() };
+        for (place, amount) in &totals.places {
+            let sum = match place {
+                Place::Hot => &mut report.hot,
+                Place::Cold(_) => &mut report.cold,
+                Place::Restored(_) => &mut report.restored,
+            };
+            sum.objects += amount.objects;
+            sum.bytes += amount.bytes;
+            report.objects += amount.objects;
+            report.logical_bytes += amount.bytes;
+        }
+        report.local = core.local_stats();
+        report.disk = core.disk_stats();
+        report.tiers = core.tiers.keys().map(|name| core.tier_stats(name)).collect::<Result<_, _>>()?;
+        report.jobs = core.job_stats()?;
+        report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
+        Ok(report)
+    }
+
+    /// Sets the gauges that are read off rather than counted along. Called before metrics are shown.
+    ///
+    /// # Errors
+    /// A failure of the index.
+    pub fn refresh_metrics(&self) -> Result<(), EngineError> {
+        let stats = self.stats()?;
+        let metrics = &self.core.metrics;
+        for (place, amount) in self.core.accounts.totals().places {
+            let (tier, residency) = match &place {
+                Place::Hot => ("", "hot"),
+                Place::Cold(tier) => (tier.as_str(), "cold"),
+                Place::Restored(tier) => (tier.as_str(), "restored"),
+            };
+            metrics.objects.with_label_values(&[tier, residency]).set(gauge(amount.objects));
+            metrics.bytes.with_label_values(&[tier, residency]).set(gauge(amount.bytes));
+        }
+        for tier in &stats.tiers {
+            metrics.remote_bytes.with_label_values(&[&tier.name, "stored"]).set(gauge(tier.stored_bytes));
+            metrics.remote_bytes.with_label_values(&[&tier.name, "dead"]).set(gauge(tier.dead_bytes));
+            metrics.queue.with_label_values(&[&tier.name]).set(0);
+        }
+        for (tier, waiting, _, failures) in self.core.claims().lengths() {
+            metrics.queue.with_label_values(&[&tier]).set(gauge(waiting as u64));
+            metrics.tier_failures.with_label_values(&[&tier]).set(i64::from(failures));
+        }
+        let jobs = self.core.restore_jobs()?;
+        let oldest = jobs.iter().map(|(_, job)| job.requested).min();
+        metrics.restores_open.set(ratio(jobs.len() as u64, 1));
+        metrics.oldest_restore_age.set(oldest.map_or(0.0, |at| stats.time.since(at).as_secs_f64()));
+        metrics.doomed_packs.set(ratio(self.core.remote_packs(RemotePackState::Doomed)?.len() as u64, 1));
+        metrics.unique_bytes.set(ratio(stats.local.unique_bytes, 1));
+        metrics.stored_bytes.set(ratio(stats.local.stored_bytes, 1));
+        metrics.pack_bytes.set(ratio(stats.local.pack_bytes, 1));
+        metrics.max_bytes.set(ratio(stats.disk.max_bytes, 1));
+        Ok(())
+    }
+
+    /// Everything about one object: where it is, why, and what comes next.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchKey`].
+    pub fn object_status(&self, bucket: &str, key: &str) -> Result<ObjectStatusReport, EngineError> {
+        let handle = self.open_object(bucket, key)?;
+        let (info, record) = (handle.info(), handle.record());
+        let spread = self.core.spread(record)?;
+        let mut report = ObjectStatusReport {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            version: info.version.to_string(),
+            size: info.size,
+            etag: info.etag.clone(),
+            last_modified: info.last_modified,
+            content_type: info.attributes.headers.content_type.clone(),
+            tags: info.attributes.tags.clone(),
+            checksum: info.checksum.clone(),
+            parts: u32::try_from(info.parts.len()).unwrap_or(u32::MAX),
+            declared_class: info.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".into()),
+            class_shown: info.class_shown.clone(),
+            residency: info.residency.clone(),
+            restore_ongoing: restore_status(record) == Some(RestoreStatus::Ongoing),
+            chunks: record.body.chunks(),
+            local_chunks: spread.local,
+            packs: spread.packs,
+            next: self.core.next_action(bucket, key, record),
+            explanation: Vec::new(),
+            job: None,
+        };
+        let active = self.core.policy();
+        let facts = facts(bucket, key, record, self.core.last_access(bucket, key));
+        report.explanation = active
+            .policy
+            .explain(&facts, self.core.clock.now().millis())
+            .iter()
+            .map(|e| RuleExplanation {
+                rule: e.rule.id.to_owned(),
+                matches: e.enabled && e.mismatch.is_none(),
+                reason: explain(e),
+            })
+            .collect();
+        report.job = self.core.job_of(bucket, key, record)?;
+        Ok(report)
+    }
+
+    /// Names of the configured tiers.
+    pub fn tier_names(&self) -> Vec<String> {
+        self.core.tiers.keys().cloned().collect()
+    }
+
+    /// What a tier can do and what is in it. What only the configuration knows (`kind`, `target`, `class`) is left empty.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] for an unknown tier.
+    pub fn tier_report(&self, name: &str) -> Result<TierReport, EngineError> {
+        let can = self.core.tier(name)?.capabilities();
+        Ok(TierReport {
+            name: name.to_owned(),
+            online: can.online,
+            restore: can.restore,
+            server_checksum: can.server_checksum,
+            min_billable_bytes: can.min_billable_bytes,
+            min_duration_days: can.min_duration_days,
+            stats: self.core.tier_stats(name)?,
+            last_error: self.core.tier_error(name),
+            ..Default::default()
+        })
+    }
+
+    /// A tier itself, for `tier probe`.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] for an unknown tier.
+    pub fn tier(&self, name: &str) -> Result<Arc<dyn crate::tier::Tier>, EngineError> {
+        self.core.tier(name).map(Arc::clone)
+    }
+
+    /// One cycle of reclaiming.
+    ///
+    /// # Errors
+    /// Whatever the walk meets; then nothing was removed.
+    pub async fn gc(&self, request: GcRequest) -> Result<GcReport, EngineError> {
+        self.core.collect_garbage(request.dry_run, self.core.bytes_over_watermark()).await
+    }
+
+    /// Drops local copies that a tier has too, until `bytes` are free or none are left.
+    ///
+    /// # Errors
+    /// As [`Engine::gc`].
+    pub async fn evict(&self, bytes: u64) -> Result<GcReport, EngineError> {
+        self.core.collect_garbage(false, bytes).await
+    }
+
+    /// Writes a snapshot of the namespace.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub async fn snapshot(&self) -> Result<SnapshotReport, EngineError> {
+        let core = Arc::clone(&self.core);
+        let task = tokio::task::spawn_blocking(move || core.meta.snapshot_now());
+        let made = task.await.map_err(|e| EngineError::Internal(format!("snapshot: {e}")))??;
+        Ok(SnapshotReport { name: made.path.display().to_string(), bytes: made.bytes })
+    }
+
+    /// Lets everything that waits for a back-off try again at once, and says how much is due.
+    ///
+    /// # Errors
+    /// A failure of the index.
+    pub fn run_due_now(&self) -> Result<RunDueReport, EngineError> {
+        *self.core.retry_now.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.core.wake.notify_one();
+        let until = self.core.clock.now();
+        let limit = self.core.settings.tiering.max_claims;
+        let range = keys::due_until(keys::DueKind::Object, until);
+        let due = self.core.meta.scan(Table::Due, range, limit, false)?.len() as u64;
+        let jobs_open = self.core.job_stats()?.iter().map(|j| j.count).sum();
+        Ok(RunDueReport { due, jobs_open })
+    }
+}
+
+/// Where the chunks of a version are.
+#[derive(Default)]
+struct Spread {
+    local: u64,
+    packs: Vec<PackReport>,
+}
+
+impl Core {
+    fn spread(&self, record: &ObjectRecord) -> Result<Spread, EngineError> {
+        let mut spread = Spread::default();
+        let mut packs: BTreeMap<(Option<String>, String), u64> = BTreeMap::new();
+        let mut visit = |chunks: &[ChunkRef]| {
+            for chunk in chunks {
+                if let Some(pack) = self.local.pack_of(&chunk.id) {
+                    spread.local += 1;
+                    *packs.entry((None, pack.to_string())).or_default() += 1;
+                }
+                for tier in self.remote.tiers_with(&chunk.id) {
+                    if let Some(at) = self.remote.locate(&tier, &chunk.id) {
+                        *packs.entry((Some(tier), at.name.to_string())).or_default() += 1;
+                    }
+                }
+            }
+        };
+        match &record.body {
+            BodyRef::Inline(chunks) => visit(chunks),
+            BodyRef::Nodes(nodes) => {
+                for node in nodes {
+                    visit(&self.local_node(node)?.unwrap_or_default());
+                }
+            }
+        }
+        spread.packs = packs.into_iter().map(|((tier, name), chunks)| PackReport { tier, name, chunks }).collect();
+        Ok(spread)
+    }
+
+    fn local_stats(&self) -> LocalStats {
+        let usage = self.local.usage();
+        let logical: u64 =
+            self.accounts.totals().places.iter().filter(|(p, _)| **p == Place::Hot).map(|(_, a)| a.bytes).sum();
+        LocalStats {
+            unique_chunks: usage.chunks,
+            unique_bytes: usage.raw_bytes,
+            stored_bytes: usage.live_bytes,
+            dedup_ratio: ratio(logical, usage.raw_bytes),
+            compression_ratio: ratio(usage.raw_bytes, usage.live_bytes),
+            pack_files: usage.packs,
+            pack_bytes: usage.file_bytes,
+            dead_bytes: usage.dead_bytes,
+        }
+    }
+
+    fn disk_stats(&self) -> DiskStats {
+        let budget = self.local.budget();
+        let limits = budget.settings();
+        DiskStats {
+            max_bytes: limits.max_bytes,
+            used_bytes: budget.used(),
+            free_floor_bytes: limits.free_floor,
+            free_bytes: budget.free_bytes(),
+        }
+    }
+
+    fn tier_stats(&self, name: &str) -> Result<TierStats, EngineError> {
+        let mut stats = TierStats { name: name.to_owned(), ..Default::default() };
+        for (place, amount) in self.accounts.totals().places {
+            if matches!(&place, Place::Cold(tier) | Place::Restored(tier) if tier == name) {
+                stats.objects += amount.objects;
+                stats.logical_bytes += amount.bytes;
+            }
+        }
+        for (key, record) in self.remote_packs(RemotePackState::Live)? {
+            if keys::split_remote_pack(&key).is_some_and(|(tier, _)| tier == name) {
+                stats.packs += 1;
+                stats.stored_bytes += record.bytes;
+            }
+        }
+        let dead = self.dead_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.dead_bytes = dead.get(name).copied().unwrap_or(0);
+        Ok(stats)
+    }
+
+    fn job_stats(&self) -> Result<Vec<JobStats>, EngineError> {
+        let job = |kind: &str, state: &str, count: usize| JobStats {
+            kind: kind.to_owned(),
+            state: state.to_owned(),
+            count: count as u64,
+        };
+        let mut out = Vec::new();
+        for (tier, waiting, running, failures) in self.claims().lengths() {
+            let kind = format!("transition to {tier}");
+            out.push(job(&kind, if failures > 0 { "waiting after a failure" } else { "waiting" }, waiting));
+            out.push(job(&kind, "running", running));
+        }
+        out.push(job("restore", "open", self.restore_jobs()?.len()));
+        out.push(job("delete pack", "waiting", self.remote_packs(RemotePackState::Doomed)?.len()));
+        out.retain(|j| j.count > 0);
+        Ok(out)
+    }
+
+    fn job_of(&self, bucket: &str, key: &str, record: &ObjectRecord) -> Result<Option<JobReport>, EngineError> {
+        if let Some(id) = record.restoring {
+            let stored = self.meta.get(Table::Job, &keys::job(id))?;
+            let job = stored.as_deref().map(RestoreJob::decode).transpose()?;
+            return Ok(job.map(|job| JobReport {
+                kind: "restore".into(),
+                state: "thawing".into(),
+                last_error: self.tier_error(&job.tier),
+                ..Default::default()
+            }));
+        }
+        if !self.claims().holds(&keys::object(bucket, key)) {
+            return Ok(None);
+        }
+        let last_error = self.tiers.keys().find_map(|tier| self.tier_error(tier));
+        Ok(Some(JobReport {
+            kind: "transition".into(),
+            state: "waiting or running".into(),
+            last_error,
+            ..Default::default()
+        }))
+    }
+}
+
+fn explain(e: &tidegate_policies::RuleExplanation<'_>) -> String {
+    if !e.enabled {
+        return "disabled".into();
+    }
+    if let Some(field) = &e.mismatch {
+        return format!("does not match: {field:?}");
+    }
+    let states: Vec<String> = e
+        .actions
+        .iter()
+        .map(|action| {
+            let what = match action.decision {
+                Decision::Keep => "keep".to_owned(),
+                Decision::Transition { tier } => format!("transition to {tier}"),
+                Decision::Expire => "expire".to_owned(),
+            };
+            let state = match action.state {
+                ActionState::Decides => "decides",
+                ActionState::Overruled => "overruled",
+                ActionState::Disabled => "disabled",
+                ActionState::Waiting => "waiting",
+                ActionState::Done => "done",
+                ActionState::WaitsForFill => "waits for the disk to fill",
+            };
+            format!("{what}: {state}")
+        })
+        .collect();
+    states.join(", ")
+}
+
+/// One operation of the journal as people read it: table, key and value, decoded as far as this build knows them.
+pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\0', " / ");
+    let shown = |value: &[u8]| -> Result<String, EngineError> {
+        Ok(match op.table {
+            Table::Bucket => format!("{:?}", BucketRecord::decode(value)?),
+            Table::Object => format!("{:?}", ObjectRecord::decode(value)?),
+            Table::Upload => format!("{:?}", UploadRecord::decode(value)?),
+            Table::Part => format!("{:?}", PartRecord::decode(value)?),
+            Table::Job => format!("{:?}", RestoreJob::decode(value)?),
+            Table::RemotePack => format!("{:?}", RemotePackRecord::decode(value)?),
+            Table::Manifest => format!("footer of {} frames", RemoteFooter::decode(value)?.entries.len()),
+            Table::Access => format!("{:?}", AccessRecord::decode(value)?),
+            Table::Thaw => format!("{:?}", ThawRecord::decode(value)?),
+            Table::System | Table::Due => text(value),
+        })
+    };
+    let key = match op.table {
+        Table::Due => {
+            keys::split_due(&op.key).map_or_else(|| hex::encode(&op.key), |(at, s)| format!("{at} {}", text(s)))
+        }
+        Table::RemotePack | Table::Manifest | Table::Thaw => keys::split_remote_pack(&op.key)
+            .map_or_else(|| hex::encode(&op.key), |(tier, pack)| format!("{tier} / {pack:032x}")),
+        Table::Job => hex::encode(&op.key),
+        _ => text(&op.key),
+    };
+    let value = match &op.value {
+        None => "deleted".to_owned(),
+        Some(value) => shown(value).unwrap_or_else(|e| format!("{e} ({} bytes)", value.len())),
+    };
+    (format!("{:?}", op.table), key, value)
+}
+
+fn gauge(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// `a` over `b`, zero when there is nothing to divide by.
+#[allow(clippy::cast_precision_loss)] // figures for people
+fn ratio(a: u64, b: u64) -> f64 {
+    if b == 0 { 0.0 } else { a as f64 / b as f64 }
+}

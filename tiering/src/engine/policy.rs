@@ -1,0 +1,125 @@
+//! The active policy, its replacement while running, and the re-index that follows.
+
+use super::report::ReindexProgress;
+use super::{Core, Engine, EngineError};
+use crate::clock::Timestamp;
+use crate::meta::{Batch, MetaStore, Reason, Table};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tidegate_policies::Policy;
+
+/// A policy and what follows from it once.
+#[derive(Debug)]
+pub(crate) struct ActivePolicy {
+    pub policy: Policy,
+    pub text: String,
+    /// Some rule looks at reads.
+    pub tracks_access: bool,
+}
+
+impl ActivePolicy {
+    pub(crate) fn new(policy: Policy, text: String) -> Self {
+        let tracks_access = policy.uses_last_access() || policy.lowest_fill_trigger().is_some();
+        Self { policy, text, tracks_access }
+    }
+
+    fn digest(&self) -> String {
+        blake3::hash(self.text.as_bytes()).to_hex().to_string()
+    }
+}
+
+/// How far a re-index is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress(Mutex<ReindexProgress>);
+
+impl Progress {
+    pub(crate) fn begin(&self, now: Timestamp, total: u64) {
+        *self.lock() = ReindexProgress { running: true, done: 0, total, started: Some(now), finished: None };
+    }
+
+    pub(crate) fn step(&self) {
+        self.lock().done += 1;
+    }
+
+    pub(crate) fn end(&self, now: Timestamp) {
+        let mut progress = self.lock();
+        progress.running = false;
+        progress.finished = Some(now);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, ReindexProgress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether every tier that the policy names is configured.
+///
+/// # Errors
+/// A sentence that names the first one that is not, and those that are.
+pub fn validate_policy_tiers<T>(policy: &Policy, tiers: &BTreeMap<String, T>) -> Result<(), String> {
+    match policy.tiers().iter().find(|t| !tiers.contains_key(&t.name)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let known: Vec<&str> = tiers.keys().map(String::as_str).collect();
+            Err(format!("the policy names tier {}, the configuration has: {}", unknown.name, known.join(", ")))
+        }
+    }
+}
+
+const DIGEST_KEY: &[u8] = b"policy-digest";
+
+impl Core {
+    pub(crate) fn policy(&self) -> Arc<ActivePolicy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Re-indexes in the background when the policy is not the one that the due index was made by.
+    pub(crate) fn start_reindex_if_changed(self: &Arc<Self>) -> Result<(), EngineError> {
+        let active = self.policy();
+        let digest = active.digest();
+        let known = self.meta.get(Table::System, DIGEST_KEY)?;
+        if known.as_deref() == Some(digest.as_bytes()) {
+            return Ok(());
+        }
+        let core = Arc::clone(self);
+        self.jobs.spawn(async move {
+            let outcome = async {
+                core.reindex().await?;
+                // Only now: a crash on the way makes the next start re-index again.
+                let still_active = core.policy().digest() == digest;
+                if still_active && !core.stop.is_cancelled() {
+                    core.meta.commit(Batch::new(Reason::System).put(Table::System, DIGEST_KEY, digest)).await?;
+                }
+                Ok::<(), EngineError>(())
+            };
+            if let Err(e) = outcome.await {
+                core.metrics.scheduler_errors.inc();
+                tracing::error!(error = %e, "re-index after a change of rules failed; the next start tries again");
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Replaces the policy. Existing versions are re-indexed in the background, see [`Engine::reindex_progress`].
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidArgument`] when it names a tier that is not configured: then nothing changes.
+    pub async fn set_policy(&self, policy: Policy, text: String) -> Result<(), EngineError> {
+        validate_policy_tiers(&policy, &self.core.tiers).map_err(EngineError::InvalidArgument)?;
+        let active = Arc::new(ActivePolicy::new(policy, text));
+        *self.core.policy.write().unwrap_or_else(PoisonError::into_inner) = active;
+        self.core.start_reindex_if_changed()
+    }
+
+    /// The text of the active policy.
+    pub fn policy_text(&self) -> String {
+        self.core.policy().text.clone()
+    }
+
+    /// How far the re-index after the last change of rules is.
+    pub fn reindex_progress(&self) -> ReindexProgress {
+        *self.core.progress.lock()
+    }
+}

@@ -1,0 +1,246 @@
+//! Stored records: what the values of the namespace's tables hold. Each begins with a byte of version and goes on in
+//! postcard; `docs/formats.md` describes them, a test below keeps one literal sample of each version readable.
+
+use super::body::BodyRef;
+use super::error::EngineError;
+use super::types::{Checksum, ChecksumAlgorithm, ObjectAttributes, PartInfo, Residency, VersionId};
+use crate::clock::Timestamp;
+use crate::tier::RestorePriority;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A value of the namespace.
+pub(crate) trait Record: Serialize + DeserializeOwned {
+    /// What errors call it.
+    const NAME: &'static str;
+    /// The version that is written.
+    const VERSION: u8 = 1;
+
+    fn encode(&self) -> Result<Vec<u8>, EngineError> {
+        postcard::to_extend(self, vec![Self::VERSION])
+            .map_err(|e| EngineError::Internal(format!("encode a {} record: {e}", Self::NAME)))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
+        match bytes.split_first() {
+            Some((&version, rest)) if version == Self::VERSION => postcard::from_bytes(rest)
+                .map_err(|e| EngineError::Corrupt(format!("a {} record does not decode: {e}", Self::NAME))),
+            Some((version, _)) => Err(EngineError::Corrupt(format!(
+                "a {} record has version {version}; this build reads up to {}: use a newer tidegate",
+                Self::NAME,
+                Self::VERSION
+            ))),
+            None => Err(EngineError::Corrupt(format!("an empty {} record", Self::NAME))),
+        }
+    }
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BucketRecord {
+    pub created: Timestamp,
+}
+
+impl Record for BucketRecord {
+    const NAME: &'static str = "bucket";
+}
+
+/// The current version of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ObjectRecord {
+    pub version: VersionId,
+    pub size: u64,
+    pub etag: String,
+    /// When the bytes came first; survives a change of metadata, which renews `modified`.
+    pub created: Timestamp,
+    pub modified: Timestamp,
+    pub attributes: ObjectAttributes,
+    pub checksum: Option<Checksum>,
+    pub parts: Vec<PartInfo>,
+    pub body: BodyRef,
+    pub residency: Residency,
+    /// The restore job that works on this version.
+    pub restoring: Option<u128>,
+    /// Where this version stands in the due index, so that the next write can take it out.
+    pub due: Option<Timestamp>,
+    /// Where it stands in the idle order (hot versions, when the policy has fill-level triggers).
+    pub idle: Option<Timestamp>,
+}
+
+impl Record for ObjectRecord {
+    const NAME: &'static str = "object";
+}
+
+/// An unfinished multipart upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadRecord {
+    pub initiated: Timestamp,
+    pub attributes: ObjectAttributes,
+    /// Algorithm, and whether the whole is composite.
+    pub checksum: Option<(ChecksumAlgorithm, bool)>,
+    /// When a rule aborts it.
+    pub due: Option<Timestamp>,
+}
+
+impl Record for UploadRecord {
+    const NAME: &'static str = "upload";
+}
+
+/// One uploaded part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartRecord {
+    pub info: PartInfo,
+    pub body: BodyRef,
+}
+
+impl Record for PartRecord {
+    const NAME: &'static str = "part";
+}
+
+/// Life of a remote pack. It begins with the intent, before the first byte leaves (D9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RemotePackState {
+    /// Intent: may or may not exist remotely. Found so at start, it is an orphan and becomes `Doomed`.
+    Uploading,
+    /// Confirmed by the tier; versions may refer to it.
+    Live,
+    /// No version refers to it; a durable job deletes it remotely and then this record.
+    Doomed,
+}
+
+/// A pack in a tier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemotePackRecord {
+    /// Name in the tier: fresh, never used again.
+    pub name: String,
+    pub state: RemotePackState,
+    pub bytes: u64,
+    pub chunks: u32,
+    pub created: Timestamp,
+    pub crc64: Option<u64>,
+    /// The tier's ETag: kept beside the clients' ETags, never instead of one.
+    pub etag: Option<String>,
+    /// Raised by every commit that makes a version refer to this pack, so that a doom decided before fails its
+    /// compare-and-swap.
+    pub references: u64,
+}
+
+impl Record for RemotePackRecord {
+    const NAME: &'static str = "remote pack";
+}
+
+/// Where each chunk of a remote pack lies: the local copy of its footer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemoteFooter {
+    pub entries: Vec<RemoteEntry>,
+}
+
+/// One frame of a remote pack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemoteEntry {
+    pub id: crate::chunk::ChunkId,
+    /// Of the frame's header, in bytes from the start of the pack.
+    pub offset: u32,
+    /// Length of the payload in bytes.
+    pub stored_len: u32,
+}
+
+impl Record for RemoteFooter {
+    const NAME: &'static str = "remote footer";
+}
+
+/// An accepted RestoreObject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RestoreJob {
+    pub bucket: String,
+    pub key: String,
+    pub version: VersionId,
+    pub tier: String,
+    pub days: u32,
+    pub priority: RestorePriority,
+    pub requested: Timestamp,
+}
+
+impl Record for RestoreJob {
+    const NAME: &'static str = "restore job";
+}
+
+/// A thaw that was asked of a tier: merged over all jobs that need the pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ThawRecord {
+    pub requested: Timestamp,
+    pub priority: RestorePriority,
+}
+
+impl Record for ThawRecord {
+    const NAME: &'static str = "thaw";
+}
+
+/// When a key was last read, to the granularity of the setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AccessRecord {
+    pub at: Timestamp,
+}
+
+impl Record for AccessRecord {
+    const NAME: &'static str = "access";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::ChunkId;
+    use crate::engine::body::ChunkRef;
+
+    fn sample() -> ObjectRecord {
+        ObjectRecord {
+            version: VersionId(7),
+            size: 5,
+            etag: "5d41402abc4b2a76b9719d911017c592".into(),
+            created: Timestamp(1),
+            modified: Timestamp(2),
+            attributes: ObjectAttributes::default(),
+            checksum: None,
+            parts: Vec::new(),
+            body: BodyRef::Inline(vec![ChunkRef { id: ChunkId::of(b"hello"), len: 5 }]),
+            residency: Residency::Cold { tier: "ia".into() },
+            restoring: None,
+            due: Some(Timestamp(3)),
+            idle: None,
+        }
+    }
+
+    #[test]
+    fn an_object_record_of_version_1_stays_readable() {
+        let literal = concat!(
+            "01",
+            "07",
+            "05",
+            "203564343134303261626334623261373662393731396439313130313763353932",
+            "01",
+            "02",
+            "0000000000000000",
+            "00",
+            "00",
+            "00",
+            "0001",
+            "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f",
+            "05",
+            "01026961",
+            "00",
+            "0103",
+            "00",
+        );
+        assert_eq!(hex::encode(sample().encode().unwrap()), literal.replace("0000000000000000", "000000000000000000"));
+        let bytes = hex::decode(literal.replace("0000000000000000", "000000000000000000")).unwrap();
+        assert_eq!(ObjectRecord::decode(&bytes).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_is_refused_by_name() {
+        let mut bytes = sample().encode().unwrap();
+        bytes[0] = 9;
+        let message = ObjectRecord::decode(&bytes).unwrap_err().to_string();
+        assert!(message.contains("object record has version 9"), "{message}");
+    }
+}

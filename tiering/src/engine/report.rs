@@ -1,0 +1,491 @@
+//! What the operational methods of the engine give and get: plain data that the admin API shows as JSON and the
+//! command line as tables. Sizes are bytes, points in time are milliseconds since the epoch, lengths of time say `_ms`.
+//! Fields are only ever added, so that an older command line understands a newer server.
+
+use super::types::{Checksum, Residency};
+use crate::clock::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A number of objects and their logical bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Amount {
+    /// Objects.
+    pub objects: u64,
+    /// Logical bytes: before deduplication and compression.
+    pub bytes: u64,
+}
+
+/// The whole store at a glance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatsReport {
+    /// When this was taken.
+    pub time: Timestamp,
+    /// Buckets.
+    pub buckets: u64,
+    /// Objects in all residencies.
+    pub objects: u64,
+    /// Their logical bytes.
+    pub logical_bytes: u64,
+    /// Unfinished multipart uploads.
+    pub uploads: u64,
+    /// Objects that are on local disks only.
+    pub hot: Amount,
+    /// Objects that are in a tier.
+    pub cold: Amount,
+    /// Objects that are in a tier and restored locally.
+    pub restored: Amount,
+    /// The local chunk store.
+    pub local: LocalStats,
+    /// The local disk and its limits.
+    pub disk: DiskStats,
+    /// Each tier, by name.
+    pub tiers: Vec<TierStats>,
+    /// Jobs, by kind and state; only those that are there.
+    pub jobs: Vec<JobStats>,
+    /// How late the oldest due action is, in milliseconds; 0 when nothing is late.
+    pub oldest_due_lag_ms: u64,
+}
+
+/// The local chunk store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LocalStats {
+    /// Distinct chunks.
+    pub unique_chunks: u64,
+    /// Their bytes before compression.
+    pub unique_bytes: u64,
+    /// Their bytes as stored in packs, frames included.
+    pub stored_bytes: u64,
+    /// Logical bytes of what is local, divided by `unique_bytes`; 1 when there is nothing.
+    pub dedup_ratio: f64,
+    /// `unique_bytes` divided by `stored_bytes`; 1 when there is nothing.
+    pub compression_ratio: f64,
+    /// Pack files.
+    pub pack_files: u64,
+    /// Their bytes on disk.
+    pub pack_bytes: u64,
+    /// Bytes in packs that nothing refers to any more.
+    pub dead_bytes: u64,
+}
+
+/// The local disk and its limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskStats {
+    /// `hot.max_bytes`.
+    pub max_bytes: u64,
+    /// What the store uses of it.
+    pub used_bytes: u64,
+    /// `hot.free_floor`: what must stay free on the file system.
+    pub free_floor_bytes: u64,
+    /// What is free on the file system.
+    pub free_bytes: u64,
+}
+
+/// What lies in a tier.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TierStats {
+    /// Name of the tier.
+    pub name: String,
+    /// Objects in it.
+    pub objects: u64,
+    /// Their logical bytes.
+    pub logical_bytes: u64,
+    /// Remote packs.
+    pub packs: u64,
+    /// Their bytes: what is billed, before minimum sizes.
+    pub stored_bytes: u64,
+    /// Bytes of remote packs that belong to no object any more.
+    pub dead_bytes: u64,
+}
+
+/// How many jobs of a kind are in a state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobStats {
+    /// `transition`, `restore`, `delete`, ...
+    pub kind: String,
+    /// `waiting`, `running`, `backing_off`, ...
+    pub state: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Everything that is known about one object: where it is, why, and what comes next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObjectStatusReport {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Version, 32 hex digits.
+    pub version: String,
+    /// Logical bytes.
+    pub size: u64,
+    /// ETag without quotes.
+    pub etag: String,
+    /// Last modification by a client.
+    pub last_modified: Timestamp,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// Tags.
+    pub tags: Vec<(String, String)>,
+    /// Whole-object checksum.
+    pub checksum: Option<Checksum>,
+    /// Parts of a multipart object; 0 for a single PUT.
+    pub parts: u32,
+    /// The class that the client declared; what is physically true is `residency`.
+    pub declared_class: String,
+    /// The class that S3 clients see.
+    pub class_shown: String,
+    /// Where the bytes are.
+    pub residency: Residency,
+    /// `x-amz-restore`: a restore is running.
+    pub restore_ongoing: bool,
+    /// Chunks of the body.
+    pub chunks: u64,
+    /// How many of them can be read from local disks.
+    pub local_chunks: u64,
+    /// The packs that hold the chunks.
+    pub packs: Vec<PackReport>,
+    /// What the policy does next; `None`: nothing, ever, as things stand.
+    pub next: Option<NextAction>,
+    /// What each rule says about this object, in the order of the policy.
+    pub explanation: Vec<RuleExplanation>,
+    /// The job that works on this object now.
+    pub job: Option<JobReport>,
+}
+
+/// A pack that holds chunks of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackReport {
+    /// `None`: a local pack; else the name of the tier.
+    pub tier: Option<String>,
+    /// Local id, or remote name below the tier's prefix.
+    pub name: String,
+    /// Chunks of this object in it.
+    pub chunks: u64,
+}
+
+/// What happens to an object next.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NextAction {
+    /// When.
+    pub when: Timestamp,
+    /// `transition to ia`, `expire`, ...
+    pub decision: String,
+    /// The rule that it comes from.
+    pub rule: Option<String>,
+}
+
+/// What a rule says about an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuleExplanation {
+    /// Id of the rule.
+    pub rule: String,
+    /// Whether its filter matches.
+    pub matches: bool,
+    /// Why it acts, waits, is outranked or does not match.
+    pub reason: String,
+}
+
+/// A job at work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobReport {
+    /// `transition`, `restore`, `delete`, ...
+    pub kind: String,
+    /// `waiting`, `running`, `backing_off`, ...
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_attempt: Option<Timestamp>,
+    /// What the last attempt said.
+    pub last_error: Option<String>,
+}
+
+/// How far the background re-evaluation after a change of policy has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReindexProgress {
+    /// Whether one runs.
+    pub running: bool,
+    /// Objects evaluated.
+    pub done: u64,
+    /// Objects to evaluate (as counted at the beginning).
+    pub total: u64,
+    /// When it began; `None`: there was none since the start.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+}
+
+/// Asks what the policy will do. Has no side effect and costs nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlanRequest {
+    /// Only this bucket.
+    pub bucket: Option<String>,
+    /// Only keys that start with this.
+    pub prefix: String,
+    /// How far to look ahead, in milliseconds.
+    pub horizon_ms: u64,
+    /// At most this many actions are listed; the totals count all.
+    pub limit: usize,
+}
+
+impl Default for PlanRequest {
+    /// Thirty days ahead, 1,000 actions.
+    fn default() -> Self {
+        Self { bucket: None, prefix: String::new(), horizon_ms: 30 * 86_400_000, limit: 1000 }
+    }
+}
+
+/// What the policy will do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlanReport {
+    /// When the plan was made.
+    pub now: Timestamp,
+    /// Up to when it looks.
+    pub until: Timestamp,
+    /// The first actions, by time.
+    pub actions: Vec<PlannedAction>,
+    /// There are more actions than were listed.
+    pub truncated: bool,
+    /// Sums by rule and decision.
+    pub rules: Vec<PlannedRule>,
+    /// All transitions.
+    pub transitions: Amount,
+    /// All expirations.
+    pub expirations: Amount,
+    /// What it costs, where the price book knows the tiers.
+    pub cost: Option<PlanCost>,
+}
+
+/// One action to come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlannedAction {
+    /// When.
+    pub when: Timestamp,
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// Logical bytes.
+    pub size: u64,
+    /// `transition to ia`, `expire`, ...
+    pub decision: String,
+    /// Id of the rule.
+    pub rule: String,
+}
+
+/// What one rule does within the horizon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlannedRule {
+    /// Id of the rule.
+    pub rule: String,
+    /// `transition to ia`, `expire`, ...
+    pub decision: String,
+    /// Objects.
+    pub objects: u64,
+    /// Their logical bytes.
+    pub bytes: u64,
+}
+
+/// What a plan costs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlanCost {
+    /// `CNY`.
+    pub currency: String,
+    /// Requests, once.
+    pub requests: f64,
+    /// Early deletion, once.
+    pub early_deletion: f64,
+    /// Storage in the tiers per month, as it is now.
+    pub storage_month_before: f64,
+    /// The same after the plan.
+    pub storage_month_after: f64,
+}
+
+/// A tier: what it is, what it can do, what lies there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TierReport {
+    /// Name.
+    pub name: String,
+    /// `oss`, `s3`, `directory`.
+    pub kind: String,
+    /// Where it is, without secrets.
+    pub target: String,
+    /// Storage class there, where there is one.
+    pub class: Option<String>,
+    /// Reads need no restore.
+    pub online: bool,
+    /// Restores exist.
+    pub restore: bool,
+    /// The server confirms a checksum of what it stored.
+    pub server_checksum: bool,
+    /// Smallest size, in bytes, that an object is billed as.
+    pub min_billable_bytes: u64,
+    /// Days for which an object is billed at least.
+    pub min_duration_days: u32,
+    /// What lies there.
+    pub stats: TierStats,
+    /// The last request failed with this; `None`: it worked, or there was none.
+    pub last_error: Option<String>,
+}
+
+/// Asks for a garbage collection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GcRequest {
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What a garbage collection found and gave back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GcReport {
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// Local packs looked at.
+    pub packs: u64,
+    /// Local packs deleted because nothing in them lives.
+    pub packs_deleted: u64,
+    /// Local packs rewritten without their dead chunks.
+    pub packs_compacted: u64,
+    /// Chunks that nothing refers to.
+    pub dead_chunks: u64,
+    /// Their bytes as stored.
+    pub dead_bytes: u64,
+    /// Bytes given back to the disk (or that would be).
+    pub freed_bytes: u64,
+    /// Dead bytes that are kept because their grace has not passed or something is unknown.
+    pub kept_bytes: u64,
+    /// Remote packs whose deletion was put into the queue (or would be).
+    pub remote_packs_doomed: u64,
+    /// What else is to be said, such as why something was kept.
+    pub notes: Vec<String>,
+}
+
+/// How far a scrub has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScrubProgress {
+    /// Packs read.
+    pub packs_done: u64,
+    /// Packs to read.
+    pub packs_total: u64,
+    /// Bytes read.
+    pub bytes_done: u64,
+    /// Bytes to read.
+    pub bytes_total: u64,
+}
+
+/// What a scrub found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScrubReport {
+    /// Packs read.
+    pub packs: u64,
+    /// Chunks whose digest was computed.
+    pub chunks: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Chunks that failed, and what became of them.
+    pub damaged: Vec<DamagedChunk>,
+    /// How many of them were fetched again from a tier.
+    pub repaired: u64,
+    /// How many of them have no other copy.
+    pub lost: u64,
+}
+
+/// A chunk that failed its digest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DamagedChunk {
+    /// Chunk id in hex.
+    pub chunk: String,
+    /// Local pack id.
+    pub pack: String,
+    /// Where in the pack, in bytes.
+    pub offset: u64,
+    /// Whether it was fetched again from a tier.
+    pub repaired: bool,
+    /// What was wrong, and which objects suffer when it is known.
+    pub detail: String,
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotReport {
+    /// Its name.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// What an immediate run of everything that is due came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunDueReport {
+    /// Objects that were due.
+    pub due: u64,
+    /// Jobs that are still waiting or running.
+    pub jobs_open: u64,
+}
+
+/// What a rebuild of the index made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IndexRebuilt {
+    /// The snapshot that it began with, by its sequence number; `None` for the beginning of the journal.
+    pub snapshot: Option<u64>,
+    /// Journal records applied.
+    pub records: u64,
+    /// Sequence number of the latest record.
+    pub last_sequence: u64,
+    /// What was odd and how it was treated.
+    pub notes: Vec<String>,
+}
+
+/// One record of the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JournalLine {
+    /// Sequence number.
+    pub sequence: u64,
+    /// Epoch of the process that wrote it.
+    pub epoch: u64,
+    /// When it was written.
+    pub time: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// What it changed.
+    pub changes: Vec<JournalChange>,
+}
+
+/// One change of a journal record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JournalChange {
+    /// Table.
+    pub table: String,
+    /// Key, decoded.
+    pub key: String,
+    /// The new value, decoded, or `deleted`.
+    pub value: String,
+}

@@ -1,0 +1,292 @@
+//! RestoreObject: a durable job before the client sees 202, thaws merged over all jobs, polling by schedule (no thread
+//! waits), then the same frames stored again and one compare-and-swap to `Restored`.
+
+use super::body::{BodyRef, ChunkRef, NodeRef, decode_node, node_len};
+use super::error::EngineError;
+use super::keys;
+use super::record::{ObjectRecord, Record, RestoreJob, ThawRecord};
+use super::types::{Residency, RestoreOutcome, RestoreRequest};
+use super::{Core, Engine};
+use crate::chunk::ChunkId;
+use crate::failpoint;
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use crate::pack::PackClass;
+use crate::pack::PackId;
+use crate::tier::{RestorePriority, RestoreState};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often a commit is tried again after conflicts.
+const MAX_RACES: usize = 8;
+
+/// Bytes of chunks that are recalled in one go.
+const RECALL_BATCH: u64 = 8 << 20;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Engine {
+    /// Asks for a readable copy of an archived version.
+    ///
+    /// # Errors
+    /// [`EngineError::RestoreInProgress`], [`EngineError::NotArchived`], [`EngineError::NoSuchKey`].
+    pub async fn restore_object(&self, restore: RestoreRequest) -> Result<RestoreOutcome, EngineError> {
+        if restore.days == 0 || restore.days > MAX_RESTORE_DAYS {
+            let message = format!("Days is {}; 1 to {MAX_RESTORE_DAYS} are possible", restore.days);
+            return Err(EngineError::InvalidArgument(message));
+        }
+        for _ in 0..MAX_RACES {
+            match self.core.try_restore(&restore).await {
+                Err(EngineError::Conflict) => {}
+                other => return other,
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+}
+
+/// As S3: two years are allowed by no console, ten by its API's schema; a year is what OSS allows.
+pub const MAX_RESTORE_DAYS: u32 = 365;
+
+impl Core {
+    async fn try_restore(&self, restore: &RestoreRequest) -> Result<RestoreOutcome, EngineError> {
+        let subject = keys::object(&restore.bucket, &restore.key);
+        let Some(stored) = self.meta.get(Table::Object, &subject)? else {
+            return Err(match self.meta.get(Table::Bucket, restore.bucket.as_bytes())? {
+                Some(_) => EngineError::NoSuchKey { bucket: restore.bucket.clone(), key: restore.key.clone() },
+                None => EngineError::NoSuchBucket(restore.bucket.clone()),
+            });
+        };
+        let record = ObjectRecord::decode(&stored)?;
+        let now = self.clock.now();
+        let mut next = record.clone();
+        let mut batch =
+            Batch::new(Reason::RestoreRequest).expect(Expect::Equals(Table::Object, subject.clone(), stored.to_vec()));
+        let outcome = match &record.residency {
+            _ if record.restoring.is_some() => return Err(EngineError::RestoreInProgress),
+            Residency::Restored { tier, .. } => {
+                next.residency = Residency::Restored { tier: tier.clone(), until: now.plus(DAY * restore.days) };
+                RestoreOutcome::Extended
+            }
+            Residency::Cold { tier } if !self.tier_is_online(tier) => {
+                let id = keys::fresh_id(now);
+                next.restoring = Some(id);
+                let job = RestoreJob {
+                    bucket: restore.bucket.clone(),
+                    key: restore.key.clone(),
+                    version: record.version,
+                    tier: tier.clone(),
+                    days: restore.days,
+                    priority: restore.priority,
+                    requested: now,
+                };
+                batch = batch.put(Table::Job, keys::job(id), job.encode()?);
+                RestoreOutcome::Accepted
+            }
+            _ => return Err(EngineError::NotArchived { class: self.class_shown(&record) }),
+        };
+        self.put_version(&mut batch, (&restore.bucket, &restore.key), Some(&record), &mut next)?;
+        match self.meta.commit(batch).await {
+            Err(MetaError::Conflict { .. }) => return Err(EngineError::Conflict),
+            other => other?,
+        };
+        failpoint::hit("restore.after_accept");
+        self.restores_wanted.store(true, Ordering::Release);
+        self.wake.notify_one();
+        Ok(outcome)
+    }
+
+    /// All accepted restores, oldest first.
+    pub(crate) fn restore_jobs(&self) -> Result<Vec<(u128, RestoreJob)>, EngineError> {
+        let all = self.meta.scan(Table::Job, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false)?;
+        all.iter()
+            .map(|(key, value)| {
+                let id: [u8; 16] = key
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| EngineError::Corrupt("a job's key is not 16 bytes long".into()))?;
+                Ok((u128::from_be_bytes(id), RestoreJob::decode(value)?))
+            })
+            .collect()
+    }
+
+    /// Takes every restore job one step further. A job that fails says so and is tried again by the next poll; it
+    /// never holds up the others.
+    pub(crate) async fn advance_restores(self: &Arc<Self>) -> Result<(), EngineError> {
+        let mut asked = BTreeMap::new();
+        for (id, job) in self.restore_jobs()? {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            match self.advance_restore(id, &job, &mut asked).await {
+                Ok(done) => {
+                    self.clear_tier_error(&job.tier);
+                    if done {
+                        self.metrics.restored_versions.inc();
+                    }
+                }
+                Err(e) => self.note_tier_error(&job.tier, "restore", &e),
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of one job; true when the version is restored. `thawed` holds what this round has learnt of packs.
+    async fn advance_restore(
+        self: &Arc<Self>,
+        id: u128,
+        job: &RestoreJob,
+        thawed: &mut BTreeMap<(String, PackId), bool>,
+    ) -> Result<bool, EngineError> {
+        let subject = keys::object(&job.bucket, &job.key);
+        let stored = self.meta.get(Table::Object, &subject)?;
+        let record = stored.as_deref().map(ObjectRecord::decode).transpose()?;
+        let (Some(stored), Some(record)) = (stored, record.filter(|r| r.restoring == Some(id))) else {
+            // Overwritten or deleted meanwhile: nobody waits for this any more.
+            self.meta.commit(Batch::new(Reason::Job).delete(Table::Job, keys::job(id))).await?;
+            return Ok(false);
+        };
+        let mut all_thawed = true;
+        for (pack, name) in self.packs_to_thaw(&record, &job.tier).await? {
+            let known = thawed.get(&(job.tier.clone(), pack)).copied();
+            let ready = match known {
+                Some(ready) => ready,
+                None => self.thaw(&job.tier, pack, &name, job.priority).await?,
+            };
+            thawed.insert((job.tier.clone(), pack), ready);
+            all_thawed &= ready;
+        }
+        if !all_thawed {
+            return Ok(false);
+        }
+        self.recall_body(&record, &job.tier).await?;
+        failpoint::hit("restore.after_recall");
+        let now = self.clock.now();
+        let mut next = record.clone();
+        next.restoring = None;
+        next.residency = Residency::Restored { tier: job.tier.clone(), until: now.plus(DAY * job.days) };
+        let mut batch = Batch::new(Reason::Restored)
+            .expect(Expect::Equals(Table::Object, subject, stored.to_vec()))
+            .delete(Table::Job, keys::job(id))
+            .with_data();
+        self.put_version(&mut batch, (&job.bucket, &job.key), Some(&record), &mut next)?;
+        match self.meta.commit(batch).await {
+            Err(MetaError::Conflict { .. }) => Ok(false),
+            other => Ok(other.map(|_| true)?),
+        }
+    }
+
+    /// Makes sure that a thaw of a pack is running; true when the pack can be read.
+    pub(crate) async fn thaw(
+        &self,
+        tier: &str,
+        pack: PackId,
+        name: &str,
+        priority: RestorePriority,
+    ) -> Result<bool, EngineError> {
+        let failed = |source| EngineError::Tier { tier: tier.to_owned(), source };
+        let remote = self.tier(tier)?;
+        match remote.head(name).await.map_err(failed)?.restore {
+            RestoreState::Restored { .. } => return Ok(true),
+            RestoreState::Ongoing => return Ok(false),
+            RestoreState::None => {}
+        }
+        let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
+        let record = ThawRecord { requested: self.clock.now(), priority };
+        let batch = Batch::new(Reason::Thaw).expect(Expect::Present(Table::RemotePack, key.clone())).put(
+            Table::Thaw,
+            key,
+            record.encode()?,
+        );
+        match self.meta.commit(batch).await {
+            Err(MetaError::Conflict { .. }) => return Ok(false),
+            other => other?,
+        };
+        failpoint::hit("restore.after_thaw_intent");
+        let answer = remote.restore(name, self.settings.tiering.thaw_days, priority).await.map_err(failed)?;
+        self.metrics.thaws.inc();
+        use crate::tier::RestoreReceipt as R;
+        Ok(matches!(answer, R::AlreadyRestored | R::NotNeeded))
+    }
+
+    /// The packs that hold what of a version is not local.
+    async fn packs_to_thaw(
+        self: &Arc<Self>,
+        record: &ObjectRecord,
+        tier: &str,
+    ) -> Result<BTreeMap<PackId, Arc<str>>, EngineError> {
+        let mut packs = BTreeMap::new();
+        let mut want = |id: &ChunkId| -> Result<(), EngineError> {
+            if self.local.contains(id) {
+                return Ok(());
+            }
+            let at = self.remote.locate(tier, id).ok_or_else(|| {
+                EngineError::Corrupt(format!("chunk {id} is neither in a local pack nor in tier {tier}"))
+            })?;
+            packs.insert(at.pack, at.name);
+            Ok(())
+        };
+        match &record.body {
+            BodyRef::Inline(chunks) => chunks.iter().try_for_each(|c| want(&c.id))?,
+            BodyRef::Nodes(nodes) => {
+                for node in nodes {
+                    want(&node.id)?;
+                    // Without the node itself its chunks are not known yet; they come with the next poll.
+                    if let Some(chunks) = self.local_node(node)? {
+                        chunks.iter().try_for_each(|c| want(&c.id))?;
+                    }
+                }
+            }
+        }
+        Ok(packs)
+    }
+
+    /// The chunks of a node that is local.
+    pub(crate) fn local_node(&self, node: &NodeRef) -> Result<Option<Vec<ChunkRef>>, EngineError> {
+        let len = u32::try_from(node_len(node.chunks))
+            .map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))?;
+        self.read_local(&ChunkRef { id: node.id, len })?.map(|raw| decode_node(&raw)).transpose()
+    }
+
+    /// Brings all of a body to local packs, a bounded batch at a time.
+    async fn recall_body(self: &Arc<Self>, record: &ObjectRecord, tier: &str) -> Result<(), EngineError> {
+        match &record.body {
+            BodyRef::Inline(chunks) => self.recall_all(chunks, tier).await,
+            BodyRef::Nodes(nodes) => {
+                for node in nodes {
+                    let len = u32::try_from(node_len(node.chunks)).unwrap_or(u32::MAX);
+                    self.recall_all(&[ChunkRef { id: node.id, len }], tier).await?;
+                    let chunks = self.node(node, Some(tier.to_owned())).await?;
+                    self.recall_all(&chunks, tier).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn recall_all(self: &Arc<Self>, chunks: &[ChunkRef], tier: &str) -> Result<(), EngineError> {
+        let missing: Vec<ChunkRef> = chunks.iter().filter(|c| !self.local.contains(&c.id)).copied().collect();
+        let mut rest = missing.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0u64;
+            let take = rest.iter().take_while(|c| {
+                let fits = bytes < RECALL_BATCH;
+                bytes += u64::from(c.len);
+                fits
+            });
+            let take = take.count();
+            let (batch, after) = rest.split_at(take);
+            rest = after;
+            let frames = self.recall_frames(batch, Some(tier), false).await?;
+            let core = Arc::clone(self);
+            let stored = tokio::task::spawn_blocking(move || {
+                let mut session = core.local.begin();
+                frames.iter().try_for_each(|(id, f)| session.put_frame(*id, f, PackClass::Hot).map(drop))
+            });
+            stored.await.map_err(|e| EngineError::Internal(format!("store recalled chunks: {e}")))??;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! Settings of the engine: plain data with defaults, one section each in the gateway's configuration.
+
+use crate::chunk::ChunkSettings;
+use crate::local::{BudgetSettings, LocalSettings};
+use crate::meta::MetaSettings;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// All settings of the engine. Sizes are in bytes, durations in milliseconds.
+#[derive(Debug, Clone, Default)]
+pub struct EngineSettings {
+    /// Root of the store.
+    pub data_dir: PathBuf,
+    /// How bodies are cut and compressed.
+    pub chunks: ChunkSettings,
+    /// Local packs and their cache.
+    pub local: LocalSettings,
+    /// Disk limits.
+    pub disk: BudgetSettings,
+    /// Journal and index.
+    pub meta: MetaSettings,
+    /// Limits on what clients may send.
+    pub limits: LimitSettings,
+    /// Transitions, recalls, restores.
+    pub tiering: TieringSettings,
+}
+
+/// Which tier a declared storage class means.
+#[derive(Debug, Clone)]
+pub(crate) struct ClassMap(pub BTreeMap<String, String>);
+
+/// The name that means "local disks" in the map of storage classes.
+pub const HOT: &str = "hot";
+
+impl ClassMap {
+    /// The tier that `class` means; None for hot and for an undeclared class.
+    pub(crate) fn tier_of(&self, class: Option<&str>) -> Option<&str> {
+        self.0.get(class?).map(String::as_str).filter(|tier| *tier != HOT)
+    }
+
+    /// The class under which a version in `tier` is shown.
+    pub(crate) fn class_of(&self, tier: &str) -> Option<&str> {
+        self.0.iter().find(|(_, t)| *t == tier).map(|(class, _)| class.as_str())
+    }
+}
+
+/// Limits on what clients may send: S3's own by default.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// One PUT or part: 5 GiB.
+    pub max_put_bytes: u64,
+    /// One object: 5 TiB.
+    pub max_object_bytes: u64,
+    /// Smallest part but the last: 5 MiB.
+    pub min_part_bytes: u64,
+    /// Parts of an upload: 10,000.
+    pub max_parts: u32,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { max_put_bytes: 5 << 30, max_object_bytes: 5 << 40, min_part_bytes: 5 << 20, max_parts: 10_000 }
+    }
+}
+
+/// What a read of a cold version leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recall {
+    /// The chunks stay as a cache on local disks.
+    Promote,
+    /// Nothing stays.
+    Stream,
+}
+
+/// Transitions, recalls, restores.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TieringSettings {
+    /// A remote pack is closed when it has this much: 48 MiB (32 to 64 are the sizes that D6 reckons with).
+    pub pack_bytes: u64,
+    /// How long a transition may wait for others to fill its pack: 60 s.
+    pub linger_ms: u64,
+    /// How often the scheduler looks, when nobody wakes it: 1 s.
+    pub poll_ms: u64,
+    /// Entries of the due index that one look takes: 2,000.
+    pub due_batch: usize,
+    /// Versions that may wait for or be in transition at a time: 100,000 (about 200 bytes each).
+    pub max_claims: usize,
+    /// Versions in one transition job: 4,000.
+    pub max_group: usize,
+    /// Transition jobs that run side by side: 2.
+    pub workers: usize,
+    /// First wait after a failed job, doubled each time: 1 s.
+    pub retry_min_ms: u64,
+    /// Longest wait after a failed job: 5 min.
+    pub retry_max_ms: u64,
+    /// Reads of cold versions.
+    pub recall: Recall,
+    /// Ranges of one pack that lie closer than this are read in one request: 64 KiB.
+    pub coalesce_gap: u64,
+    /// Largest single ranged read of a pack: 4 MiB.
+    pub coalesce_max: u64,
+    /// How often a thaw is asked after: 30 s.
+    pub thaw_poll_ms: u64,
+    /// Days for which a tier is asked to keep a thawed pack: 1 (it is read as soon as it is there).
+    pub thaw_days: u32,
+    /// How often unreferenced chunks and packs are looked for: 10 min. 0: only by command and under pressure.
+    pub gc_interval_ms: u64,
+    /// Times of last access are kept to this precision: 1 h.
+    pub access_granularity_ms: u64,
+}
+
+impl Default for TieringSettings {
+    fn default() -> Self {
+        Self {
+            pack_bytes: 48 << 20,
+            linger_ms: 60_000,
+            poll_ms: 1_000,
+            due_batch: 2_000,
+            max_claims: 100_000,
+            max_group: 4_000,
+            workers: 2,
+            retry_min_ms: 1_000,
+            retry_max_ms: 300_000,
+            recall: Recall::Promote,
+            coalesce_gap: 64 << 10,
+            coalesce_max: 4 << 20,
+            thaw_poll_ms: 30_000,
+            thaw_days: 1,
+            gc_interval_ms: 600_000,
+            access_granularity_ms: 3_600_000,
+        }
+    }
+}

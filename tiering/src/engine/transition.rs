@@ -1,0 +1,395 @@
+//! Moving versions to a tier: plan packs, upload, verify, commit by compare-and-swap.
+//!
+//! ```text
+//! due ── claim ── group (linger) ── draft pack ── intent ── upload ── Live + footer ── Hot→Cold (compare-and-swap)
+//!                                                  │          │                          │
+//!                                   crash here:    └ orphan, doomed at start ┘           └ lost race: member skipped
+//! ```
+//!
+//! The due index keeps its entries until the last step, so a crash anywhere only means that the versions are found due
+//! again. A pack is streamed from local frames: nothing is spooled, and a job holds one draft at a time, whatever
+//! the size of the object.
+
+use super::Core;
+use super::body::{BodyRef, ChunkRef};
+use super::claims::Claim;
+use super::error::EngineError;
+use super::keys;
+use super::packbody::PackBody;
+use super::record::{ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackRecord, RemotePackState};
+use super::remote::codec_of;
+use super::types::Residency;
+use crate::chunk::ChunkId;
+use crate::failpoint;
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
+use crate::pack::format::FRAME_HEADER_LEN;
+use crate::pack::{FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// How often a group's commit is tried again after conflicts.
+const MAX_RACES: usize = 32;
+
+/// Records (bytes) that one commit of a job changes: a quarter of what the journal takes in one record.
+const COMMIT_BYTES: usize = 4 << 20;
+
+/// What a transition job did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub versions: u64,
+    pub skipped: u64,
+    pub packs: u64,
+    pub bytes: u64,
+}
+
+/// A version on its way.
+struct Member {
+    subject: Vec<u8>,
+    stored: Vec<u8>,
+    record: ObjectRecord,
+    /// Packs of the tier that it will refer to.
+    packs: BTreeSet<PackId>,
+    /// Some of its chunks are in the draft.
+    in_draft: bool,
+}
+
+/// The pack that is being put together.
+#[derive(Default)]
+struct Draft {
+    frames: Vec<PlannedFrame>,
+    ids: HashSet<ChunkId>,
+    bytes: u64,
+}
+
+/// One job: moves a group of versions to one tier.
+pub(crate) struct Transition {
+    core: Arc<Core>,
+    tier: String,
+    draft: Draft,
+    ready: Vec<Member>,
+    made: Vec<PackId>,
+    moved: Moved,
+}
+
+impl Transition {
+    pub(crate) fn new(core: &Arc<Core>, tier: &str) -> Self {
+        let (draft, moved) = (Draft::default(), Moved::default());
+        Self { core: Arc::clone(core), tier: tier.to_owned(), draft, ready: Vec::new(), made: Vec::new(), moved }
+    }
+
+    /// Runs the job to its end. After an error, what was committed stays; the rest is found due again.
+    pub(crate) async fn run(mut self, claims: &[Claim]) -> Result<Moved, EngineError> {
+        let mut outcome = Ok(());
+        for claim in claims {
+            outcome = self.add(claim).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.seal().await;
+        }
+        self.doom_unreferenced().await?;
+        outcome.map(|()| self.moved)
+    }
+
+    /// Plans one version: every chunk of it is in the tier, or goes into a draft.
+    async fn add(&mut self, claim: &Claim) -> Result<(), EngineError> {
+        let Some(stored) = self.core.meta.get(Table::Object, &claim.subject)? else {
+            self.moved.skipped += 1;
+            return Ok(());
+        };
+        let record = ObjectRecord::decode(&stored)?;
+        let already = matches!(&record.residency, Residency::Cold { tier } if *tier == self.tier);
+        if record.version != claim.version || already || record.restoring.is_some() {
+            self.moved.skipped += 1;
+            return Ok(());
+        }
+        let source = match &record.residency {
+            Residency::Hot => None,
+            Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.clone()),
+        };
+        let mut member = Member {
+            subject: claim.subject.clone(),
+            stored: stored.to_vec(),
+            record,
+            packs: BTreeSet::new(),
+            in_draft: false,
+        };
+        match member.record.body.clone() {
+            BodyRef::Inline(chunks) => self.place_all(&mut member, &chunks, FrameKind::Chunk, &source).await?,
+            BodyRef::Nodes(nodes) => {
+                for node in nodes {
+                    let chunks = self.core.node(&node, source.clone()).await?;
+                    self.place_all(&mut member, &chunks, FrameKind::Chunk, &source).await?;
+                    let len = u32::try_from(super::body::node_len(node.chunks)).unwrap_or(u32::MAX);
+                    let node = ChunkRef { id: node.id, len };
+                    self.place_all(&mut member, &[node], FrameKind::ManifestNode, &source).await?;
+                }
+            }
+        }
+        self.ready.push(member);
+        Ok(())
+    }
+
+    async fn place_all(
+        &mut self,
+        member: &mut Member,
+        chunks: &[ChunkRef],
+        kind: FrameKind,
+        source: &Option<String>,
+    ) -> Result<(), EngineError> {
+        for chunk in chunks {
+            if self.draft.ids.contains(&chunk.id) {
+                member.in_draft = true;
+            } else if let Some(at) = self.core.remote.locate(&self.tier, &chunk.id) {
+                member.packs.insert(at.pack);
+            } else {
+                let stored_len = self.stored_len(chunk, source)?;
+                let frame = FRAME_HEADER_LEN as u64 + u64::from(stored_len);
+                if self.draft.bytes > 0 && self.draft.bytes + frame > self.core.settings.tiering.pack_bytes {
+                    self.seal_with(Some(member)).await?;
+                }
+                let codec = codec_of(chunk.len, stored_len);
+                let planned = PlannedFrame { id: chunk.id, kind, codec, raw_len: chunk.len, stored_len };
+                self.draft.frames.push(planned);
+                self.draft.ids.insert(chunk.id);
+                self.draft.bytes += frame;
+                member.in_draft = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Length of the frame that will be sent: the local one, else that in the source tier.
+    fn stored_len(&self, chunk: &ChunkRef, source: &Option<String>) -> Result<u32, EngineError> {
+        if let Some(len) = self.core.local.stored_len(&chunk.id) {
+            return Ok(len);
+        }
+        source
+            .iter()
+            .cloned()
+            .chain(self.core.remote.tiers_with(&chunk.id))
+            .find_map(|tier| self.core.remote.locate(&tier, &chunk.id))
+            .map(|at| at.stored_len)
+            .ok_or_else(|| EngineError::Corrupt(format!("chunk {} is neither in a local pack nor in a tier", chunk.id)))
+    }
+
+    async fn seal(&mut self) -> Result<(), EngineError> {
+        self.seal_with(None).await
+    }
+
+    /// Uploads the draft and commits the versions that are complete with it. `growing` is the version that is still
+    /// being planned.
+    async fn seal_with(&mut self, growing: Option<&mut Member>) -> Result<(), EngineError> {
+        let draft = std::mem::take(&mut self.draft);
+        if !draft.frames.is_empty() {
+            let pack = self.upload(draft).await?;
+            for member in self.ready.iter_mut().chain(growing) {
+                if std::mem::take(&mut member.in_draft) {
+                    member.packs.insert(pack);
+                }
+            }
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        // One record of the journal is bounded, and so is a commit.
+        while !ready.is_empty() {
+            let mut bytes = 0usize;
+            let fits = ready.iter().take_while(|m| {
+                bytes = bytes.saturating_add(m.stored.len());
+                bytes <= COMMIT_BYTES
+            });
+            let count = fits.count().max(1);
+            let rest = ready.split_off(count);
+            self.commit(std::mem::replace(&mut ready, rest)).await?;
+        }
+        Ok(())
+    }
+
+    /// Intent, upload, confirmation.
+    async fn upload(&mut self, draft: Draft) -> Result<PackId, EngineError> {
+        let core = Arc::clone(&self.core);
+        let now = core.clock.now();
+        let id = PackId::fresh(now.millis());
+        let header = PackHeader { id, class: PackClass::Remote, created_ms: now.millis() };
+        let plan = RemotePackPlan::new(header, &draft.frames).map_err(|e| EngineError::Internal(e.to_string()))?;
+        let key = keys::remote_pack(&self.tier, u128::from_be_bytes(id.0));
+        let mut record = RemotePackRecord {
+            name: core.remote_name(&id),
+            state: RemotePackState::Uploading,
+            bytes: plan.total_len(),
+            chunks: u32::try_from(draft.frames.len()).unwrap_or(u32::MAX),
+            created: now,
+            crc64: None,
+            etag: None,
+            references: 0,
+        };
+        let intent = record.encode()?;
+        let batch = Batch::new(Reason::TransitionIntent).expect(Expect::Absent(Table::RemotePack, key.clone())).put(
+            Table::RemotePack,
+            key.clone(),
+            intent.clone(),
+        );
+        core.meta.commit(batch).await?;
+        failpoint::hit("transition.after_intent");
+        self.made.push(id);
+
+        let entries: Vec<_> = plan
+            .entries()
+            .iter()
+            .map(|e| RemoteEntry { id: e.id, offset: e.offset, stored_len: e.stored_len })
+            .collect();
+        let body = Arc::new(PackBody::new(&core, plan));
+        let failed = |source| EngineError::Tier { tier: self.tier.clone(), source };
+        let receipt = core.tier(&self.tier)?.put(&record.name, body).await.map_err(failed)?;
+        failpoint::hit("transition.after_upload");
+
+        record.state = RemotePackState::Live;
+        record.crc64 = receipt.crc64;
+        record.etag = receipt.etag;
+        let footer = RemoteFooter { entries };
+        let batch = Batch::new(Reason::RemotePack)
+            .expect(Expect::Equals(Table::RemotePack, key.clone(), intent))
+            .put(Table::RemotePack, key.clone(), record.encode()?)
+            .put(Table::Manifest, key, footer.encode()?);
+        core.meta.commit(batch).await?;
+        failpoint::hit("transition.after_live");
+        core.remote.add(&self.tier, id, &record.name, &footer);
+        self.moved.packs += 1;
+        self.moved.bytes += record.bytes;
+        core.metrics.transitioned_bytes.inc_by(record.bytes);
+        Ok(id)
+    }
+
+    /// Hot to Cold for all members at once; those that changed meanwhile drop out, which is not an error.
+    async fn commit(&mut self, mut members: Vec<Member>) -> Result<(), EngineError> {
+        for _ in 0..MAX_RACES {
+            if members.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new(Reason::Transition);
+            let mut packs = BTreeSet::new();
+            for member in &members {
+                packs.extend(member.packs.iter().copied());
+                batch.expects.push(Expect::Equals(Table::Object, member.subject.clone(), member.stored.clone()));
+                let mut record = member.record.clone();
+                record.residency = Residency::Cold { tier: self.tier.clone() };
+                let (bucket, key) = keys::split_object(&member.subject)
+                    .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
+                self.core.put_version(&mut batch, (bucket, key), Some(&member.record), &mut record)?;
+            }
+            if !self.core.refer_to_packs(&mut batch, &self.tier, &packs)? {
+                // A pack was doomed between planning and now: the members are found due again and planned anew.
+                self.moved.skipped += members.len() as u64;
+                return Ok(());
+            }
+            match self.core.meta.commit(batch).await {
+                Ok(_) => {
+                    failpoint::hit("transition.after_commit");
+                    self.moved.versions += members.len() as u64;
+                    self.core.metrics.transitioned_versions.inc_by(members.len() as u64);
+                    return Ok(());
+                }
+                Err(MetaError::Conflict { table: Table::Object, key }) => {
+                    members.retain(|m| m.subject != key);
+                    self.moved.skipped += 1;
+                }
+                Err(MetaError::Conflict { .. }) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+
+    /// Packs of this job that no version refers to in the end (failed uploads, lost races) become deletes.
+    async fn doom_unreferenced(&self) -> Result<(), EngineError> {
+        for id in &self.made {
+            self.core.doom_if_unreferenced(&self.tier, *id).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Names in a tier are fresh: deployment, epoch, pack. An orphan can be told from its name alone.
+    fn remote_name(&self, id: &PackId) -> String {
+        format!("packs/{}/{:08}/{id}.pack", self.deployment, self.meta.epoch())
+    }
+
+    /// Makes `batch` raise the reference counters of live packs, so that a doom decided before this commit fails.
+    /// False when one of them is not live any more.
+    pub(crate) fn refer_to_packs(
+        &self,
+        batch: &mut Batch,
+        tier: &str,
+        packs: &BTreeSet<PackId>,
+    ) -> Result<bool, EngineError> {
+        for pack in packs {
+            let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
+            let Some(stored) = self.meta.get(Table::RemotePack, &key)? else { return Ok(false) };
+            let mut record = RemotePackRecord::decode(&stored)?;
+            if record.state != RemotePackState::Live {
+                return Ok(false);
+            }
+            record.references = record.references.saturating_add(1);
+            batch.expects.push(Expect::Equals(Table::RemotePack, key.clone(), stored.to_vec()));
+            batch.ops.push(Op { table: Table::RemotePack, key, value: Some(record.encode()?) });
+        }
+        Ok(true)
+    }
+
+    async fn doom_if_unreferenced(&self, tier: &str, pack: PackId) -> Result<(), EngineError> {
+        let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
+        let Some(stored) = self.meta.get(Table::RemotePack, &key)? else { return Ok(()) };
+        let record = RemotePackRecord::decode(&stored)?;
+        if record.references > 0 || record.state == RemotePackState::Doomed {
+            return Ok(());
+        }
+        self.doom_pack(tier, pack, &stored, record).await.map(drop)
+    }
+
+    /// Marks a pack as doomed if its record is still `stored`; the deletion itself is a durable job. False when a
+    /// version has come to refer to it meanwhile.
+    pub(crate) async fn doom_pack(
+        &self,
+        tier: &str,
+        pack: PackId,
+        stored: &[u8],
+        mut record: RemotePackRecord,
+    ) -> Result<bool, EngineError> {
+        let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
+        record.state = RemotePackState::Doomed;
+        let batch = Batch::new(Reason::RemotePack)
+            .expect(Expect::Equals(Table::RemotePack, key.clone(), stored.to_vec()))
+            .put(Table::RemotePack, key.clone(), record.encode()?);
+        match self.meta.commit(batch).await {
+            Err(MetaError::Conflict { .. }) => return Ok(false),
+            other => other?,
+        };
+        failpoint::hit("remote.after_doom");
+        if let Some(footer) = self.meta.get(Table::Manifest, &key)? {
+            self.remote.remove(tier, pack, &RemoteFooter::decode(&footer)?);
+        }
+        self.wake.notify_one();
+        Ok(true)
+    }
+
+    /// Deletes doomed packs remotely, then their records. Deleting again after a crash is harmless.
+    pub(crate) async fn delete_doomed(&self, doomed: &BTreeMap<Vec<u8>, RemotePackRecord>) -> Result<u64, EngineError> {
+        let mut deleted = 0;
+        for (key, record) in doomed {
+            let (tier, _) = keys::split_remote_pack(key)
+                .ok_or_else(|| EngineError::Corrupt("a remote pack's key does not come apart".into()))?;
+            let failed = |source| EngineError::Tier { tier: tier.to_owned(), source };
+            self.tier(tier)?.delete(&record.name).await.map_err(failed)?;
+            failpoint::hit("remote.after_delete");
+            let batch = Batch::new(Reason::RemotePack)
+                .delete(Table::RemotePack, key.clone())
+                .delete(Table::Manifest, key.clone())
+                .delete(Table::Thaw, key.clone());
+            self.meta.commit(batch).await?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+}

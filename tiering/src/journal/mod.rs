@@ -1,0 +1,14 @@
+//! The journal: an append-only sequence of checksummed records in segment files. It is the database; all else about the
+//! namespace can be computed from it and the newest snapshot. The format is written down in `docs/formats.md`.
+
+pub(crate) mod committer;
+pub(crate) mod queue;
+mod reader;
+mod record;
+mod segment;
+
+pub(crate) use reader::{Tail, list_segments, read_from};
+pub use record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader};
+pub(crate) use record::{checksum as checksum16, decode_op, encode_op, parse_ops};
+pub use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC};
+pub(crate) use segment::{SegmentHeader, SegmentWriter, sync_dir};

@@ -1,0 +1,229 @@
+//! The disk limit is a promise: every byte is reserved before it is written.
+
+use super::LocalError;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Limits of local disk use, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetSettings {
+    /// The packs never take more than this (`hot.max_bytes`).
+    pub max_bytes: u64,
+    /// The file system keeps at least this much free.
+    pub free_floor: u64,
+    /// Part of `max_bytes` that only compaction may take, so that a full store can still be compacted. Two packs'
+    /// worth is enough to make progress.
+    pub compaction_reserve: u64,
+}
+
+impl Default for BudgetSettings {
+    /// 100 GiB of packs, 1 GiB kept free, two packs' worth for compaction.
+    fn default() -> Self {
+        Self { max_bytes: 100 << 30, free_floor: 1 << 30, compaction_reserve: 256 << 20 }
+    }
+}
+
+/// Who asks for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Chunks from clients and from the cloud.
+    Ingest,
+    /// Survivors of compaction: may use the compaction reserve.
+    Compaction,
+}
+
+/// The file system is asked again after this many reserved bytes...
+const PROBE_BYTES: u64 = 64 << 20;
+/// ...or after this time.
+const PROBE_AGE: Duration = Duration::from_millis(100);
+
+type Probe = Box<dyn Fn() -> io::Result<u64> + Send + Sync>;
+
+/// Counts what the packs take on disk, and refuses what would break a limit.
+pub struct DiskBudget {
+    settings: BudgetSettings,
+    used: AtomicU64,
+    probe: Probe,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    /// What the file system said, minus what was reserved since.
+    left: u64,
+    reserved_since: u64,
+    /// The process's own monotonic time: freshness of an answer of the system is no matter of the logical clock.
+    asked: Option<Instant>,
+}
+
+impl fmt::Debug for DiskBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskBudget").field("settings", &self.settings).field("used", &self.used()).finish()
+    }
+}
+
+impl DiskBudget {
+    /// A budget on the file system that holds `path`.
+    ///
+    /// # Errors
+    /// [`LocalError::Invalid`] when the reserve is not below the limit.
+    pub fn new(path: &Path, settings: BudgetSettings) -> Result<Self, LocalError> {
+        let path = path.to_owned();
+        Self::with_probe(settings, move || {
+            let s = rustix::fs::statvfs(&path)?;
+            Ok(s.f_bavail.saturating_mul(s.f_frsize))
+        })
+    }
+
+    /// A budget that asks `probe` for the free bytes of the file system.
+    ///
+    /// # Errors
+    /// [`LocalError::Invalid`] when the reserve is not below the limit.
+    pub fn with_probe(
+        settings: BudgetSettings,
+        probe: impl Fn() -> io::Result<u64> + Send + Sync + 'static,
+    ) -> Result<Self, LocalError> {
+        if settings.compaction_reserve >= settings.max_bytes {
+            return Err(LocalError::Invalid(format!(
+                "hot.max_bytes ({}) must be above the compaction reserve ({})",
+                settings.max_bytes, settings.compaction_reserve
+            )));
+        }
+        let free = Mutex::new(Free { left: 0, reserved_since: 0, asked: None });
+        Ok(Self { settings, used: AtomicU64::new(0), probe: Box::new(probe), free })
+    }
+
+    /// Reserves `bytes`, all or nothing.
+    ///
+    /// # Errors
+    /// [`LocalError::Full`] with the limit that would be broken.
+    pub fn try_reserve(&self, bytes: u64, purpose: Purpose) -> Result<(), LocalError> {
+        let limit = match purpose {
+            Purpose::Ingest => self.settings.max_bytes - self.settings.compaction_reserve,
+            Purpose::Compaction => self.settings.max_bytes,
+        };
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).map_err(|used| LocalError::Full {
+            reason: format!("{used} of {limit} bytes are taken, {bytes} more do not fit (hot.max_bytes)"),
+        })?;
+        self.take_free(bytes).inspect_err(|_| {
+            self.used.fetch_sub(bytes, Ordering::AcqRel);
+        })
+    }
+
+    fn take_free(&self, bytes: u64) -> Result<(), LocalError> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let floor = self.settings.free_floor;
+        let enough = |left: u64| left.checked_sub(bytes).is_some_and(|rest| rest >= floor);
+        let fresh = free.asked.is_some_and(|t| t.elapsed() < PROBE_AGE) && free.reserved_since < PROBE_BYTES;
+        // A refusal is never given on an old answer.
+        if !fresh || !enough(free.left) {
+            let left = (self.probe)().map_err(|e| LocalError::Full {
+                reason: format!("the file system does not say how much is free: {e}"),
+            })?;
+            *free = Free { left, reserved_since: 0, asked: Some(Instant::now()) };
+        }
+        if !enough(free.left) {
+            return Err(LocalError::Full {
+                reason: format!("{} bytes are free on the file system, {floor} must stay free", free.left),
+            });
+        }
+        free.left -= bytes;
+        free.reserved_since += bytes;
+        Ok(())
+    }
+
+    /// Counts bytes that are on disk already (at opening), whatever the limits.
+    pub fn adopt(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Gives back what was reserved or adopted.
+    pub fn release(&self, bytes: u64) {
+        let gone = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |u| Some(u.saturating_sub(bytes)));
+        debug_assert!(gone.is_ok_and(|before| before >= bytes), "released more than was reserved");
+    }
+
+    /// Bytes that are reserved or on disk.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Bytes that clients may still write before [`LocalError::Full`], as far as `max_bytes` goes.
+    pub fn room(&self) -> u64 {
+        (self.settings.max_bytes - self.settings.compaction_reserve).saturating_sub(self.used())
+    }
+
+    /// Bytes that the file system has free now; 0 when it does not say.
+    pub fn free_bytes(&self) -> u64 {
+        (self.probe)().unwrap_or(0)
+    }
+
+    /// Bytes by which the file system is short of the floor plus `margin`.
+    pub fn short_of_floor(&self, margin: u64) -> u64 {
+        self.settings.free_floor.saturating_add(margin).saturating_sub(self.free_bytes())
+    }
+
+    /// The limits.
+    pub fn settings(&self) -> BudgetSettings {
+        self.settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const SETTINGS: BudgetSettings = BudgetSettings { max_bytes: 1_000, free_floor: 50, compaction_reserve: 200 };
+
+    #[test]
+    fn ingest_stops_before_the_reserve_and_compaction_at_the_limit() {
+        let b = DiskBudget::with_probe(SETTINGS, || Ok(u64::MAX)).unwrap();
+        b.try_reserve(800, Purpose::Ingest).unwrap();
+        let full = b.try_reserve(1, Purpose::Ingest).unwrap_err().to_string();
+        assert!(full.contains("800") && full.contains("hot.max_bytes"), "{full}");
+        b.try_reserve(200, Purpose::Compaction).unwrap();
+        assert!(b.try_reserve(1, Purpose::Compaction).is_err());
+        b.release(500);
+        assert_eq!((b.used(), b.room()), (500, 300));
+    }
+
+    #[test]
+    fn the_floor_is_kept_and_a_refusal_reserves_nothing() {
+        let free = Arc::new(AtomicU64::new(150));
+        let seen = Arc::clone(&free);
+        let b = DiskBudget::with_probe(SETTINGS, move || Ok(seen.load(Ordering::Relaxed))).unwrap();
+        b.try_reserve(60, Purpose::Ingest).unwrap();
+        free.store(90, Ordering::Relaxed);
+        assert!(b.try_reserve(60, Purpose::Ingest).unwrap_err().to_string().contains("must stay free"));
+        assert_eq!(b.used(), 60);
+        free.store(10_000, Ordering::Relaxed);
+        b.try_reserve(60, Purpose::Ingest).unwrap();
+    }
+
+    #[test]
+    fn threads_together_never_exceed_the_limit() {
+        let b = DiskBudget::with_probe(SETTINGS, || Ok(u64::MAX)).unwrap();
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    for _ in 0..2_000 {
+                        if b.try_reserve(7, Purpose::Ingest).is_ok() {
+                            assert!(b.used() <= 800);
+                            if b.used() > 700 {
+                                b.release(7);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        assert!(b.used() <= 800);
+    }
+}

@@ -1,0 +1,20 @@
+//! Questions about single chunks that read no bytes.
+
+use super::LocalStore;
+use crate::chunk::ChunkId;
+use crate::pack::PackId;
+
+impl LocalStore {
+    /// Length in bytes of a chunk's stored form (without the frame's header); none when it is not here.
+    pub fn stored_len(&self, id: &ChunkId) -> Option<u32> {
+        let shard = self.inner.index.lock(id);
+        shard.find(id).map(|at| shard.location(at).stored_len)
+    }
+
+    /// The pack that holds a chunk; none when it is not here.
+    pub fn pack_of(&self, id: &ChunkId) -> Option<PackId> {
+        let shard = self.inner.index.lock(id);
+        let slot = shard.find(id).map(|at| shard.location(at).slot)?;
+        self.inner.packs.get(slot).map(|pack| pack.id)
+    }
+}

@@ -1,0 +1,32 @@
+//! The local chunk store: the only thing that opens pack files.
+//!
+//! [`store`] opens, reads and syncs; [`ingest`] writes; [`recover`] is what opening does after a crash; [`index`] says
+//! where a chunk stands; [`packs`] keeps the pack files and what is not yet durable; [`budget`] keeps the disk promise;
+//! [`gc`] marks, sweeps and evicts.
+//!
+//! | held | may then take |
+//! |---|---|
+//! | lane (an open pack) | budget, pack table, list of unsynced packs |
+//! | index shard | pack table (read) |
+//! | an ingest's pins | index shard |
+//! | pack table, unsynced list, open files, ghosts | nothing |
+//!
+//! Nobody takes a lane or an ingest's pins while holding a shard, so the order is total.
+
+pub mod budget;
+pub mod error;
+pub mod index;
+pub mod ingest;
+mod lanes;
+mod lookup;
+mod packs;
+mod recover;
+pub mod store;
+#[cfg(test)]
+mod testing;
+
+pub use budget::{BudgetSettings, DiskBudget, Purpose};
+pub use error::LocalError;
+pub use ingest::{Ingest, Put};
+pub use recover::RecoveryReport;
+pub use store::{LocalSettings, LocalStore, LocalUsage};

@@ -1,0 +1,42 @@
+//! The lock of a data directory: one process at a time, and a message that says who.
+
+use super::MetaError;
+use crate::clock::Clock;
+use rustix::fs::FlockOperation;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::Path;
+
+/// Holds the lock until dropped. The kernel releases it when the process dies, so it is never stale.
+#[derive(Debug)]
+pub(crate) struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Takes the lock of `root`, or says who has it.
+    pub(crate) fn take(root: &Path, clock: &dyn Clock) -> Result<DataLock, MetaError> {
+        let path = root.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| MetaError::io("open", &path, &e))?;
+        if let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if e != rustix::io::Errno::WOULDBLOCK {
+                return Err(MetaError::io("lock", &path, &e.into()));
+            }
+            let mut holder = String::new();
+            // What the holder wrote is a courtesy: unreadable text changes nothing about the lock.
+            let _ = file.read_to_string(&mut holder);
+            let (pid, since) = holder.trim().split_once(' ').unwrap_or(("?", "?"));
+            return Err(MetaError::Locked { dir: root.to_owned(), pid: pid.to_owned(), since: since.to_owned() });
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{} {}", std::process::id(), clock.now()))
+            .map_err(|e| MetaError::io("write to", &path, &e))?;
+        Ok(DataLock { _file: file })
+    }
+}

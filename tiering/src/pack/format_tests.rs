@@ -1,0 +1,126 @@
+use super::*;
+use proptest::prelude::*;
+
+fn sample() -> (PackHeader, FrameHeader, &'static [u8]) {
+    let payload = b"hello";
+    let header = PackHeader { id: PackId(*b"0123456789abcdef"), class: PackClass::Hot, created_ms: 1_767_225_600_000 };
+    let frame =
+        FrameHeader { kind: FrameKind::Chunk, codec: Codec::Raw, raw_len: 5, stored_len: 5, id: ChunkId::of(payload) };
+    (header, frame, payload)
+}
+
+fn sample_pack() -> Vec<u8> {
+    let (header, frame, payload) = sample();
+    let mut pack = header.encode().to_vec();
+    pack.extend_from_slice(&frame.encode());
+    pack.extend_from_slice(payload);
+    pack.extend(encode_footer(header.id, &[FooterEntry::of(&frame, HEADER_LEN as u32)]).unwrap());
+    pack
+}
+
+/// Version 1, byte by byte. This sample must stay readable for ever: never change it, add one for a new version.
+#[rustfmt::skip]
+const SAMPLE_V1: &str = concat!(
+    "54475041434b310a", // header: "TGPACK1\n"
+    "01000000", // version 1, class 0 (hot), reserved
+    "30313233343536373839616263646566", // pack id
+    "00a8da769b010000", // created, ms
+    "eae39070", // CRC-32 of the 36 bytes before
+    "54474652", // frame: "TGFR"
+    "01000000", // kind 1, codec 0, flags
+    "0500000005000000", // raw length 5, stored length 5
+    "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f", // BLAKE3 of "hello"
+    "7a686522", // CRC-32 of the 48 bytes before
+    "68656c6c6f", // "hello"
+    "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f", // footer entry: id
+    "280000000500000005000000", // offset 40, stored length, raw length
+    "01000000", // kind 1, codec 0, reserved
+    "0100000030000000", // trailer: 1 entry, 48 bytes of entries
+    "b2f3d355", // CRC-32 of the entries
+    "30313233343536373839616263646566", // pack id
+    "0a85f1f0", // CRC-32 of the 28 bytes before
+    "5447504b454e440a", // "TGPKEND\n"
+);
+
+#[test]
+fn the_sample_pack_of_version_1_stays_as_it_is() {
+    let pack = sample_pack();
+    assert_eq!(hex::encode(&pack), SAMPLE_V1);
+}
+
+#[test]
+fn a_pack_goes_round() {
+    let (header, frame, payload) = sample();
+    let pack = Bytes::from(sample_pack());
+    assert_eq!(PackHeader::decode(&pack).unwrap(), header);
+    let (id, entries) = decode_footer(&pack).unwrap();
+    assert_eq!(id, header.id);
+    assert_eq!(entries, [FooterEntry::of(&frame, HEADER_LEN as u32)]);
+    let at = entries[0].offset as usize;
+    let (h, f) = decode_frame(&pack.slice(at..at + FRAME_HEADER_LEN + 5)).unwrap();
+    assert_eq!(h, frame);
+    assert_eq!(f.verify(&h.id).unwrap(), payload);
+}
+
+#[test]
+fn a_changed_byte_anywhere_in_a_pack_is_noticed() {
+    let good = sample_pack();
+    let frame_end = HEADER_LEN + FRAME_HEADER_LEN + 5;
+    for at in 0..good.len() {
+        for bit in [1u8, 0x80] {
+            let mut bad = good.clone();
+            bad[at] ^= bit;
+            let bad = Bytes::from(bad);
+            let noticed = if at < HEADER_LEN {
+                PackHeader::decode(&bad).is_err()
+            } else if at < frame_end {
+                decode_frame(&bad.slice(HEADER_LEN..frame_end)).and_then(|(h, f)| f.verify(&h.id)).is_err()
+            } else {
+                decode_footer(&bad).is_err()
+            };
+            assert!(noticed, "byte {at} bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn every_truncation_of_a_frame_or_footer_is_noticed() {
+    let good = Bytes::from(sample_pack());
+    let frame_end = HEADER_LEN + FRAME_HEADER_LEN + 5;
+    for end in HEADER_LEN..frame_end {
+        assert!(decode_frame(&good.slice(HEADER_LEN..end)).is_err());
+    }
+    for end in 0..good.len() {
+        assert!(decode_footer(&good[..end]).is_err());
+    }
+}
+
+#[test]
+fn ids_of_packs_sort_by_creation() {
+    let ids: Vec<PackId> = (0..100).map(|i| PackId::fresh(1_000 + i / 10)).collect();
+    assert!(ids.windows(2).all(|w| w[0] < w[1]));
+    assert_eq!(ids[3].to_string().parse::<PackId>().unwrap(), ids[3]);
+}
+
+proptest! {
+    #[test]
+    fn footers_go_round(entries in prop::collection::vec(
+        (any::<[u8; 32]>(), any::<u32>(), 0..(1u32 << 24), 0..(1u32 << 24), any::<bool>(), any::<bool>()), 0..50)
+    ) {
+        let entries: Vec<FooterEntry> = entries
+            .into_iter()
+            .map(|(id, offset, stored_len, raw_len, node, zstd)| FooterEntry {
+                id: ChunkId(id),
+                offset,
+                stored_len,
+                raw_len,
+                kind: if node { FrameKind::ManifestNode } else { FrameKind::Chunk },
+                codec: if zstd { Codec::Zstd } else { Codec::Raw },
+            })
+            .collect();
+        let id = PackId([7; 16]);
+        let mut bytes = b"anything before".to_vec();
+        bytes.extend(encode_footer(id, &entries).unwrap());
+        prop_assert_eq!(decode_footer(&bytes).unwrap(), (id, entries));
+    }
+}

@@ -1,0 +1,139 @@
+//! Writing one pack file. No policy here: when to rotate, what to sync and what it all costs is the local store's.
+
+use super::format::{FooterEntry, FrameHeader, HEADER_LEN, PackHeader, encode_footer};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The file of a pack that may still grow, in `dir`.
+pub fn open_path(dir: &Path, id: super::PackId) -> PathBuf {
+    dir.join(format!("{id}.open"))
+}
+
+/// The file of a sealed pack, in `dir`.
+pub fn sealed_path(dir: &Path, id: super::PackId) -> PathBuf {
+    dir.join(format!("{id}.pack"))
+}
+
+/// An open pack. Every append is one `pwritev`, so that readers of the file see whole frames as soon as it returns.
+#[derive(Debug)]
+pub struct PackWriter {
+    file: Arc<File>,
+    header: PackHeader,
+    len: u64,
+    entries: Vec<FooterEntry>,
+    /// Up to where writeback was started.
+    started: u64,
+    broken: bool,
+}
+
+impl PackWriter {
+    /// Creates the file `<id>.open` in `dir` and writes the header. The directory is not synced.
+    ///
+    /// # Errors
+    /// Of creating and writing; also when the file is there.
+    pub fn create(dir: &Path, header: PackHeader) -> io::Result<Self> {
+        let path = open_path(dir, header.id);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        write_all_at(&file, [&header.encode(), &[]], 0)?;
+        Ok(Self::resume(Arc::new(file), header, Vec::new(), HEADER_LEN as u64))
+    }
+
+    /// Goes on with a pack that [`super::reader::scan`] found whole up to `len`.
+    pub fn resume(file: Arc<File>, header: PackHeader, entries: Vec<FooterEntry>, len: u64) -> Self {
+        Self { file, header, len, entries, started: len, broken: false }
+    }
+
+    /// Appends one frame and returns where it starts.
+    ///
+    /// # Errors
+    /// Of writing; the frame is then cut off again. When even that fails, [`is_broken`](Self::is_broken).
+    pub fn append(&mut self, header: &FrameHeader, stored: &[u8]) -> io::Result<u32> {
+        let offset = u32::try_from(self.len).map_err(|_| io::Error::other("pack beyond 4 GiB"))?;
+        if let Err(e) = write_all_at(&self.file, [&header.encode(), stored], self.len) {
+            self.broken |= self.file.set_len(self.len).is_err();
+            return Err(e);
+        }
+        self.entries.push(FooterEntry::of(header, offset));
+        self.len += header.frame_len();
+        Ok(offset)
+    }
+
+    /// Appends the footer. Only sync and rename are then missing for a sealed pack.
+    ///
+    /// # Errors
+    /// Of writing; the pack is then broken for further appends, and readable by recovery.
+    pub fn write_footer(&mut self) -> io::Result<()> {
+        self.broken = true;
+        let footer = encode_footer(self.header.id, &self.entries).map_err(io::Error::other)?;
+        if let Err(e) = write_all_at(&self.file, [&footer, &[]], self.len) {
+            self.file.set_len(self.len)?;
+            return Err(e);
+        }
+        self.len += footer.len() as u64;
+        Ok(())
+    }
+
+    /// Starts writeback of what was appended since the last time, when that is at least `step` bytes, so that the sync
+    /// that comes later finds little to do. A hint: errors are ignored, the sync will meet them.
+    pub fn start_writeback(&mut self, step: u64) {
+        if step > 0 && self.len - self.started >= step {
+            start_writeback(&self.file, self.started, self.len - self.started);
+            self.started = self.len;
+        }
+    }
+
+    /// Length of the file in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True before the first frame.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// True when nothing more can be appended after a failed write.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// What was appended so far.
+    pub fn entries(&self) -> &[FooterEntry] {
+        &self.entries
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+}
+
+/// `pwritev` until everything is written.
+fn write_all_at(file: &File, parts: [&[u8]; 2], mut offset: u64) -> io::Result<()> {
+    let [mut head, mut tail] = parts;
+    while !head.is_empty() || !tail.is_empty() {
+        let n = match rustix::io::pwritev(file, &[IoSlice::new(head), IoSlice::new(tail)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => n,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        offset += n as u64;
+        let from_head = n.min(head.len());
+        head = &head[from_head..];
+        tail = &tail[n - from_head..];
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn start_writeback(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    // SAFETY: the call takes no pointers, and the descriptor is open for as long as `file` is borrowed.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}

@@ -1,0 +1,484 @@
+//! One request: built, signed, sent, watched, judged, and repeated when that is right.
+
+use super::body::Sent;
+use super::credentials::{CachedCredentials, Credentials};
+use super::endpoint::Endpoint;
+use super::fault::{self, Fault};
+use super::settings::{OssSettings, SignatureVersion};
+use super::{date, sign_v1, sign_v4};
+use crate::clock::{Clock, Timestamp};
+use crate::tier::BodySource;
+use crate::tier::error::{ErrorDetails, TierError, TierErrorKind};
+use crate::tier::metrics::{Operation, Outcome, TierMetrics};
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// First step of the back-off, and its bound: as the vendor's clients have them.
+const BACKOFF_BASE: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(20);
+/// Bound of an answer that is read whole: a listing of 1,000 keys of 1,023 bytes, percent-encoded, is below it.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+/// Bound of an error document.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+/// Idle connections are dropped before the service does it (60 s), which spares a failed request.
+const POOL_IDLE: Duration = Duration::from_secs(45);
+
+/// What a request carries.
+#[derive(Clone)]
+pub(crate) enum Body {
+    /// Nothing.
+    Empty,
+    /// A small document.
+    Document(Bytes),
+    /// A range of a body, streamed and hashed.
+    Source(Arc<dyn BodySource>, Range<u64>),
+}
+
+/// May a request whose fate is unknown be sent again?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Yes: twice is the same as once.
+    Always,
+    /// Only when the store refused it: twice would leave two uploads, or extend a restore twice.
+    IfRefused,
+}
+
+/// One request, before it is signed.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub operation: Operation,
+    pub method: Method,
+    /// Name below the tier's prefix; `None` for the bucket.
+    pub name: Option<String>,
+    pub query: Vec<(String, String)>,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Body,
+    pub repeat: Repeat,
+}
+
+impl Call {
+    pub(crate) fn new(operation: Operation, method: Method, name: Option<&str>) -> Self {
+        let name = name.map(str::to_owned);
+        let (query, headers) = (Vec::new(), Vec::new());
+        Self { operation, method, name, query, headers, body: Body::Empty, repeat: Repeat::Always }
+    }
+
+    pub(crate) fn query(mut self, name: &str, value: impl ToString) -> Self {
+        self.query.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    pub(crate) fn document(mut self, text: String) -> Self {
+        self.body = Body::Document(Bytes::from(text));
+        self.header("content-type", "application/xml")
+    }
+
+    pub(crate) fn source(mut self, body: Arc<dyn BodySource>, range: Range<u64>) -> Self {
+        self.body = Body::Source(body, range);
+        self.header("content-type", "application/octet-stream")
+    }
+
+    pub(crate) fn once(mut self) -> Self {
+        self.repeat = Repeat::IfRefused;
+        self
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+}
+
+/// A 2xx answer.
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The body, read whole; empty for GetObject.
+    pub body: Bytes,
+    /// CRC-64 of what was sent from a [`Body::Source`].
+    pub sent_crc64: Option<u64>,
+    /// GetObject: the body, and the permit that its transfer holds.
+    pub stream: Option<(reqwest::Response, OwnedSemaphorePermit)>,
+}
+
+impl Answer {
+    /// A header as text; empty when it is missing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        fault::header(&self.headers, name)
+    }
+
+    /// The store's CRC-64 of the whole object.
+    pub(crate) fn crc64(&self) -> Option<u64> {
+        self.header("x-oss-hash-crc64ecma").trim().parse().ok()
+    }
+}
+
+/// The client of one tier.
+pub struct Client {
+    http: reqwest::Client,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) settings: OssSettings,
+    pub(crate) credentials: CachedCredentials,
+    clock: Arc<dyn Clock>,
+    /// Milliseconds that the store's clock is ahead of ours, as far as it matters.
+    skew_ms: AtomicI64,
+    permits: Arc<Semaphore>,
+    pub(crate) metrics: TierMetrics,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The connection pool that `settings` describe.
+pub(crate) fn http_client(settings: &OssSettings) -> Result<reqwest::Client, TierError> {
+    let refuse = |what: &str, why: String| TierError::invalid("settings", "", format!("{what}: {why}"));
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .http1_only()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(settings.concurrency)
+        .local_address(settings.source_address)
+        .connect_timeout(Duration::from_millis(settings.connect_timeout_ms));
+    if let Some(proxy) = &settings.proxy {
+        // The proxy's URL may hold a password, so it is not repeated in the error.
+        builder = builder
+            .proxy(reqwest::Proxy::all(proxy.expose()).map_err(|e| refuse("proxy", e.without_url().to_string()))?);
+    }
+    if let Some(path) = &settings.ca_file {
+        let what = format!("ca_file {}", path.display());
+        let pem = std::fs::read(path).map_err(|e| refuse(&what, e.to_string()))?;
+        let list = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| refuse(&what, e.to_string()))?;
+        if list.is_empty() {
+            return Err(refuse(&what, "there is no PEM certificate in it".to_owned()));
+        }
+        builder = builder.tls_certs_merge(list);
+    }
+    builder.build().map_err(|e| {
+        let fault = fault::of_transport(e, ErrorDetails::default());
+        refuse("connection settings", fault.error.details().message.clone())
+    })
+}
+
+/// Wait before attempt `attempt + 1`: full jitter, at least what the store asked for.
+fn backoff(attempt: u32, asked: Duration) -> Duration {
+    let step = BACKOFF_BASE.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
+    let cap = u64::try_from(step.min(BACKOFF_MAX).as_millis()).unwrap_or(u64::MAX);
+    asked.min(BACKOFF_MAX).max(Duration::from_millis(rand::random_range(0..=cap)))
+}
+
+/// Waits for `future` as long as `progress` grows within each `idle`.
+async fn while_it_moves<F: Future>(future: F, progress: impl Fn() -> u64, idle: Duration) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut seen = progress();
+    loop {
+        match tokio::time::timeout(idle, &mut future).await {
+            Ok(output) => return Some(output),
+            Err(_) if progress() == seen => return None,
+            Err(_) => seen = progress(),
+        }
+    }
+}
+
+impl Client {
+    /// A client for `settings`, which must have been checked.
+    pub(crate) fn new(
+        settings: OssSettings,
+        credentials: CachedCredentials,
+        clock: Arc<dyn Clock>,
+        metrics: TierMetrics,
+    ) -> Result<Self, TierError> {
+        let endpoint = Endpoint::new(&settings.endpoint, &settings.bucket, settings.cname)?;
+        let http = http_client(&settings)?;
+        let permits = Arc::new(Semaphore::new(settings.concurrency));
+        Ok(Self { http, endpoint, settings, credentials, clock, skew_ms: AtomicI64::new(0), permits, metrics })
+    }
+
+    /// Now, by the store's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now().millis().saturating_add_signed(self.skew_ms.load(Ordering::Relaxed)))
+    }
+
+    /// The prefix with its slash.
+    pub(crate) fn prefix(&self) -> String {
+        match self.settings.prefix.as_str() {
+            "" => String::new(),
+            p if p.ends_with('/') => p.to_owned(),
+            p => format!("{p}/"),
+        }
+    }
+
+    /// The key of `name`.
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix())
+    }
+
+    /// How long nothing may move.
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_millis(self.settings.read_timeout_ms)
+    }
+
+    /// Place of an error.
+    pub(crate) fn place(&self, operation: Operation, name: &str) -> ErrorDetails {
+        let (operation, host) = (operation.name(), self.endpoint.host.clone());
+        ErrorDetails { operation, name: name.to_owned(), host, ..ErrorDetails::default() }
+    }
+
+    /// An error with this client's host in it.
+    pub(crate) fn error(&self, kind: TierErrorKind, call: (Operation, &str), message: impl ToString) -> TierError {
+        TierError::new(kind, ErrorDetails { message: message.to_string(), ..self.place(call.0, call.1) })
+    }
+
+    /// Sends `call` until it succeeds, cannot succeed, or has used up its attempts.
+    pub(crate) async fn send(&self, call: &Call) -> Result<Answer, TierError> {
+        let mut attempt = 0;
+        let mut repaired = false;
+        loop {
+            attempt += 1;
+            let credentials = self.credentials.get().await?;
+            let fault = match self.attempt(call, &credentials).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            if fault.is_stale_key() && credentials.expires.is_some() {
+                self.credentials.invalidate(&credentials);
+            }
+            let repairable = fault.is_skewed() || (fault.is_stale_key() && credentials.expires.is_some());
+            if repairable && !repaired {
+                repaired = true;
+                continue;
+            }
+            let known = call.repeat == Repeat::Always || fault.refused;
+            if attempt >= self.settings.max_attempts || !fault.error.is_retryable() || !known {
+                return Err(fault.error);
+            }
+            self.pause(attempt, fault.error.delay()).await;
+            tracing::debug!(attempt, error = %fault.error, "the request is repeated");
+        }
+    }
+
+    /// Waits before the next attempt.
+    pub(crate) async fn pause(&self, attempt: u32, asked: Duration) {
+        let wait = backoff(attempt, asked);
+        self.metrics.retry_wait.observe(wait.as_secs_f64());
+        tokio::time::sleep(wait).await;
+    }
+
+    async fn attempt(&self, call: &Call, credentials: &Credentials) -> Result<Answer, Fault> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| {
+            let error = self.error(TierErrorKind::Unavailable, (call.operation, call.name()), "the tier is closed");
+            Fault { error, refused: true }
+        })?;
+        let started = Instant::now();
+        self.metrics.in_flight.inc();
+        let result = self.exchange(call, credentials, permit).await;
+        self.metrics.in_flight.dec();
+        let outcome = result.as_ref().map_or_else(|fault| Outcome::from(&fault.error), |_| Outcome::Ok);
+        self.metrics.observe(call.operation, outcome, started.elapsed());
+        result
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call,
+        credentials: &Credentials,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Answer, Fault> {
+        let place = || self.place(call.operation, call.name());
+        let sent = Sent::new();
+        let request = self.request(call, credentials, &sent).map_err(|error| Fault { error, refused: true })?;
+        let outcome = while_it_moves(self.http.execute(request), || sent.bytes(), self.idle()).await;
+        self.metrics.sent_bytes.inc_by(sent.bytes());
+        if let Some(error) = sent.take_failure() {
+            let error = TierError::local(call.operation.name(), call.name(), error);
+            return Err(Fault { error, refused: false });
+        }
+        let response = match outcome {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(fault::of_transport(error, place())),
+            None => return Err(self.stalled(call)),
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        if !status.is_success() {
+            let body = self.read(response, MAX_ERROR_BYTES, call).await.unwrap_or_default();
+            let fault = fault::of_answer(status, &headers, &body, place(), fault::asked_delay(&headers, BACKOFF_MAX));
+            if fault.is_skewed() {
+                self.learn_time(&headers);
+            }
+            return Err(fault);
+        }
+        let mut answer = Answer { status, headers, body: Bytes::new(), sent_crc64: None, stream: None };
+        if call.operation == Operation::GetObject {
+            answer.stream = Some((response, permit));
+            return Ok(answer);
+        }
+        answer.body = self.read(response, MAX_ANSWER_BYTES, call).await?;
+        if matches!(call.body, Body::Source(..)) {
+            self.compare(call, &sent, &mut answer)?;
+        }
+        Ok(answer)
+    }
+
+    /// The store's CRC-64 of what it stored against ours of what was sent.
+    fn compare(&self, call: &Call, sent: &Sent, answer: &mut Answer) -> Result<(), Fault> {
+        let ours = sent.crc64();
+        answer.sent_crc64 = Some(ours);
+        match answer.crc64() {
+            Some(theirs) if theirs != ours => {
+                let text = format!("the store computed CRC-64 {theirs}, {ours} was sent");
+                let error = self.error(TierErrorKind::Corrupt, (call.operation, call.name()), text);
+                Err(Fault { error, refused: false })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stalled(&self, call: &Call) -> Fault {
+        let text = format!("nothing moved for {} ms", self.settings.read_timeout_ms);
+        let error = self.error(TierErrorKind::Unavailable, (call.operation, call.name()), text);
+        Fault { error, refused: false }
+    }
+
+    async fn read(&self, mut response: reqwest::Response, limit: usize, call: &Call) -> Result<Bytes, Fault> {
+        let mut body = BytesMut::new();
+        loop {
+            match tokio::time::timeout(self.idle(), response.chunk()).await {
+                Ok(Ok(Some(piece))) if body.len().saturating_add(piece.len()) <= limit => {
+                    body.extend_from_slice(&piece)
+                }
+                Ok(Ok(Some(_))) => {
+                    let text = format!("the answer is longer than {limit} bytes");
+                    let error = self.error(TierErrorKind::Corrupt, (call.operation, call.name()), text);
+                    return Err(Fault { error, refused: false });
+                }
+                Ok(Ok(None)) => return Ok(body.freeze()),
+                Ok(Err(error)) => {
+                    let fault = fault::of_transport(error, self.place(call.operation, call.name()));
+                    return Err(Fault { refused: false, ..fault });
+                }
+                Err(_) => return Err(self.stalled(call)),
+            }
+        }
+    }
+
+    fn learn_time(&self, headers: &HeaderMap) {
+        let Some(theirs) = date::parse_http(fault::header(headers, "date")) else { return };
+        let ours = self.clock.now().millis();
+        let skew = i64::try_from(i128::from(theirs.millis()) - i128::from(ours)).unwrap_or(0);
+        self.skew_ms.store(skew, Ordering::Relaxed);
+        tracing::warn!(
+            skew_ms = skew,
+            host = self.endpoint.host,
+            "our clock and the store's differ; requests follow the store's"
+        );
+    }
+
+    fn request(&self, call: &Call, credentials: &Credentials, sent: &Sent) -> Result<reqwest::Request, TierError> {
+        let key = call.name.as_deref().map(|name| self.key(name));
+        let url = self.endpoint.url(key.as_deref(), &call.query)?;
+        let headers = self.signed_headers(call, key.as_deref(), credentials);
+        let mut map = HeaderMap::with_capacity(headers.len() + 2);
+        for (name, value) in headers {
+            let bad =
+                |why: String| TierError::invalid(call.operation.name(), call.name(), format!("header {name}: {why}"));
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad(e.to_string()))?;
+            let mut text = HeaderValue::from_str(&value).map_err(|e| bad(e.to_string()))?;
+            text.set_sensitive(matches!(name.as_str(), "authorization" | "x-oss-security-token"));
+            map.append(header, text);
+        }
+        let body = match &call.body {
+            Body::Empty if matches!(call.method, Method::PUT | Method::POST) => Some((0, reqwest::Body::from(""))),
+            Body::Empty => None,
+            Body::Document(bytes) => Some((bytes.len() as u64, reqwest::Body::from(bytes.clone()))),
+            Body::Source(source, range) => {
+                let stream = sent.watch(source.as_ref(), range.clone());
+                Some((range.end.saturating_sub(range.start), reqwest::Body::wrap_stream(stream)))
+            }
+        };
+        let mut request = reqwest::Request::new(call.method.clone(), url);
+        if let Some((len, body)) = body {
+            map.insert(reqwest::header::CONTENT_LENGTH, HeaderValue::from(len));
+            *request.body_mut() = Some(body);
+        }
+        *request.headers_mut() = map;
+        Ok(request)
+    }
+
+    fn signed_headers(&self, call: &Call, key: Option<&str>, credentials: &Credentials) -> Vec<(String, String)> {
+        let now = self.now();
+        let mut headers = call.headers.clone();
+        let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
+        add("date", date::http(now));
+        // Otherwise text is compressed on the fly, without a length and without an ETag.
+        add("accept-encoding", "identity".to_owned());
+        if let Some(token) = &credentials.security_token {
+            add("x-oss-security-token", token.expose().to_owned());
+        }
+        if self.settings.signature == SignatureVersion::V4 {
+            add("x-oss-date", date::compact(now));
+            add("x-oss-content-sha256", sign_v4::UNSIGNED_PAYLOAD.to_owned());
+        }
+        let what = sign_v4::Signed {
+            method: call.method.as_str(),
+            bucket: Some(&self.settings.bucket),
+            key,
+            query: &call.query,
+            headers: &headers,
+            additional: &[],
+        };
+        let authorization = match self.settings.signature {
+            SignatureVersion::V4 => sign_v4::authorization(&what, self.scope(), credentials, now),
+            SignatureVersion::V1 => sign_v1::authorization(&what, credentials, &date::http(now)),
+        };
+        headers.push(("authorization".to_owned(), authorization));
+        headers
+    }
+
+    /// Scope of V4 signatures.
+    pub(crate) fn scope(&self) -> sign_v4::Scope<'_> {
+        sign_v4::Scope { region: &self.settings.region, product: &self.settings.product }
+    }
+
+    /// Adds the traffic limit, where bodies move.
+    pub(crate) fn limited(&self, call: Call) -> Call {
+        match self.settings.traffic_limit_bits_per_second {
+            Some(limit) => call.header("x-oss-traffic-limit", limit),
+            None => call,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_jittered_bounded_and_never_below_what_was_asked_for() {
+        for attempt in 1..200 {
+            assert!(backoff(attempt, Duration::ZERO) <= BACKOFF_MAX);
+        }
+        assert!((0..100).all(|_| backoff(1, Duration::ZERO) <= BACKOFF_BASE));
+        assert!(backoff(1, Duration::from_secs(3)) >= Duration::from_secs(3));
+        assert!(backoff(1, Duration::from_secs(300)) <= BACKOFF_MAX);
+    }
+}

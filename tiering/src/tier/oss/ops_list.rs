@@ -1,0 +1,67 @@
+//! Listings.
+
+use super::client::{Call, Client};
+use super::xml;
+use crate::tier::RemoteMeta;
+use crate::tier::error::{TierError, TierErrorKind};
+use crate::tier::metrics::Operation;
+use reqwest::Method;
+
+/// Most keys of one page.
+const PAGE: usize = 1000;
+
+impl Client {
+    /// ListObjectsV2: up to `max` objects whose names start with `prefix` and sort (by bytes) after `start_after`, in as
+    /// many pages as it takes.
+    ///
+    /// # Errors
+    /// See [`TierError`].
+    pub async fn list_objects(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<RemoteMeta>, TierError> {
+        const OPERATION: Operation = Operation::ListObjectsV2;
+        let bad = |why: String| self.error(TierErrorKind::Corrupt, (OPERATION, prefix), why);
+        let own_prefix = self.prefix();
+        let mut all: Vec<RemoteMeta> = Vec::new();
+        let mut token: Option<String> = None;
+        while all.len() < max {
+            let mut call = Call::new(OPERATION, Method::GET, None)
+                .query("list-type", 2)
+                .query("encoding-type", "url")
+                .query("max-keys", (max - all.len()).min(PAGE))
+                .query("prefix", self.key(prefix));
+            match (&token, start_after) {
+                (Some(token), _) => call = call.query("continuation-token", token),
+                (None, Some(name)) => call = call.query("start-after", self.key(name)),
+                (None, None) => {}
+            }
+            let page: xml::ListBucketResult = xml::read(&self.send(&call).await?.body).map_err(bad)?;
+            let came = page.contents.len();
+            for object in page.contents {
+                let key = xml::decode_key(&object.key, &page.encoding_type).map_err(bad)?;
+                let Some(name) = key.strip_prefix(&own_prefix) else {
+                    return Err(bad(format!("key {key:?} does not start with the prefix asked for")));
+                };
+                all.push(RemoteMeta {
+                    name: name.to_owned(),
+                    size: object.size,
+                    class: xml::class_name(&object.storage_class),
+                    crc64: None,
+                    restore: xml::restore_state(&object.restore_info),
+                });
+            }
+            if !page.is_truncated {
+                break;
+            }
+            if came == 0 || page.next_continuation_token.is_empty() {
+                return Err(bad("a page says that more follows, but not where".to_owned()));
+            }
+            token = Some(page.next_continuation_token);
+        }
+        all.truncate(max);
+        Ok(all)
+    }
+}
