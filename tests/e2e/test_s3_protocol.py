@@ -12,21 +12,13 @@ from s3util import MIB, refused, send, signed_headers
 
 def test_virtual_hosted_style_names_the_bucket_in_the_host(shared, s3, bucket):
     s3.put_object(Bucket=bucket, Key="folder/k", Body=b"by path")
-    client = shared.client(s3={"addressing_style": "virtual"})
     # The name resolves nowhere: the connection goes to the server, the Host header names the bucket.
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-
-    credentials = client._request_signer._credentials
     host = f"{bucket}.s3.test.local"
 
     def request(method, path, body=b""):
-        signed = AWSRequest(method=method, url=f"http://{host}{path}", data=body)
-        signed.headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD"
-        signed.headers["Host"] = host
-        SigV4Auth(credentials, "s3", "us-east-1").add_auth(signed)
+        headers = signed_headers(shared, method, path, {}, body, host=host)
         connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
-        connection.request(method, path, body=body or None, headers=dict(signed.headers.items()))
+        connection.request(method, path, body=body or None, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
 
@@ -64,7 +56,9 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(shared, bucket):
     head += "".join(f"{k}: {v}\r\n" for k, v in headers.items() if k.lower() != "host")
     with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
         connection.sendall(head.encode() + b"\r\n")
-        answer = connection.recv(65536)
+        answer = b""
+        while b"</Error>" not in answer and (piece := connection.recv(65536)):
+            answer += piece
     assert answer.split()[1] in (b"400", b"413"), answer
     assert b"EntityTooLarge" in answer, answer
 

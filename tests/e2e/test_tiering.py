@@ -210,7 +210,12 @@ def test_with_the_cloud_down_hot_data_is_served_and_jobs_wait(tiered, sim, rng):
     server.cli("clock", "advance", f"{31 * DAY}s")
 
     def failing():
-        return any(v > 0 for k, v in server.metrics().items() if "error" in k and ("tier" in k or "job" in k))
+        words = ("error", "failure", "failed")
+        return any(
+            v > 0
+            for k, v in server.metrics().items()
+            if any(w in k for w in words) and any(w in k for w in ("tier", "job", "scheduler", "oss"))
+        )
 
     wait_until("the metrics to tell of the tier's errors", failing, 60)
     assert all(tier_of(server, key) == "hot" for key in bodies)
