@@ -210,3 +210,6 @@ fn bind_socket(path: &Path) -> Result<UnixListener, AdminError> {
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::metrics::GatewayMetrics;
 use crate::config::{Config, read_policy};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tidegate_tiering::clock::{Clock, SystemClock};
@@ -191,7 +192,10 @@ impl AdminState {
         // One at a time: of two files read, the later must win.
         let _one = self.reloading.lock().await;
         let engine = self.engine()?;
-        let outcome = self.try_reload(engine).await;
+        let Some(path) = self.config.policy.clone() else {
+            return Err(ApiError::invalid("no policy is configured; set policy: FILE and start again"));
+        };
+        let outcome = self.try_reload(engine, path).await;
         let now = self.clock.now();
         match &outcome {
             Ok(reloaded) => {
@@ -208,10 +212,7 @@ impl AdminState {
         outcome
     }
 
-    async fn try_reload(&self, engine: Engine) -> Result<Reloaded, ApiError> {
-        let Some(path) = self.config.policy.clone() else {
-            return Err(ApiError::invalid("no policy is configured; set policy: FILE and start again"));
-        };
+    async fn try_reload(&self, engine: Engine, path: PathBuf) -> Result<Reloaded, ApiError> {
         let config = self.config.clone();
         let read = self.runtime.spawn_blocking(move || read_policy(&config, &path)).await;
         let (policy, text, warnings) = read

@@ -177,3 +177,42 @@ fn the_check_finds_what_a_reader_cannot() {
     assert!(problems.is_empty() && findings.is_empty(), "{problems:?}");
     assert!(!dir.path().join("new").exists(), "the check must not create anything");
 }
+
+#[test]
+fn the_commented_example_is_read_checked_and_has_the_defaults_that_it_names() {
+    let text = include_str!("../../../deploy/config.example.yaml");
+    let with_secrets = |name: &str| Some(format!("value-of-{name}"));
+    let mut config = Config::read("config.example.yaml", text, &with_secrets).unwrap();
+    assert_eq!(config.tiers.keys().collect::<Vec<_>>(), ["archive", "cluster", "ia", "nas"]);
+    assert!(!format!("{config:?}").contains("value-of-OSS_KEY_SECRET"));
+    let ours = config.engine_settings();
+    let defaults = Config::default().engine_settings();
+    assert_eq!(format!("{:?}", ours.meta), format!("{:?}", defaults.meta));
+    assert_eq!(format!("{:?}", ours.tiering), format!("{:?}", defaults.tiering));
+    assert_eq!(
+        format!("{:?}", (ours.chunks, ours.local, ours.disk)),
+        format!("{:?}", (defaults.chunks, defaults.local, defaults.disk))
+    );
+    assert_eq!(format!("{:?}", ours.limits), format!("{:?}", defaults.limits));
+    let s3 = S3Settings { access_keys: Vec::new(), storage_classes: Vec::new(), ..config.s3.clone() };
+    assert_eq!(s3, S3Settings { storage_classes: Vec::new(), ..S3Settings::default() });
+    let dir = tempfile::tempdir().unwrap();
+    config.data_dir = dir.path().join("data");
+    assert_eq!(check("config.example.yaml", &config).0, []);
+}
+
+#[test]
+fn the_store_refuses_what_the_engine_would_refuse() {
+    for (text, field) in [
+        ("store: {chunks: {min: 3}}", "store.chunks"),
+        ("store: {packs: {open_packs: 0}}", "store.packs"),
+        ("store: {journal: {queue_depth: 0}}", "store.journal"),
+        ("store: {durability: relaxed, relaxed_sync_ms: 0}", "store.journal"),
+        ("store: {hot: {max_bytes: 1MiB, compaction_reserve: 1MiB}}", "store.hot"),
+    ] {
+        let (problems, _) = check("t.yaml", &read(text).unwrap());
+        assert_eq!(problems.iter().map(|p| p.field.as_str()).collect::<Vec<_>>(), [field], "{problems:?}");
+    }
+    let small = read("store: {hot: {max_bytes: 48MiB}}").unwrap().engine_settings();
+    assert_eq!(small.disk.compaction_reserve, 6 << 20);
+}

@@ -5,7 +5,7 @@ use crate::clock::iso;
 use crate::error::OssError;
 use crate::get::conditions;
 use crate::ledger::Code;
-use crate::model::{Class, Kind, Version};
+use crate::model::{Class, Headers, Kind, Version};
 use crate::objects::{MAX_PUT, Spec, commit, new_version, write_spec};
 use crate::request::{Query, Reply, ReplyBody, Req, decode};
 use crate::sim::Sim;
@@ -117,7 +117,7 @@ pub fn copy_object(sim: &Sim, req: &Req) -> Result<Reply, OssError> {
 }
 
 /// The source's headers without its encryption, and the encryption that the request asks for.
-fn inherited(version: &Version, asked: Vec<(Box<str>, Box<str>)>) -> Vec<(Box<str>, Box<str>)> {
+fn inherited(version: &Version, asked: Headers) -> Headers {
     let is_sse = |name: &str| name.starts_with("x-oss-server-side");
     let kept = version.headers.iter().filter(|(n, _)| !is_sse(n)).cloned();
     kept.chain(asked.into_iter().filter(|(n, _)| is_sse(n))).collect()

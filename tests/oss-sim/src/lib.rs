@@ -34,6 +34,7 @@ mod persist;
 mod request;
 mod restore;
 mod routing;
+mod send;
 mod server;
 mod sim;
 mod store;

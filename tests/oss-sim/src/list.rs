@@ -275,17 +275,7 @@ pub fn list_versions(sim: &Sim, req: &Req) -> Result<Reply, OssError> {
         out.text("NextVersionIdMarker", &id);
     }
     for (key, version, latest) in rows {
-        out.open(if version.delete_marker { "DeleteMarker" } else { "Version" });
-        out.text("VersionId", &version.version_id());
-        out.text("IsLatest", if latest { "true" } else { "false" });
-        if version.delete_marker {
-            out.text("Key", &url_or_plain(url, key));
-            out.text("LastModified", &iso(version.modified));
-        } else {
-            describe(&mut out, &url_or_plain(url, key), version, req.now);
-        }
-        owner(&mut out);
-        out.close();
+        describe_version(&mut out, &url_or_plain(url, key), version, (latest, req.now));
     }
     for group in groups {
         out.open("CommonPrefixes");
@@ -293,6 +283,20 @@ pub fn list_versions(sim: &Sim, req: &Req) -> Result<Reply, OssError> {
         out.close();
     }
     Ok(Reply::xml(out.finish()))
+}
+
+fn describe_version(out: &mut Writer, key: &str, version: &Version, (latest, now): (bool, u64)) {
+    out.open(if version.delete_marker { "DeleteMarker" } else { "Version" });
+    out.text("VersionId", &version.version_id());
+    out.text("IsLatest", if latest { "true" } else { "false" });
+    if version.delete_marker {
+        out.text("Key", key);
+        out.text("LastModified", &iso(version.modified));
+    } else {
+        describe(out, key, version, now);
+    }
+    owner(out);
+    out.close();
 }
 
 /// ListBuckets.

@@ -94,6 +94,9 @@ impl Kind {
     }
 }
 
+/// Stored headers in the order sent: lower-case name and value.
+pub type Headers = Vec<(Box<str>, Box<str>)>;
+
 /// One version of an object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Version {
@@ -116,7 +119,7 @@ pub struct Version {
     /// When a lifecycle rule last changed the class; 0 = never.
     pub transition: u64,
     /// Stored headers: Content-Type and the like, `x-oss-meta-*`, encryption. Lower-case names.
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    pub headers: Headers,
     /// Tags.
     pub tags: Vec<(String, String)>,
     /// The last restore, current or not.
@@ -204,7 +207,7 @@ pub struct Upload {
     /// Storage class of the object to be.
     pub class: Class,
     /// Headers of the object to be.
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    pub headers: Headers,
     /// Tags of the object to be.
     pub tags: Vec<(String, String)>,
     /// Parts by number.

@@ -2,7 +2,7 @@
 
 use crate::blob::{Body, Received, receive};
 use crate::error::OssError;
-use crate::model::{BucketMeta, Class, Kind, Version, Versioning, parse_version_id};
+use crate::model::{BucketMeta, Class, Headers, Kind, Version, Versioning, parse_version_id};
 use crate::request::{Query, Reply, Req};
 use crate::server::Payload;
 use crate::sim::Sim;
@@ -47,7 +47,7 @@ pub struct Spec {
     /// Class.
     pub class: Class,
     /// Stored headers.
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    pub headers: Headers,
     /// Tags.
     pub tags: Vec<(String, String)>,
 }
@@ -130,8 +130,8 @@ pub fn class_of(req: &Req, bucket: &BucketMeta) -> Result<Class, OssError> {
 ///
 /// # Errors
 /// 400 InvalidArgument for a bad metadata name, too much metadata, or an unknown encryption.
-pub fn stored_headers(req: &Req) -> Result<Vec<(Box<str>, Box<str>)>, OssError> {
-    let mut out: Vec<(Box<str>, Box<str>)> = Vec::new();
+pub fn stored_headers(req: &Req) -> Result<Headers, OssError> {
+    let mut out: Headers = Vec::new();
     let mut meta = 0;
     for (name, value) in &req.headers {
         let name = name.as_str();

@@ -5,17 +5,15 @@ use crate::clock::http_date;
 use crate::error::OssError;
 use crate::faults::{CODES_503, Fault};
 use crate::request::{Query, Reply, ReplyBody, Req, header};
+use crate::send::{Damage, Source, stream};
 use crate::sim::{Sim, lock};
 use crate::{auth, bucket, copy, extras, get, list, multipart, objects, restore, routing};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use futures::Stream;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
-use std::io::{self, Write};
+use hyper::body::Incoming;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,15 +73,6 @@ impl std::fmt::Display for Reset {
 }
 
 impl std::error::Error for Reset {}
-
-/// What a body fault does to a GET.
-#[derive(Debug, Clone, Copy, Default)]
-struct Damage {
-    /// End the connection after so many bytes.
-    torn_at: Option<u64>,
-    /// Invert a bit of this byte.
-    flip_at: Option<u64>,
-}
 
 /// Serves one request.
 ///
@@ -419,8 +408,7 @@ impl Answer {
             ReplyBody::Bytes(bytes) if !self.is_head => full(bytes),
             ReplyBody::Stored { body, span, gzip } if !self.is_head => {
                 let source = Source { body: body.slice(span), at: 0, len: span.len, damage: self.damage };
-                let encoder = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
-                StreamBody::new(stream(source, encoder)).boxed_unsync()
+                StreamBody::new(stream(source, gzip)).boxed_unsync()
             }
             _ => empty(),
         }
@@ -433,74 +421,4 @@ fn full(bytes: Bytes) -> OutBody {
 
 fn empty() -> OutBody {
     full(Bytes::new())
-}
-
-/// A stored body being sent.
-#[derive(Debug)]
-struct Source {
-    body: blob::Body,
-    at: u64,
-    len: u64,
-    damage: Damage,
-}
-
-impl Source {
-    /// The next piece, damaged as planned; `None` at the end.
-    fn next(&mut self) -> Option<io::Result<Bytes>> {
-        if self.at >= self.len {
-            return None;
-        }
-        if self.damage.torn_at.is_some_and(|torn| self.at >= torn) {
-            return Some(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        let piece = match self.body.read_at(self.at) {
-            Ok(piece) if piece.is_empty() => return Some(Err(io::ErrorKind::UnexpectedEof.into())),
-            Ok(piece) => piece,
-            Err(error) => return Some(Err(error)),
-        };
-        let piece = self.damaged(piece);
-        self.at += piece.len() as u64;
-        Some(Ok(piece))
-    }
-
-    fn damaged(&self, piece: Bytes) -> Bytes {
-        let inside =
-            |at: u64| at.checked_sub(self.at).and_then(|n| usize::try_from(n).ok()).filter(|n| *n < piece.len());
-        if let Some(torn) = self.damage.torn_at.and_then(inside) {
-            return piece.slice(..torn.max(1));
-        }
-        if let Some(flip) = self.damage.flip_at.and_then(inside) {
-            let mut copy = piece.to_vec();
-            copy[flip] ^= 0x20;
-            return Bytes::from(copy);
-        }
-        piece
-    }
-}
-
-/// The frames of a body, compressed when there is an encoder. Pieces are read when the connection asks for them.
-fn stream(source: Source, encoder: Option<GzEncoder<Vec<u8>>>) -> impl Stream<Item = io::Result<Frame<Bytes>>> {
-    futures::stream::try_unfold((source, encoder), |(mut source, mut encoder)| async move {
-        loop {
-            let piece = source.next().transpose()?;
-            let Some(gz) = encoder.as_mut() else {
-                return Ok(piece.map(|p| (Frame::data(p), (source, encoder))));
-            };
-            match piece {
-                Some(piece) => {
-                    gz.write_all(&piece)?;
-                    let out = std::mem::take(gz.get_mut());
-                    if !out.is_empty() {
-                        return Ok(Some((Frame::data(Bytes::from(out)), (source, encoder))));
-                    }
-                }
-                None => {
-                    // The last frame: what the encoder still holds. Afterwards the source stays at its end, without encoder.
-                    let Some(gz) = encoder.take() else { return Ok(None) };
-                    let out = gz.finish()?;
-                    return Ok(Some((Frame::data(Bytes::from(out)), (source, None))));
-                }
-            }
-        }
-    })
 }

@@ -1,5 +1,7 @@
 //! The bill against sums done by hand, and state that survives a restart.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{DAY, START, builder, client, start};

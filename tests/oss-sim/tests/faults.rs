@@ -1,5 +1,7 @@
 //! The fault plan, and the administrator's HTTP.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{client, start};

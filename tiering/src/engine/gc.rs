@@ -5,7 +5,7 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node};
 use super::error::EngineError;
-use super::gc_tmp::{Mark, SweepGoal};
+use crate::local::{Mark, SweepGoal};
 use super::keys;
 use super::record::{ObjectRecord, PartRecord, Record, RemotePackRecord, RemotePackState};
 use super::report::GcReport;

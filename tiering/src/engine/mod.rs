@@ -8,7 +8,6 @@ mod digest;
 mod due;
 pub mod error;
 mod gc;
-mod gc_tmp;
 mod ingest;
 mod keys;
 mod list;
@@ -25,6 +24,7 @@ mod remote;
 pub mod report;
 mod restore;
 mod scheduler;
+mod scrub;
 
 mod settings;
 mod state;

@@ -135,10 +135,10 @@ impl Ingest {
     fn append(&mut self, header: &FrameHeader, stored: &[u8], class: PackClass) -> Result<Put, LocalError> {
         let FrameHeader { kind, codec, raw_len, stored_len, id } = *header;
         check_frame(header).map_err(|e| LocalError::Invalid(format!("chunk {id}: {e}")))?;
-        let (pack, offset) = self.store.append(class, header, stored, Purpose::Ingest)?;
-        let place =
-            Location { slot: pack.slot, offset, stored_len, kind, codec, freq: 0, colour: false, cached: false };
-        if self.store.insert_or_touch(&id, place, &pack)? {
+        let appended = self.store.append(class, header, stored, Purpose::Ingest)?;
+        let (slot, offset) = (appended.pack.slot, appended.offset);
+        let place = Location { slot, offset, stored_len, kind, codec, freq: 0, colour: false, cached: false };
+        if self.store.insert_or_touch(&id, place, &appended.pack)? {
             let counters = &self.store.counters;
             counters.stored_raw_bytes.fetch_add(u64::from(raw_len), Ordering::Relaxed);
             counters.stored_bytes.fetch_add(u64::from(stored_len), Ordering::Relaxed);

@@ -19,6 +19,20 @@ pub(crate) struct OpenPack {
     pub writer: PackWriter,
 }
 
+/// A frame that was appended and is not in the index yet. While one exists its pack is neither swept nor covered by an
+/// index snapshot: both would take the frame for dead, and the entry that follows would name a file that is gone.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    pub pack: Arc<Pack>,
+    pub offset: u32,
+}
+
+impl Drop for Appended {
+    fn drop(&mut self) {
+        self.pack.pending.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// One place for an open pack of one class.
 pub(crate) type Lane = Mutex<Option<OpenPack>>;
 
@@ -69,9 +83,9 @@ impl Lanes {
         Some(open)
     }
 
-    /// Takes the open pack of the lane for survivors, to seal it.
-    pub fn main(&self) -> MutexGuard<'_, Option<OpenPack>> {
-        lock(&self.main)
+    /// All lanes.
+    pub fn all(&self) -> impl Iterator<Item = &Lane> {
+        self.hot.iter().chain([&self.cache, &self.main])
     }
 }
 
@@ -83,7 +97,7 @@ impl Inner {
         header: &FrameHeader,
         stored: &[u8],
         purpose: Purpose,
-    ) -> Result<(Arc<Pack>, u32), LocalError> {
+    ) -> Result<Appended, LocalError> {
         self.packs.check_writable()?;
         let cost = header.frame_len() + ENTRY_LEN as u64;
         let mut lane = self.lanes.pick(class);
@@ -93,8 +107,8 @@ impl Inner {
         self.budget.try_reserve(cost, purpose)?;
         let done = self.append_to(&mut lane, class, header, stored, purpose);
         match &done {
-            Ok((pack, _)) => {
-                pack.charged.fetch_add(cost, Ordering::AcqRel);
+            Ok(appended) => {
+                appended.pack.charged.fetch_add(cost, Ordering::AcqRel);
             }
             Err(_) => self.budget.release(cost),
         }
@@ -108,18 +122,20 @@ impl Inner {
         header: &FrameHeader,
         stored: &[u8],
         purpose: Purpose,
-    ) -> Result<(Arc<Pack>, u32), LocalError> {
+    ) -> Result<Appended, LocalError> {
         let open = match lane {
             Some(open) => open,
             None => lane.insert(self.create_pack(class, purpose)?),
         };
         match open.writer.append(header, stored) {
             Ok(offset) => {
+                // Before the lane is free: whoever completes the pack next must see that this one is pending.
+                open.pack.pending.fetch_add(1, Ordering::AcqRel);
                 open.pack.appended.store(open.writer.len(), Ordering::Release);
                 open.pack.count_frame(header.raw_len, header.stored_len);
                 open.writer.start_writeback(self.settings.writeback_bytes);
                 failpoint::hit("frame.appended");
-                Ok((Arc::clone(&open.pack), offset))
+                Ok(Appended { pack: Arc::clone(&open.pack), offset })
             }
             Err(e) => {
                 let path = open_path(&self.packs.dir, open.pack.id);

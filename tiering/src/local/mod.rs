@@ -14,19 +14,28 @@
 //! Nobody takes a lane or an ingest's pins while holding a shard, so the order is total.
 
 pub mod budget;
+mod damage;
 pub mod error;
+pub mod gc;
+mod ghost;
 pub mod index;
 pub mod ingest;
 mod lanes;
 mod lookup;
 mod packs;
 mod recover;
+pub mod scrub;
+pub mod snapshot;
 pub mod store;
+pub mod sweep;
 #[cfg(test)]
 mod testing;
 
 pub use budget::{BudgetSettings, DiskBudget, Purpose};
 pub use error::LocalError;
+pub use gc::Mark;
 pub use ingest::{Ingest, Put};
 pub use recover::RecoveryReport;
+pub use scrub::ScrubStep;
 pub use store::{LocalSettings, LocalStore, LocalUsage};
+pub use sweep::{SweepGoal, SweepReport};

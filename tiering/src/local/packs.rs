@@ -40,6 +40,8 @@ pub(crate) struct Pack {
     /// compact: whether a chunk is needed is decided by marking.
     pub live_bytes: AtomicU64,
     pub live_count: AtomicU64,
+    /// Frames that were appended and are not in the index yet; see [`super::lanes::Appended`].
+    pub pending: AtomicU64,
     /// All frames ever appended, dead ones included.
     pub frames: AtomicU64,
     pub raw_total: AtomicU64,
@@ -61,6 +63,7 @@ impl Pack {
             charged: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
             live_count: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
             frames: AtomicU64::new(0),
             raw_total: AtomicU64::new(0),
             stored_total: AtomicU64::new(0),

@@ -1,16 +1,20 @@
 //! Opening after a clean stop, a kill or a power cut: which packs are there, and what of the open ones is whole.
 
-use super::LocalError;
 use super::index::Location;
 use super::lanes::OpenPack;
 use super::packs::{FILE_SLACK, Pack};
+use super::snapshot::Snapshot;
 use super::store::Inner;
+use super::{LocalError, damage};
+use crate::chunk::ChunkId;
 use crate::pack::format::{ENTRY_LEN, FooterEntry, HEADER_LEN, TRAILER_LEN};
 use crate::pack::reader::{ReadError, read_sealed, scan};
 use crate::pack::writer::{PackWriter, open_path, sealed_path};
-use crate::pack::{FormatError, PackId};
+use crate::pack::{FormatError, PackHeader, PackId};
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,8 +29,37 @@ pub struct RecoveryReport {
     pub torn_bytes: u64,
     /// Chunks in the index.
     pub chunks: u64,
+    /// What the index snapshot was good for; none when there was no snapshot.
+    pub snapshot: Option<String>,
     /// Packs that are damaged: file names, with what was found. Their whole frames are in the index.
     pub damaged: Vec<String>,
+}
+
+/// Frames that are known to be damaged.
+type Damaged = HashSet<(PackId, u32)>;
+
+/// Threads that read footers at opening, at most.
+const MAX_THREADS: usize = 8;
+
+/// True for an open pack whose header is cut short or all zeros: a kill or a power cut came before its first sync, which
+/// would have covered the header too. So nothing in it was ever promised.
+fn never_synced(file: &File, error: &FormatError) -> bool {
+    let mut head = [0; HEADER_LEN];
+    let zeros = file.read_exact_at(&mut head, 0).is_ok() && head.iter().all(|b| *b == 0);
+    zeros || matches!(error, FormatError::Short { .. })
+}
+
+fn place_of(pack: &Pack, e: &FooterEntry) -> Location {
+    Location {
+        slot: pack.slot,
+        offset: e.offset,
+        stored_len: e.stored_len,
+        kind: e.kind,
+        codec: e.codec,
+        freq: 0,
+        colour: false,
+        cached: false,
+    }
 }
 
 impl Inner {
@@ -34,11 +67,18 @@ impl Inner {
     pub(super) fn recover(&self) -> Result<RecoveryReport, LocalError> {
         let mut report = RecoveryReport::default();
         let (sealed, open) = self.list_packs()?;
-        for id in sealed {
-            self.recover_sealed(id, &mut report)?;
+        let dir = &self.packs.dir;
+        let mut known = damage::load(dir).map_err(|e| LocalError::io("read the damage list in", dir, e))?;
+        let before = known.len();
+        known.retain(|(pack, _)| sealed.binary_search(pack).is_ok() || open.binary_search(pack).is_ok());
+        if known.len() < before {
+            damage::keep(dir, known.iter().copied()).map_err(|e| LocalError::io("write the damage list in", dir, e))?;
         }
+        let covered = self.load_snapshot(&sealed, &known, &mut report)?;
+        let rest: Vec<PackId> = sealed.into_iter().filter(|id| !covered.contains(id)).collect();
+        self.recover_footers(&rest, &known, &mut report)?;
         for id in open {
-            self.recover_open(id, &mut report)?;
+            self.recover_open(id, &known, &mut report)?;
         }
         report.chunks = self.index.len();
         Ok(report)
@@ -62,7 +102,110 @@ impl Inner {
         Ok((sealed, open))
     }
 
-    fn recover_sealed(&self, id: PackId, report: &mut RecoveryReport) -> Result<(), LocalError> {
+    /// Loads what the index snapshot says of packs that are as it knew them. Answers which.
+    fn load_snapshot(
+        &self,
+        sealed: &[PackId],
+        known: &Damaged,
+        report: &mut RecoveryReport,
+    ) -> Result<HashSet<PackId>, LocalError> {
+        let dir = &self.packs.dir;
+        let snapshot = match Snapshot::open(dir) {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => return Ok(HashSet::new()),
+            Err(e) => {
+                report.snapshot = Some(format!("not used: {e}"));
+                return Ok(HashSet::new());
+            }
+        };
+        let (mut covered, mut by_ordinal) = (HashSet::new(), HashMap::new());
+        for id in sealed {
+            let Some(was) = snapshot.packs.get(id) else { continue };
+            let path = sealed_path(dir, *id);
+            let mut head = [0; HEADER_LEN];
+            let file = File::open(&path).map_err(|e| LocalError::io("open", &path, e))?;
+            let len = file.metadata().map_err(|e| LocalError::io("read", &path, e))?.len();
+            let header = file.read_exact_at(&mut head, 0).ok().and_then(|()| PackHeader::decode(&head).ok());
+            let Some(header) = header.filter(|h| len == was.len && h.id == *id) else { continue };
+            let pack = self.packs.add(*id, header.class)?;
+            pack.set_sealed(len);
+            pack.charged.store(len + FILE_SLACK, Ordering::Release);
+            self.budget.adopt(len + FILE_SLACK);
+            pack.frames.store(was.frames, Ordering::Relaxed);
+            pack.raw_total.store(was.raw_total, Ordering::Relaxed);
+            pack.stored_total.store(was.stored_total, Ordering::Relaxed);
+            by_ordinal.insert(was.ordinal, pack);
+            covered.insert(*id);
+        }
+        let loaded = snapshot.read_shards(|n, entries| self.load_shard(n, entries, &by_ordinal));
+        match loaded {
+            Ok(()) => report.snapshot = Some(format!("covers {} packs", covered.len())),
+            Err(e) => {
+                // What was loaded is right, but what is missing is only known to the footers.
+                report.snapshot = Some(format!("used in part: {e}"));
+                for pack in by_ordinal.values() {
+                    self.add_footer(pack, known)?;
+                }
+            }
+        }
+        report.sealed_packs += covered.len() as u64;
+        Ok(covered)
+    }
+
+    fn load_shard(
+        &self,
+        n: u8,
+        entries: &mut dyn Iterator<Item = (ChunkId, Location)>,
+        packs: &HashMap<u32, Arc<Pack>>,
+    ) -> Result<(), LocalError> {
+        let mut shard = self.index.lock_shard(n);
+        shard.reserve(entries.size_hint().0);
+        for (id, place) in entries {
+            let Some(pack) = packs.get(&place.slot) else { continue };
+            if shard.find(&id).is_none() {
+                shard.insert(&id, Location { slot: pack.slot, ..place })?;
+                pack.add_live(place.frame_len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what a pack's footer knows and the index does not.
+    fn add_footer(&self, pack: &Arc<Pack>, known: &Damaged) -> Result<(), LocalError> {
+        let Some(file) = self.packs.file(pack)? else { return Ok(()) };
+        let (entries, _) = self.entries_of(pack, &file)?;
+        let mut good = entries.iter().filter(|e| !known.contains(&(pack.id, e.offset)));
+        good.try_for_each(|e| self.insert_or_touch(&e.id, place_of(pack, e), pack).map(|_| ()))
+    }
+
+    /// Reads footers with a few threads: inserting waits for memory, opening for the disk.
+    fn recover_footers(
+        &self,
+        sealed: &[PackId],
+        known: &Damaged,
+        report: &mut RecoveryReport,
+    ) -> Result<(), LocalError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let share = sealed.len().div_ceil(threads).max(1);
+        let parts = std::thread::scope(|scope| {
+            let work = |ids: &[PackId]| {
+                let mut part = RecoveryReport::default();
+                ids.iter().try_for_each(|id| self.recover_sealed(*id, known, &mut part)).map(|()| part)
+            };
+            let running: Vec<_> = sealed.chunks(share).map(|ids| scope.spawn(move || work(ids))).collect();
+            running
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|_| Err(LocalError::Invalid("a recovery thread panicked".into()))))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        for part in parts {
+            report.sealed_packs += part.sealed_packs;
+            report.damaged.extend(part.damaged);
+        }
+        Ok(())
+    }
+
+    fn recover_sealed(&self, id: PackId, known: &Damaged, report: &mut RecoveryReport) -> Result<(), LocalError> {
         let path = sealed_path(&self.packs.dir, id);
         let file = File::open(&path).map_err(|e| LocalError::io("open", &path, e))?;
         let len = file.metadata().map_err(|e| LocalError::io("read", &path, e))?.len();
@@ -89,30 +232,22 @@ impl Inner {
         };
         let pack = self.packs.add(id, header.class)?;
         pack.set_sealed(len);
-        self.adopt(&pack, len + FILE_SLACK, &entries)
+        self.adopt(&pack, len + FILE_SLACK, &entries, known)
     }
 
-    fn adopt(&self, pack: &Arc<Pack>, charge: u64, entries: &[FooterEntry]) -> Result<(), LocalError> {
+    fn adopt(&self, pack: &Arc<Pack>, charge: u64, entries: &[FooterEntry], known: &Damaged) -> Result<(), LocalError> {
         pack.charged.store(charge, Ordering::Release);
         self.budget.adopt(charge);
         pack.count_entries(entries);
         for e in entries {
-            let place = Location {
-                slot: pack.slot,
-                offset: e.offset,
-                stored_len: e.stored_len,
-                kind: e.kind,
-                codec: e.codec,
-                freq: 0,
-                colour: false,
-                cached: false,
-            };
-            self.insert_or_touch(&e.id, place, pack)?;
+            if known.is_empty() || !known.contains(&(pack.id, e.offset)) {
+                self.insert_or_touch(&e.id, place_of(pack, e), pack)?;
+            }
         }
         Ok(())
     }
 
-    fn recover_open(&self, id: PackId, report: &mut RecoveryReport) -> Result<(), LocalError> {
+    fn recover_open(&self, id: PackId, known: &Damaged, report: &mut RecoveryReport) -> Result<(), LocalError> {
         let path = open_path(&self.packs.dir, id);
         let fail = |what, e| LocalError::io(what, &path, e);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| fail("open", e))?;
@@ -120,14 +255,12 @@ impl Inner {
         let found = match scan(&file, id) {
             Ok(found) => found,
             Err(ReadError::Io(e)) => return Err(fail("read", e)),
-            Err(ReadError::Format(FormatError::Short { .. })) => {
-                // Killed before the header was written: nothing was ever in it.
+            Err(ReadError::Format(e)) if never_synced(&file, &e) => {
                 report.torn_bytes += len;
                 return fs::remove_file(&path).map_err(|e| fail("delete", e));
             }
             Err(ReadError::Format(e)) => {
-                // The header was written before any frame. A power cut may leave zeros there when nothing was synced;
-                // otherwise it is damage. Both are kept: deleting is for those who know.
+                // Something else has changed it. Deleting is for those who know.
                 report.damaged.push(format!("{}: {e}; nothing of it can be read", path.display()));
                 self.budget.adopt(len + FILE_SLACK);
                 return Ok(());
@@ -145,7 +278,7 @@ impl Inner {
         let file = Arc::new(file);
         self.packs.track(&pack, Arc::clone(&file), found.valid_end);
         let footer = (found.entries.len() * ENTRY_LEN + TRAILER_LEN) as u64;
-        self.adopt(&pack, found.valid_end + footer + FILE_SLACK, &found.entries)?;
+        self.adopt(&pack, found.valid_end + footer + FILE_SLACK, &found.entries, known)?;
         let resumable = !found.holes && found.valid_end < self.settings.pack_bytes;
         debug_assert!(found.valid_end >= HEADER_LEN as u64);
         let writer = PackWriter::resume(file, found.header, found.entries, found.valid_end);

@@ -1,5 +1,6 @@
 //! Opening, reading and syncing the local chunk store.
 
+use super::ghost::Ghosts;
 use super::index::{ChunkIndex, Location};
 use super::ingest::{Ingest, Pins};
 use super::lanes::Lanes;
@@ -93,6 +94,9 @@ pub(crate) struct Inner {
     pub index: ChunkIndex,
     /// The colour of chunks that count as live. Flips when a mark begins.
     pub colour: AtomicBool,
+    /// A mark cycle runs.
+    pub marking: AtomicBool,
+    pub ghosts: Mutex<Ghosts>,
     pub next_ingest: AtomicU64,
     pub ingests: Mutex<HashMap<u64, Arc<Mutex<Pins>>>>,
     pub counters: Counters,
@@ -170,6 +174,8 @@ impl LocalStore {
             lanes: Lanes::new(settings.open_packs),
             index: ChunkIndex::new(),
             colour: AtomicBool::new(false),
+            marking: AtomicBool::new(false),
+            ghosts: Mutex::new(Ghosts::new(settings.ghost_entries)),
             next_ingest: AtomicU64::new(0),
             ingests: Mutex::default(),
             counters: Counters::default(),
@@ -341,12 +347,15 @@ impl Inner {
             shard.remove(id);
             pack.remove_live(place.frame_len());
             self.counters.corrupt_chunks.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = super::damage::remember(&self.packs.dir, pack.id, place.offset) {
+                tracing::warn!(%id, pack = %pack.id, %error, "cannot note a damaged frame; it will be found again");
+            }
         }
     }
 
     /// True when the chunk was evicted a short while ago.
-    pub fn was_evicted_lately(&self, _id: &ChunkId) -> bool {
-        false
+    pub fn was_evicted_lately(&self, id: &ChunkId) -> bool {
+        lock(&self.ghosts).contains(id)
     }
 }
 

@@ -95,7 +95,8 @@ fn an_open_pack_is_recovered_from_a_cut_at_every_byte_of_its_last_two_frames() {
             // It goes on being written to, and is sound afterwards.
             put_all(&again, 0..3);
             again.sync().unwrap();
-            let (third, report) = open(crash_image(image.path()).path());
+            let third_image = crash_image(image.path());
+            let (third, report) = open(third_image.path());
             assert_eq!((report.torn_bytes, report.damaged.len()), (0, 0));
             assert!((0..3).all(|n| is_there(&third, n)));
         }
@@ -226,7 +227,7 @@ fn writers_and_readers_at_once_lose_nothing() {
                     // Half of the chunks are common to all writers.
                     put_all(
                         &store,
-                        (0..30).map(|i| {
+                        (0..30u64).map(|i| {
                             if i.is_multiple_of(2) { round * 30 + i } else { writer * 10_000 + round * 30 + i }
                         }),
                     );
@@ -252,5 +253,92 @@ fn more_packs_than_open_files_are_read_all_the_same() {
     assert!(store.usage().packs > 12);
     for _ in 0..2 {
         assert!((0..600).all(|n| is_there(&store, n)));
+    }
+}
+
+#[test]
+fn a_snapshot_and_the_footers_give_the_same_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    put_all(&store, 0..150);
+    store.sync().unwrap();
+    assert!(store.save_index().unwrap() > 100);
+    put_all(&store, 150..250);
+    store.sync().unwrap();
+    let usage = store.usage();
+    drop(store);
+    let (store, report) = open(dir.path());
+    assert!(report.snapshot.unwrap().contains("covers"));
+    let with = (store.usage().chunks, store.usage().live_bytes, store.usage().dead_bytes, store.usage().raw_bytes);
+    assert_eq!(with, (usage.chunks, usage.live_bytes, usage.dead_bytes, usage.raw_bytes));
+    assert!((0..250).all(|n| is_there(&store, n)));
+    drop(store);
+    super::super::snapshot::discard(dir.path()).unwrap();
+    let (store, report) = open(dir.path());
+    assert_eq!((report.snapshot, report.chunks), (None, 250));
+    assert_eq!(store.usage().live_bytes, usage.live_bytes);
+}
+
+#[test]
+fn a_snapshot_damaged_at_any_place_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    put_all(&store, 0..60);
+    store.sync().unwrap();
+    store.save_index().unwrap();
+    drop(store);
+    let file = dir.path().join("index.snap");
+    let good = fs::read(&file).unwrap();
+    for at in (0..good.len()).step_by(97) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x40;
+        fs::write(&file, bad).unwrap();
+        let (store, report) = open(dir.path());
+        assert!(!report.snapshot.unwrap().contains("covers"), "byte {at}");
+        assert!((0..60).all(|n| is_there(&store, n)), "byte {at}");
+        assert_eq!(store.usage().charged_bytes, store.budget().used());
+    }
+    fs::write(&file, &good[..good.len() / 2]).unwrap();
+    assert!((0..60).all(|n| is_there(&open(dir.path()).0, n)));
+}
+
+#[test]
+fn a_scrub_finds_damage_and_the_damage_is_remembered_across_openings() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    put_all(&store, 0..100);
+    store.sync().unwrap();
+    let (id, raw) = chunk(3);
+    let place = store.inner.index.get(&id).unwrap();
+    let path = store.inner.packs.get(place.slot).unwrap().path(dir.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[place.offset as usize + 55] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (mut after, mut damaged, mut chunks) = (None, Vec::new(), 0);
+    while let Some(step) = store.scrub_pack(after).unwrap() {
+        after = Some(step.pack);
+        damaged.extend(step.damaged);
+        chunks += step.chunks;
+    }
+    assert_eq!(damaged, [id]);
+    assert!(chunks > 50);
+    drop(store);
+    let (store, report) = open(dir.path());
+    assert_eq!(report.chunks, 99);
+    assert!(matches!(store.begin().put(FrameKind::Chunk, id, &raw).unwrap(), Put::Stored { .. }));
+    store.sync().unwrap();
+    drop(store);
+    assert!(is_there(&open(dir.path()).0, 3));
+}
+
+#[test]
+fn an_open_pack_that_no_sync_ever_covered_is_removed_and_one_with_a_changed_header_is_kept() {
+    for (head, left, damaged) in [(vec![], 0, 0), (vec![7; 20], 0, 0), (vec![0; 9_000], 0, 0), (vec![7; 9_000], 1, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(format!("{}.open", PackId::fresh(1))), head).unwrap();
+        let (store, report) = open(dir.path());
+        assert_eq!((files(dir.path(), "open").len(), report.damaged.len()), (left, damaged));
+        put_all(&store, 0..3);
+        assert!((0..3).all(|n| is_there(&store, n)));
     }
 }

@@ -11,6 +11,7 @@ use crate::tier::BodySource;
 use crate::tier::error::{ErrorDetails, TierError, TierErrorKind};
 use crate::tier::metrics::{Operation, Outcome, TierMetrics};
 use bytes::{Bytes, BytesMut};
+use prometheus::IntGauge;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use std::ops::Range;
@@ -26,6 +27,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(20);
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Bound of an error document.
 const MAX_ERROR_BYTES: usize = 64 << 10;
+/// How often one call may be sent again at once because its time or its key had to be replaced. More than once, since
+/// the store's clock may jump or a key be replaced while the call is repeated.
+const MAX_REPAIRS: u32 = 3;
 /// Idle connections are dropped before the service does it (60 s), which spares a failed request.
 const POOL_IDLE: Duration = Duration::from_secs(45);
 
@@ -121,6 +125,22 @@ impl Answer {
     /// The store's CRC-64 of the whole object.
     pub(crate) fn crc64(&self) -> Option<u64> {
         self.header("x-oss-hash-crc64ecma").trim().parse().ok()
+    }
+}
+
+/// Counts a request as running, also when its future is dropped half-way.
+struct Running(IntGauge);
+
+impl Running {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -252,7 +272,7 @@ impl Client {
     /// Sends `call` until it succeeds, cannot succeed, or has used up its attempts.
     pub(crate) async fn send(&self, call: &Call) -> Result<Answer, TierError> {
         let mut attempt = 0;
-        let mut repaired = false;
+        let mut repairs = 0;
         loop {
             attempt += 1;
             let credentials = self.credentials.get().await?;
@@ -264,8 +284,8 @@ impl Client {
                 self.credentials.invalidate(&credentials);
             }
             let repairable = fault.is_skewed() || (fault.is_stale_key() && credentials.expires.is_some());
-            if repairable && !repaired {
-                repaired = true;
+            if repairable && repairs < MAX_REPAIRS {
+                repairs += 1;
                 continue;
             }
             let known = call.repeat == Repeat::Always || fault.refused;
@@ -290,9 +310,9 @@ impl Client {
             Fault { error, refused: true }
         })?;
         let started = Instant::now();
-        self.metrics.in_flight.inc();
+        let running = Running::new(&self.metrics.in_flight);
         let result = self.exchange(call, credentials, permit).await;
-        self.metrics.in_flight.dec();
+        drop(running);
         let outcome = result.as_ref().map_or_else(|fault| Outcome::from(&fault.error), |_| Outcome::Ok);
         self.metrics.observe(call.operation, outcome, started.elapsed());
         result

@@ -1,0 +1,143 @@
+//! Marking: which chunks are needed. Nothing is counted, so nothing can drift.
+//!
+//! A cycle flips one colour. The engine then walks everything that names chunks and calls [`Mark::live`] or
+//! [`Mark::cached`] for each; it also calls [`Mark::live`] for every commit that it observes until the sweep. A chunk
+//! that a writer touches (put, dedup hit, pin) takes the new colour under the lock that a sweep needs to remove it, and
+//! what running writers touched before takes it when the cycle begins. What still has the old colour when the walk is
+//! complete is dead. A mark that is dropped instead of swept removes nothing.
+
+use super::LocalError;
+use super::packs::lock;
+use super::store::{Inner, LocalStore};
+use super::sweep::{SweepGoal, SweepReport};
+use crate::chunk::ChunkId;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A running mark cycle; there is one at a time.
+#[derive(Debug)]
+pub struct Mark {
+    store: Arc<Inner>,
+    colour: bool,
+    complete: bool,
+}
+
+impl LocalStore {
+    /// Begins a mark cycle. From this moment on everything that a writer touches counts as live until the cycle ends,
+    /// as does everything that running writers have touched so far.
+    ///
+    /// # Errors
+    /// [`LocalError::Invalid`] while another cycle runs.
+    pub fn begin_mark(&self) -> Result<Mark, LocalError> {
+        let store = Arc::clone(&self.inner);
+        if store.marking.swap(true, Ordering::AcqRel) {
+            return Err(LocalError::Invalid("a mark is running already; wait for its sweep".into()));
+        }
+        let colour = !store.colour.fetch_xor(true, Ordering::AcqRel);
+        let mark = Mark { store, colour, complete: false };
+        // After the flip: a writer that registers later touches with the new colour anyway. And a writer lists a chunk
+        // before it touches it: either the touch came after the flip, or the chunk is on the list.
+        let writers: Vec<_> = lock(&mark.store.ingests).values().cloned().collect();
+        for pins in writers {
+            for id in lock(&pins).ids() {
+                mark.store.touch(id);
+            }
+        }
+        Ok(mark)
+    }
+}
+
+impl Mark {
+    /// The chunk must be kept. False when it is not here.
+    pub fn live(&self, id: &ChunkId) -> bool {
+        self.store.touch(id)
+    }
+
+    /// The chunk is a clean copy of what the cloud has: it may be evicted, and stays while there is room. A chunk that
+    /// is live as well stays live, in whatever order the two are said. False when it is not here.
+    pub fn cached(&self, id: &ChunkId) -> bool {
+        let mut shard = self.store.index.lock(id);
+        let Some(at) = shard.find(id) else { return false };
+        let mut place = shard.location(at);
+        if place.colour != self.colour {
+            (place.colour, place.cached) = (self.colour, true);
+            shard.store(at, place);
+        }
+        true
+    }
+
+    /// What a sweep would find dead now. Changes nothing; to be followed by dropping the mark, for a dry run.
+    pub fn preview(&self) -> SweepReport {
+        let mut report = SweepReport { packs: self.store.packs.all().len() as u64, ..SweepReport::default() };
+        for n in 0..=255u8 {
+            let shard = self.store.index.lock_shard(n);
+            let places = (0..shard.len()).map(|at| shard.location(at));
+            for place in places.filter(|p| p.colour != self.colour) {
+                report.dead_chunks += 1;
+                report.dead_bytes += place.frame_len();
+            }
+        }
+        report
+    }
+
+    /// Removes what is dead, and with [`SweepGoal::dead_only`] unset evicts cached chunks until enough is free. The
+    /// caller has walked everything without an error. `should_stop` is asked between packs.
+    ///
+    /// # Errors
+    /// Of reading and writing packs. What was done until then is done; nothing needed is lost.
+    pub fn sweep(mut self, goal: SweepGoal, should_stop: &dyn Fn() -> bool) -> Result<SweepReport, LocalError> {
+        let mut report = SweepReport::default();
+        let store = Arc::clone(&self.store);
+        for n in 0..=255u8 {
+            store.drop_dead(n, self.colour, &mut report);
+        }
+        // Every entry has the cycle's colour now.
+        self.complete = true;
+        store.reclaim(&goal, should_stop, &mut report).map(|()| report)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if !self.complete {
+            // Outside a cycle every entry has the store's colour: otherwise the next flip would make what this mark did
+            // not reach look marked. That errs on the safe side, but for one cycle too long.
+            for n in 0..=255u8 {
+                let mut shard = self.store.index.lock_shard(n);
+                for at in 0..shard.len() {
+                    let mut place = shard.location(at);
+                    if place.colour != self.colour {
+                        place.colour = self.colour;
+                        shard.store(at, place);
+                    }
+                }
+            }
+        }
+        self.store.marking.store(false, Ordering::Release);
+    }
+}
+
+impl Inner {
+    /// Removes the entries of one shard that the mark did not reach.
+    fn drop_dead(&self, shard: u8, colour: bool, report: &mut SweepReport) {
+        let mut shard = self.index.lock_shard(shard);
+        // Downwards: a removal moves the last entry, which was looked at already, into the gap.
+        for at in (0..shard.len()).rev() {
+            let place = shard.location(at);
+            if place.colour == colour {
+                continue;
+            }
+            let id = shard.id(at);
+            shard.remove(&id);
+            report.dead_chunks += 1;
+            report.dead_bytes += place.frame_len();
+            if let Some(pack) = self.packs.get(place.slot) {
+                pack.remove_live(place.frame_len());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "gc_tests.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+//! Scrubbing: reading what nobody reads, one pack a step.
+
+use super::packs::Pack;
+use super::store::{Inner, LocalStore, check};
+use super::{LocalError, index::Location};
+use crate::chunk::ChunkId;
+use crate::pack::format::{FRAME_HEADER_LEN, FooterEntry};
+use crate::pack::reader::{ReadError, read_at, read_sealed, scan};
+use crate::pack::{FormatError, PackId};
+use serde::Serialize;
+use std::fs::File;
+use std::sync::Arc;
+
+/// What one step of a scrub found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ScrubStep {
+    /// The pack; give it to the next step.
+    pub pack: PackId,
+    /// Chunks verified (those that the index places in this pack).
+    pub chunks: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Chunks that are damaged and have been set aside: fetch them again, or report the loss.
+    pub damaged: Vec<ChunkId>,
+    /// The footer is damaged; the frames were found one by one.
+    pub footer_damaged: bool,
+}
+
+impl LocalStore {
+    /// Verifies the sealed pack that follows `after` by id (the first one for none). None at the end of a round.
+    ///
+    /// # Errors
+    /// [`LocalError::Io`] when reading fails. Damage is not an error but a finding.
+    pub fn scrub_pack(&self, after: Option<PackId>) -> Result<Option<ScrubStep>, LocalError> {
+        let inner = &self.inner;
+        let mut packs = inner.packs.all();
+        packs.retain(|p| p.is_sealed() && after.is_none_or(|a| p.id > a));
+        packs.sort_by_key(|p| p.id);
+        for pack in packs {
+            if let Some(file) = inner.packs.file(&pack)? {
+                return inner.scrub(&pack, &file).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Inner {
+    /// The entries of a pack's footer, or, when that is damaged, of its whole frames; and whether it is damaged.
+    pub(super) fn entries_of(&self, pack: &Pack, file: &File) -> Result<(Vec<FooterEntry>, bool), LocalError> {
+        let path = pack.path(&self.packs.dir);
+        match read_sealed(file) {
+            Ok((_, entries)) => Ok((entries, false)),
+            Err(ReadError::Io(e)) => Err(LocalError::io("read", &path, e)),
+            Err(ReadError::Format(_)) => match scan(file, pack.id) {
+                Ok(found) => Ok((found.entries, true)),
+                Err(ReadError::Io(e)) => Err(LocalError::io("read", &path, e)),
+                Err(ReadError::Format(FormatError::Short { .. } | FormatError::Invalid { .. })) => {
+                    Ok((Vec::new(), true))
+                }
+            },
+        }
+    }
+
+    fn scrub(&self, pack: &Arc<Pack>, file: &File) -> Result<ScrubStep, LocalError> {
+        let (entries, footer_damaged) = self.entries_of(pack, file)?;
+        let mut step = ScrubStep { pack: pack.id, chunks: 0, bytes: 0, damaged: Vec::new(), footer_damaged };
+        for entry in entries {
+            let Some(place) = self.index.get(&entry.id) else { continue };
+            if place.slot != pack.slot || place.offset != entry.offset {
+                continue;
+            }
+            step.chunks += 1;
+            step.bytes += place.frame_len();
+            if !self.is_whole(pack, file, &entry.id, &place)? {
+                self.set_aside(&entry.id, &place, pack);
+                step.damaged.push(entry.id);
+            }
+        }
+        Ok(step)
+    }
+
+    fn is_whole(&self, pack: &Pack, file: &File, id: &ChunkId, place: &Location) -> Result<bool, LocalError> {
+        match read_at(file, u64::from(place.offset), FRAME_HEADER_LEN + place.stored_len as usize) {
+            Ok(bytes) => Ok(check(id, &bytes).is_ok()),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(LocalError::io("read", &pack.path(&self.packs.dir), e)),
+        }
+    }
+}
