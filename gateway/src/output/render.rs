@@ -265,12 +265,11 @@ pub fn gc(report: &GcReport) -> String {
 pub fn scrub(report: &ScrubReport) -> String {
     let mut text = String::new();
     if !report.damaged.is_empty() {
-        let mut damaged = table(["chunk", "pack", "offset", "repaired", "detail"]);
+        let mut damaged = table(["chunk", "pack", "repaired", "detail"]);
         for chunk in &report.damaged {
             damaged.add_row([
                 chunk.chunk.clone(),
                 chunk.pack.clone(),
-                chunk.offset.to_string(),
                 if chunk.repaired { "yes" } else { "no" }.to_owned(),
                 chunk.detail.clone(),
             ]);

@@ -420,8 +420,6 @@ pub struct DamagedChunk {
     pub chunk: String,
     /// Local pack id.
     pub pack: String,
-    /// Where in the pack, in bytes.
-    pub offset: u64,
     /// Whether it was fetched again from a tier.
     pub repaired: bool,
     /// What was wrong, and which objects suffer when it is known.

@@ -22,20 +22,19 @@ impl Engine {
             let Some(step) = step else { return Ok(report) };
             cursor = Some(step.pack);
             report.packs += 1;
-            report.chunks += step.frames;
+            report.chunks += step.chunks;
             report.bytes += step.bytes;
             seen.packs_done += 1;
             seen.bytes_done += step.bytes;
-            for damaged in step.damaged {
-                let repaired = self.repair(&damaged.id).await;
+            for id in step.damaged {
+                let repaired = self.repair(&id).await;
                 report.repaired += u64::from(repaired.is_ok());
                 report.lost += u64::from(repaired.is_err());
                 report.damaged.push(DamagedChunk {
-                    chunk: damaged.id.to_string(),
+                    chunk: id.to_string(),
                     pack: step.pack.to_string(),
-                    offset: u64::from(damaged.offset),
                     repaired: repaired.is_ok(),
-                    detail: repaired.err().map_or(damaged.detail, |e| e.to_string()),
+                    detail: repaired.err().map_or_else(|| "fetched again".into(), |e| e.to_string()),
                 });
             }
             progress(seen);
