@@ -183,7 +183,7 @@ mod tests {
             builder.chunk(*c).unwrap();
         }
         let BodyRef::Nodes(nodes) = builder.finish().unwrap() else { panic!("nodes") };
-        assert_eq!(nodes.iter().map(|n| n.bytes).sum::<u64>(), (1..=10_000u64).sum());
+        assert_eq!(nodes.iter().map(|n| n.bytes).sum::<u64>(), (1..=10_000u64).sum::<u64>());
         let read: Vec<_> = written.iter().flat_map(|n| decode_node(n).unwrap()).collect();
         assert_eq!(read, all);
     }

@@ -42,7 +42,7 @@ pub use settings::{EngineSettings, HOT, LimitSettings, Recall, TieringSettings};
 pub use types::*;
 
 use crate::clock::Clock;
-use crate::local::{DiskBudget, LocalStore};
+use crate::local::{DiskBudget, LocalSettings, LocalStore};
 use crate::meta::{DataSync, GroupStats, JournaledStore, MetaStore};
 use crate::tier::Tier;
 use accounts::Accounts;
@@ -188,6 +188,10 @@ impl Engine {
         let core = Arc::clone(&self.core);
         let closing = tokio::task::spawn_blocking(move || -> Result<(), EngineError> {
             core.local.sync()?;
+            // Only a help for the next start: without it the footers are read.
+            if let Err(e) = core.local.save_index() {
+                tracing::warn!(error = %e, "save the chunk index");
+            }
             Ok(core.meta.close()?)
         });
         closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?
@@ -213,7 +217,9 @@ impl Core {
         tracing::info!(?opened, "namespace");
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
-        let (local, found) = LocalStore::open(&packs, settings.local, budget, clock)?;
+        let level = settings.chunks.zstd_level;
+        let local = LocalSettings { zstd_level: level, ..settings.local };
+        let (local, found) = LocalStore::open(&packs, local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;
