@@ -215,7 +215,7 @@ impl Demo {
         let s3 = &self.s3;
         let asked = stream::iter(&keys).map(|key| s3.restore(BUCKET, key)).buffer_unordered(CONNECTIONS);
         let accepted: Vec<_> = asked.try_collect().await?;
-        let promised = accepted.iter().filter(|status| status.as_u16() == 202).count();
+        let promised = accepted.iter().filter(|status| matches!(status.as_u16(), 200 | 202)).count();
         let first = keys.first().ok_or("there is no key")?;
         let state = self.s3.head(BUCKET, first).await?.header("x-amz-restore").to_owned();
         println!("  RestoreObject: {promised} of {} accepted; x-amz-restore: {state}", keys.len());

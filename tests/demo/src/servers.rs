@@ -201,7 +201,8 @@ impl World {
     /// Stops both in good order.
     pub async fn stop(mut self) -> Result<(), String> {
         self.gateway.stop().await?;
-        self.sim.stop().await
+        // The simulator has nothing to finish: it is just ended.
+        self.sim.child.kill().await.map_err(|e| format!("cannot end {}: {e}", self.sim.name))
     }
 }
 
