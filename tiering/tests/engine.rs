@@ -53,9 +53,8 @@ async fn deleting_the_index_while_stopped_loses_nothing() {
     engine.shutdown().await.unwrap();
     std::fs::remove_dir_all(dir.path().join("sled")).unwrap();
     let engine = bed.open().await;
-    let page = engine
-        .list_objects(&ListObjects { bucket: "bkt".into(), max_keys: 1_000, ..Default::default() })
-        .unwrap();
+    let page =
+        engine.list_objects(&ListObjects { bucket: "bkt".into(), max_keys: 1_000, ..Default::default() }).unwrap();
     assert_eq!(page.objects.len(), 50);
     assert_eq!(get(&engine, "k/049").await.unwrap(), noise(49, 3_000));
     engine.shutdown().await.unwrap();
@@ -125,7 +124,9 @@ async fn listings_page_through_keys_and_common_prefixes_like_a_sorted_map() {
     for key in keys {
         put(&engine, key, key.as_bytes()).await.unwrap();
     }
-    for (prefix, delimiter) in [("", None), ("", Some("/")), ("a", Some("/")), ("a/", Some("/")), ("zz", None), ("", Some("2"))] {
+    for (prefix, delimiter) in
+        [("", None), ("", Some("/")), ("a", Some("/")), ("a/", Some("/")), ("zz", None), ("", Some("2"))]
+    {
         let mut want: Vec<String> = Vec::new();
         for key in keys.iter().filter(|k| k.starts_with(prefix)) {
             let rolled = delimiter.and_then(|d| key[prefix.len()..].find(d).map(|at| prefix.len() + at + d.len()));
@@ -212,7 +213,13 @@ async fn an_upload_becomes_one_object_with_s3s_etag_and_keeps_its_part_map() {
     assert_eq!(handle.info().parts.len(), 3);
     assert_eq!(handle.part_range(2), Some(6 << 20..11 << 20));
     assert_eq!(get(&engine, "big").await.unwrap(), parts.concat());
-    assert!(engine.list_uploads(&ListUploads { bucket: "bkt".into(), max_uploads: 10, ..Default::default() }).unwrap().uploads.is_empty());
+    assert!(
+        engine
+            .list_uploads(&ListUploads { bucket: "bkt".into(), max_uploads: 10, ..Default::default() })
+            .unwrap()
+            .uploads
+            .is_empty()
+    );
     engine.shutdown().await.unwrap();
 }
 

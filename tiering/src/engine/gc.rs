@@ -5,11 +5,11 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node};
 use super::error::EngineError;
-use crate::local::{Mark, SweepGoal};
 use super::keys;
 use super::record::{ObjectRecord, PartRecord, Record, RemotePackRecord, RemotePackState};
 use super::report::GcReport;
 use super::types::Residency;
+use crate::local::{Mark, SweepGoal};
 use crate::meta::{AppliedOp, CommitObserver, MetaStore, Table};
 use crate::pack::PackId;
 use std::collections::{BTreeMap, HashSet};
@@ -20,15 +20,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// walk has passed, whose source is deleted before the walk reaches it) are marked at its end.
 #[derive(Debug, Default)]
 pub(crate) struct MarkBarrier {
-    seen: Mutex<Option<Vec<(Table, Vec<u8>)>>>,
+    /// None while no mark is running.
+    seen: Mutex<Option<Seen>>,
 }
+
+/// Values that were written, with their tables.
+type Seen = Vec<(Table, Vec<u8>)>;
 
 impl MarkBarrier {
     fn open(&self) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
     }
 
-    fn take(&self) -> Vec<(Table, Vec<u8>)> {
+    fn take(&self) -> Seen {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
     }
 
@@ -88,9 +92,7 @@ impl Core {
             if live_bytes > 0 {
                 let overhead = record.bytes.saturating_sub(live_bytes);
                 *dead.entry(tier.to_owned()).or_default() += overhead;
-            } else if dry_run {
-                report.remote_packs_doomed += 1;
-            } else if self.doom_candidate(tier, pack, record).await? {
+            } else if dry_run || self.doom_candidate(tier, pack, record).await? {
                 report.remote_packs_doomed += 1;
             }
         }

@@ -213,7 +213,7 @@ impl Core {
         tracing::info!(?opened, "namespace");
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
-        let (local, found) = LocalStore::open(&packs, settings.local.clone(), budget, clock)?;
+        let (local, found) = LocalStore::open(&packs, settings.local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;

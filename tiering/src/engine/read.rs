@@ -145,15 +145,18 @@ fn split_batch(batch: Result<Vec<Bytes>, EngineError>) -> impl futures::Stream<I
 
 /// Keeps one batch of read-ahead running while the client takes the one before.
 struct Ahead {
-    running: Option<tokio::task::JoinHandle<(Reader, Result<Vec<Bytes>, EngineError>)>>,
+    running: Option<Batch>,
 }
+
+/// A batch that is being read; the reader comes back with it.
+type Batch = tokio::task::JoinHandle<(Reader, Result<Vec<Bytes>, EngineError>)>;
 
 impl Ahead {
     fn new(reader: Reader) -> Self {
         Self { running: Self::start(reader) }
     }
 
-    fn start(mut reader: Reader) -> Option<tokio::task::JoinHandle<(Reader, Result<Vec<Bytes>, EngineError>)>> {
+    fn start(mut reader: Reader) -> Option<Batch> {
         if reader.is_done() {
             return None;
         }
