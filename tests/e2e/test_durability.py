@@ -218,7 +218,7 @@ def test_a_flipped_byte_on_disk_is_never_served(gateway, rng):
 
 
 def test_a_full_disk_is_refused_with_the_reason_and_reads_go_on(gateway, rng):
-    server = gateway(store={"local": {"max_bytes": 48 * MIB}}).start()
+    server = gateway(store={"hot": {"max_bytes": 48 * MIB, "compaction_reserve": 8 * MIB}, "packs": {"pack_bytes": 8 * MIB}}).start()
     client = server.client()
     client.create_bucket(Bucket=BUCKET)
     stored = {}

@@ -61,6 +61,7 @@ def test_objects_go_to_ia_then_archive_and_come_back(tiered, sim, rng):
     remote = sim.objects()
     assert 0 < len(remote) < len(bodies), "small objects share packs"
     assert all(shown_class(client, k) == "STANDARD_IA" for k in bodies)
+    server.lose_local_packs()
     for key, body in bodies.items():
         assert read_body(client, BUCKET, key) == body
     got = client.get_object(Bucket=BUCKET, Key="large", Range="bytes=1000000-1999999")
@@ -78,6 +79,7 @@ def test_objects_go_to_ia_then_archive_and_come_back(tiered, sim, rng):
         assert "Restore" not in after
     wait_until("the packs in IA to be deleted", lambda: not any("/ia/" in name for name in sim.objects()))
 
+    server.lose_local_packs()
     restore_and_check(server, client, bodies)
 
 
@@ -115,8 +117,8 @@ def restore_and_check(server, client, bodies, days=3):
     wait_until("the restored copies to expire", lambda: "Restore" not in client.head_object(Bucket=BUCKET, Key=key), 60)
     with refused("InvalidObjectState", 403):
         client.get_object(Bucket=BUCKET, Key=key)
-    # Expiry drops the local copy only: a second restore finds the same bytes.
-    assert ask(key) == 202
+    # Expiry drops the local copy only: a second restore finds the same bytes (at once, when they are cached still).
+    assert ask(key) in (200, 202)
     server.advance(3600)
     wait_until("the object to be restored again", lambda: restored(key), 60)
     assert read_body(client, BUCKET, key) == bodies[key]
@@ -207,7 +209,7 @@ def test_with_the_cloud_down_hot_data_is_served_and_jobs_wait(tiered, sim, rng):
     client = server.client()
     bodies = make_objects(client, rng, count=5)
     sim.stop()
-    server.cli("clock", "advance", f"{31 * DAY}s")
+    server.advance_own(31 * DAY)
 
     def failing():
         words = ("error", "failure", "failed")
@@ -239,11 +241,11 @@ def test_a_read_of_cold_data_with_the_cloud_down_fails_and_lies_not(tiered, sim,
     client.put_object(Bucket=BUCKET, Key="k", Body=body)
     server.advance(31 * DAY)
     wait_tier(server, ["k"], "ia")
-    server.cli("gc")
+    server.lose_local_packs()
     sim.stop()
     try:
-        found = read_body(client, BUCKET, "k")
-        assert found == body, "served from the local cache: then it must be right"
+        read_body(client, BUCKET, "k")
+        pytest.fail("there is no copy that could have been read")
     except ClientError as error:
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] in (500, 503), error
     sim.start()

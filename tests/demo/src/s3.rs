@@ -96,6 +96,10 @@ impl S3 {
         for (name, value) in signed.into_iter().filter(|(name, _)| *name != "host") {
             request = request.header(name, value);
         }
+        if method == Method::PUT || method == Method::POST {
+            // Without a body the client library would leave it out, and S3 insists on it.
+            request = request.header("content-length", body.len());
+        }
         let answer = request.body(body).send().await.map_err(|e| format!("{method} {path}: {e}"))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await.map_err(|e| format!("{method} {path}: {e}"))?;

@@ -26,7 +26,11 @@ struct Server {
 
 impl Server {
     fn start(name: &'static str, mut command: Command, log: PathBuf) -> Result<Server, String> {
-        let out = File::create(&log).map_err(|e| format!("cannot create {}: {e}", log.display()))?;
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|e| format!("cannot write {}: {e}", log.display()))?;
         let err = out.try_clone().map_err(|e| format!("cannot write {}: {e}", log.display()))?;
         let command = command.stdin(Stdio::null()).stdout(out).stderr(err).kill_on_drop(true);
         let child = command.spawn().map_err(|e| format!("cannot start {name}: {e}"))?;
@@ -77,6 +81,9 @@ pub struct World {
     /// The PID of the gateway.
     pub pid: u32,
     http: reqwest::Client,
+    folder: PathBuf,
+    /// How far the clocks were moved, in seconds: the gateway forgets it when it is restarted.
+    offset: u64,
 }
 
 /// Builds `tidegate` and `oss-sim` with the profile that the demo itself was built with; gives the folder they are in.
@@ -114,9 +121,7 @@ impl World {
         std::fs::write(&config, configuration(folder, &cloud, [port, admin_port], policy))
             .map_err(|e| format!("cannot write {}: {e}", config.display()))?;
         let tidegate = binaries.join("tidegate");
-        let mut command = Command::new(&tidegate);
-        command.arg("serve").arg("--config").arg(&config);
-        let gateway = Server::start("tidegate", command, folder.join("tidegate.log"))?;
+        let gateway = serve(&tidegate, &config, folder)?;
         let pid = gateway.child.id().unwrap_or_default();
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build();
         let mut world = World {
@@ -129,13 +134,43 @@ impl World {
             admin: format!("http://127.0.0.1:{admin_port}"),
             pid,
             http: http.map_err(|e| format!("cannot make an HTTP client: {e}"))?,
+            folder: folder.to_path_buf(),
+            offset: 0,
         };
+        world.ready().await?;
+        Ok(world)
+    }
+
+    async fn ready(&mut self) -> Result<(), String> {
         let end = Instant::now() + Duration::from_secs(30);
-        while world.page("/readyz").await.is_err() {
-            world.gateway.check()?;
+        while self.page("/readyz").await.is_err() {
+            self.gateway.check()?;
             in_time(end, "tidegate to be ready").await?;
         }
-        Ok(world)
+        Ok(())
+    }
+
+    /// Stops the gateway, deletes its local packs, and starts it again: what is cold must then come from the cloud.
+    /// Gives the bytes that were deleted.
+    pub async fn lose_local_packs(&mut self) -> Result<u64, String> {
+        self.gateway.stop().await?;
+        let packs = self.folder.join("data/packs");
+        let unreadable = |e: std::io::Error| format!("cannot empty {}: {e}", packs.display());
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(&packs).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            bytes += entry.metadata().map_err(unreadable)?.len();
+            std::fs::remove_file(entry.path()).map_err(unreadable)?;
+        }
+        self.gateway = serve(&self.tidegate, &self.config, &self.folder)?;
+        self.pid = self.gateway.child.id().unwrap_or_default();
+        self.ready().await?;
+        self.advance_own(self.offset).await?;
+        Ok(bytes)
+    }
+
+    async fn advance_own(&self, seconds: u64) -> Result<(), String> {
+        self.cli(&["clock", "advance", &format!("{seconds}s")]).await.map(drop)
     }
 
     /// A page of the gateway's admin listener.
@@ -171,12 +206,13 @@ impl World {
     }
 
     /// Turns both clocks forward, the cloud's first: no request may come from its future.
-    pub async fn advance(&self, seconds: u64) -> Result<(), String> {
+    pub async fn advance(&mut self, seconds: u64) -> Result<(), String> {
         let url = format!("{}/clock/advance", self.sim_admin);
         let body = format!("{{\"seconds\": {seconds}}}");
         let answer = self.http.post(&url).body(body).send().await.and_then(reqwest::Response::error_for_status);
         answer.map_err(|e| format!("{url}: {e}"))?;
-        self.cli(&["clock", "advance", &format!("{seconds}s")]).await.map(drop)
+        self.offset += seconds;
+        self.advance_own(seconds).await
     }
 
     /// Waits until `stats` of the gateway satisfy `condition`; fails after `limit`, telling what they were.
@@ -201,7 +237,8 @@ impl World {
     /// Stops both in good order.
     pub async fn stop(mut self) -> Result<(), String> {
         self.gateway.stop().await?;
-        self.sim.stop().await
+        // The simulator has nothing to finish: it is just ended.
+        self.sim.child.kill().await.map_err(|e| format!("cannot end {}: {e}", self.sim.name))
     }
 }
 
@@ -212,6 +249,12 @@ pub async fn in_time(end: Instant, what: &str) -> Result<(), String> {
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
+}
+
+fn serve(tidegate: &Path, config: &Path, folder: &Path) -> Result<Server, String> {
+    let mut command = Command::new(tidegate);
+    command.arg("serve").arg("--config").arg(config);
+    Server::start("tidegate", command, folder.join("tidegate.log"))
 }
 
 async fn line_of(server: &mut Server, start: &str) -> Result<String, String> {
