@@ -1,7 +1,7 @@
 //! The HTTP server: actix-web carries HTTP/1.1, s3s speaks S3 over it.
 //!
 //! actix's routing is left out on purpose: S3 has no routes that its router could tell apart, and the connection calls
-//! [`adapter`] directly.
+//! `adapter` directly.
 
 mod adapter;
 mod body;
