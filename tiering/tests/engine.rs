@@ -1,5 +1,7 @@
 //! The engine as a whole: objects, uploads, listings, transitions, restarts.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use common::{Bed, DAY, body, get, noise, put, put_class, read, residency, until};

@@ -1,5 +1,6 @@
 //! An engine on a temporary directory, with a clock that the test moves and a tier in memory or in a directory.
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
 use bytes::Bytes;
 use futures::StreamExt;
