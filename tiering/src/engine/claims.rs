@@ -25,6 +25,32 @@ struct Queue {
     running: usize,
     failures: u32,
     not_before: Timestamp,
+    /// Versions whose packs in a colder class are being thawed, and when to look again.
+    thawing: VecDeque<(Timestamp, Claim)>,
+}
+
+impl Queue {
+    /// Versions whose thaw is to be looked at again wait in line like all others.
+    fn wake_thawing(&mut self, now: Timestamp) {
+        while let Some((_, claim)) = self.thawing.pop_front_if(|(at, _)| *at <= now) {
+            if self.waiting.is_empty() {
+                self.since = now;
+            }
+            self.bytes = self.bytes.saturating_add(claim.size);
+            self.waiting.push_back(claim);
+        }
+    }
+}
+
+/// How long one tier's queue is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueueLength {
+    pub tier: String,
+    pub waiting: usize,
+    pub running: usize,
+    pub thawing: usize,
+    /// Failures in a row.
+    pub failures: u32,
 }
 
 /// When a group is worth a job.
@@ -61,6 +87,7 @@ impl Claims {
 
     /// The next group that is full or has lingered long enough; the caller runs it and calls [`Claims::finish`].
     pub(crate) fn next_group(&mut self, now: Timestamp, rule: Grouping) -> Option<(String, Vec<Claim>)> {
+        self.tiers.values_mut().for_each(|q| q.wake_thawing(now));
         let running: usize = self.tiers.values().map(|q| q.running).sum();
         if running >= rule.workers {
             return None;
@@ -105,9 +132,19 @@ impl Claims {
         }
     }
 
+    /// Puts versions off until `at`; they stay claimed. Called with what a job hands back, before [`Claims::finish`]
+    /// for the rest.
+    pub(crate) fn postpone(&mut self, tier: &str, claims: Vec<Claim>, at: Timestamp) {
+        let queue = self.tiers.entry(tier.to_owned()).or_default();
+        queue.thawing.extend(claims.into_iter().map(|claim| (at, claim)));
+    }
+
     /// Lets a tier try again at once (an operator's wish, a clock that was moved).
     pub(crate) fn retry_now(&mut self) {
-        self.tiers.values_mut().for_each(|q| q.not_before = Timestamp(0));
+        for queue in self.tiers.values_mut() {
+            queue.not_before = Timestamp(0);
+            queue.thawing.iter_mut().for_each(|(at, _)| *at = Timestamp(0));
+        }
     }
 
     /// Whether a version is waiting or moving.
@@ -115,9 +152,16 @@ impl Claims {
         self.held.contains_key(subject)
     }
 
-    /// By tier: waiting versions, running jobs, failures in a row.
-    pub(crate) fn lengths(&self) -> Vec<(String, usize, usize, u32)> {
-        self.tiers.iter().map(|(t, q)| (t.clone(), q.waiting.len(), q.running, q.failures)).collect()
+    /// By tier.
+    pub(crate) fn lengths(&self) -> Vec<QueueLength> {
+        let length = |(tier, q): (&String, &Queue)| QueueLength {
+            tier: tier.clone(),
+            waiting: q.waiting.len(),
+            running: q.running,
+            thawing: q.thawing.len(),
+            failures: q.failures,
+        };
+        self.tiers.iter().map(length).collect()
     }
 }
 
@@ -167,6 +211,22 @@ mod tests {
             now = Timestamp(now.0 + wait);
         }
         assert!(claims.holds(&[1]));
+    }
+
+    #[test]
+    fn a_version_that_waits_for_a_thaw_stays_claimed_and_comes_back_in_time() {
+        let mut claims = Claims::default();
+        claims.claim("deep", claim(1, 100), Timestamp(0), 10);
+        claims.claim("deep", claim(2, 100), Timestamp(0), 10);
+        let (_, group) = claims.next_group(Timestamp(0), RULE).unwrap();
+        claims.postpone("deep", group, Timestamp(500));
+        claims.finish("deep", Vec::new(), None);
+        assert_eq!(claims.lengths()[0].thawing, 1);
+        assert_eq!(claims.next_group(Timestamp(499), RULE).unwrap().1, vec![claim(2, 100)], "others go on");
+        claims.finish("deep", vec![claim(2, 100)], None);
+        assert!(claims.next_group(Timestamp(499), RULE).is_none());
+        assert!(claims.holds(&[1]));
+        assert_eq!(claims.next_group(Timestamp(500), RULE).unwrap().1, vec![claim(1, 100)]);
     }
 
     #[test]

@@ -14,38 +14,73 @@ use crate::meta::{AppliedOp, CommitObserver, MetaStore, Table};
 use crate::pack::PackId;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::{Bound, ControlFlow};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Hears of every commit while a mark is running: references made behind the walk's back (a copy to a key that the
-/// walk has passed, whose source is deleted before the walk reaches it) are marked at its end.
+/// walk has passed, whose source is deleted before the walk reaches it) are marked along with it.
 #[derive(Debug, Default)]
 pub(crate) struct MarkBarrier {
     /// None while no mark is running.
     seen: Mutex<Option<Seen>>,
 }
 
-/// Values that were written, with their tables.
-type Seen = Vec<(Table, Vec<u8>)>;
+/// What was written since the walk last looked.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Values with their tables.
+    values: Vec<(Table, Vec<u8>)>,
+    bytes: usize,
+    /// More came than is kept: the mark is not complete any more.
+    missed: bool,
+}
+
+/// Most bytes of values that wait for the walk. It looks every [`LISTEN_EVERY`] values, so this is far off unless writers
+/// outrun it; then the mark is given up.
+const MAX_SEEN_BYTES: usize = 128 << 20;
+
+/// Values walked between two looks at what was written meanwhile.
+const LISTEN_EVERY: usize = 1024;
+
+/// While this lives, the barrier is open.
+struct Listening<'a>(&'a MarkBarrier);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
 
 impl MarkBarrier {
-    fn open(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+    fn lock(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
+    fn open(&self) -> Listening<'_> {
+        *self.lock() = Some(Seen::default());
+        Listening(self)
     }
 
-    fn close(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    fn take(&self) -> Result<Vec<(Table, Vec<u8>)>, EngineError> {
+        match self.lock().as_mut().map(std::mem::take) {
+            Some(seen) if !seen.missed => Ok(seen.values),
+            _ => Err(EngineError::SlowDown("more is written than a mark can follow; nothing was removed".into())),
+        }
     }
 }
 
 impl CommitObserver for MarkBarrier {
     fn applied(&self, _seq: u64, ops: &[AppliedOp]) {
-        if let Some(seen) = self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            let values = ops.iter().filter(|o| matches!(o.op.table, Table::Object | Table::Part));
-            seen.extend(values.filter_map(|o| o.op.value.clone().map(|value| (o.op.table, value))));
+        if let Some(seen) = self.lock().as_mut() {
+            for AppliedOp { op, .. } in ops.iter().filter(|o| matches!(o.op.table, Table::Object | Table::Part)) {
+                let Some(value) = &op.value else { continue };
+                seen.bytes = seen.bytes.saturating_add(value.len());
+                seen.missed |= seen.bytes > MAX_SEEN_BYTES;
+                if seen.missed {
+                    seen.values = Vec::new();
+                    return;
+                }
+                seen.values.push((op.table, value.clone()));
+            }
         }
     }
 }
@@ -57,11 +92,18 @@ pub(crate) type DeadBytes = BTreeMap<String, u64>;
 struct Walk<'a> {
     core: &'a Arc<Core>,
     mark: &'a Mark,
-    /// Live bytes by tier and pack; each chunk counts once.
-    remote: BTreeMap<(String, PackId), u64>,
-    counted: HashSet<(u32, crate::chunk::ChunkId)>,
+    /// Packs that something in a tier lives in, with the bytes that live: each chunk counts once in a pack.
+    remote: BTreeMap<(u32, PackId), u64>,
+    /// Chunks whose bytes are counted, by tier and the first eight bytes of their ids: enough for a sum of bytes, and
+    /// whether a pack lives does not depend on it.
+    counted: HashSet<(u32, u64)>,
+    /// Tiers met on the way. Not those of the configuration: a tier that is missing there for a while must not
+    /// look empty, or all its packs would be taken for dead.
     tiers: Vec<String>,
 }
+
+/// Live bytes by tier and pack.
+type LivePacks = BTreeMap<(String, PackId), u64>;
 
 impl Core {
     /// One cycle: mark, sweep local packs, doom unreferenced remote packs. `bytes_to_free` above zero also evicts clean
@@ -74,23 +116,24 @@ impl Core {
         dry_run: bool,
         bytes_to_free: u64,
     ) -> Result<GcReport, EngineError> {
-        let _only_one = self.gc_running.lock().await;
+        // Goes with the mark: a caller who gives up must not let another cycle in, which would take the barrier away
+        // from the one that still runs.
+        let only_one = Arc::clone(&self.gc_running).lock_owned().await;
         // What may be doomed is fixed before the walk: packs that come later are out of its reach, and a version that
-        // comes to refer to one of these raises its counter, which fails the doom's compare-and-swap.
+        // comes to refer to one of these raises its counter, which fails the doom's compare-and-swap. (A copy of a cold
+        // version raises none: its commit expects the source to stand, and the source was marked or observed.)
         let candidates = self.remote_packs(RemotePackState::Live)?;
         let core = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || core.mark_and_sweep(dry_run, bytes_to_free));
-        let outcome = task.await.map_err(|e| EngineError::Internal(format!("collect garbage: {e}")));
-        self.barrier.close();
-        let (mut report, live) = outcome??;
+        let task = tokio::task::spawn_blocking(move || (core.mark_and_sweep(dry_run, bytes_to_free), only_one));
+        let (outcome, _only_one) = task.await.map_err(|e| EngineError::Internal(format!("collect garbage: {e}")))?;
+        let (mut report, live) = outcome?;
         let mut dead: DeadBytes = BTreeMap::new();
         for (key, record) in candidates {
             let (tier, pack) = keys::split_remote_pack(&key)
                 .ok_or_else(|| EngineError::Corrupt("a remote pack's key does not come apart".into()))?;
             let pack = PackId(pack.to_be_bytes());
-            let live_bytes = live.get(&(tier.to_owned(), pack)).copied().unwrap_or(0);
-            if live_bytes > 0 {
-                let overhead = record.bytes.saturating_sub(live_bytes);
+            if let Some(live_bytes) = live.get(&(tier.to_owned(), pack)) {
+                let overhead = record.bytes.saturating_sub(*live_bytes);
                 *dead.entry(tier.to_owned()).or_default() += overhead;
             } else if dry_run || self.doom_candidate(tier, pack, record).await? {
                 report.remote_packs_doomed += 1;
@@ -101,37 +144,34 @@ impl Core {
     }
 
     async fn doom_candidate(&self, tier: &str, pack: PackId, record: RemotePackRecord) -> Result<bool, EngineError> {
-        // A job that has just uploaded a pack refers to it with its next commit: a pack nobody ever referred to is the
-        // job's own business.
-        if record.references == 0 {
+        // A job that has just uploaded a pack refers to it with its next commit. Without a job, a pack that nobody
+        // ever referred to was left by a crash.
+        if record.references == 0 && self.making.holds(&pack) {
             return Ok(false);
         }
         let stored = record.encode()?;
         self.doom_pack(tier, pack, &stored, record).await
     }
 
-    #[allow(clippy::type_complexity)]
     fn mark_and_sweep(
         self: &Arc<Self>,
         dry_run: bool,
         bytes_to_free: u64,
-    ) -> Result<(GcReport, BTreeMap<(String, PackId), u64>), EngineError> {
-        self.barrier.open();
+    ) -> Result<(GcReport, LivePacks), EngineError> {
+        let listening = self.barrier.open();
         let mark = self.local.begin_mark()?;
-        let mut walk = Walk {
-            core: self,
-            mark: &mark,
-            remote: BTreeMap::new(),
-            counted: HashSet::new(),
-            tiers: self.tiers.keys().cloned().collect(),
-        };
+        let mut walk =
+            Walk { core: self, mark: &mark, remote: BTreeMap::new(), counted: HashSet::new(), tiers: Vec::new() };
         walk.everything()?;
         walk.readers()?;
-        for (table, value) in self.barrier.take() {
-            walk.value(table, &value)?;
-        }
-        let live = std::mem::take(&mut walk.remote);
-        drop(walk);
+        // A commit can be seen in the index a moment before the barrier hears of it: a completed upload, whose parts the
+        // walk found gone already and whose object it had passed. Behind this request the committer has told all that
+        // the walk can have seen. With relaxed durability it also keeps a crash from bringing names back whose chunks
+        // are swept below.
+        self.meta.sync()?;
+        walk.listen()?;
+        drop(listening);
+        let live = walk.live_packs();
         let mut report = GcReport { dry_run, ..Default::default() };
         if dry_run {
             let dead = mark.preview();
@@ -176,20 +216,25 @@ const WATERMARK_PERCENT: u64 = 90;
 impl Walk<'_> {
     /// Every version and every part of an unfinished upload.
     fn everything(&mut self) -> Result<(), EngineError> {
+        let mut walked = 0usize;
         for table in [Table::Object, Table::Part] {
             let mut failed = None;
             let core = Arc::clone(self.core);
-            core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |_, value| match self
-                .value(table, value)
-            {
-                Ok(()) if !core.stop.is_cancelled() => ControlFlow::Continue(()),
-                Ok(()) => {
-                    failed = Some(EngineError::Unavailable("shutting down".into()));
-                    ControlFlow::Break(())
+            core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |_, value| {
+                walked += 1;
+                let mut step = self.value(table, value);
+                if step.is_ok() && walked.is_multiple_of(LISTEN_EVERY) {
+                    step = self.listen();
                 }
-                Err(e) => {
-                    failed = Some(e);
-                    ControlFlow::Break(())
+                if step.is_ok() && core.stop.is_cancelled() {
+                    step = Err(EngineError::Unavailable("shutting down".into()));
+                }
+                match step {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(e) => {
+                        failed = Some(e);
+                        ControlFlow::Break(())
+                    }
                 }
             })?;
             if let Some(e) = failed {
@@ -197,6 +242,16 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Marks what was committed since the last look.
+    fn listen(&mut self) -> Result<(), EngineError> {
+        self.core.barrier.take()?.into_iter().try_for_each(|(table, value)| self.value(table, &value))
+    }
+
+    fn live_packs(self) -> LivePacks {
+        let name = |number: u32| self.tiers.get(number as usize).cloned().unwrap_or_default();
+        self.remote.iter().map(|((tier, pack), bytes)| ((name(*tier), *pack), *bytes)).collect()
     }
 
     /// Bodies that are being read, whether or not their versions are still there: reads win.
@@ -251,15 +306,18 @@ impl Walk<'_> {
 
     fn count_remote(&mut self, id: crate::chunk::ChunkId, tier: Option<&str>) {
         let Some(tier) = tier else { return };
-        let Some(number) = self.tiers.iter().position(|t| t == tier).and_then(|n| u32::try_from(n).ok()) else {
-            return;
-        };
-        if !self.counted.insert((number, id)) {
-            return;
-        }
-        if let Some(at) = self.core.remote.locate(tier, &id) {
-            let frame = crate::pack::format::FRAME_HEADER_LEN as u64 + u64::from(at.stored_len);
-            *self.remote.entry((tier.to_owned(), at.pack)).or_default() += frame;
+        let number = self.tiers.iter().position(|t| t == tier).unwrap_or_else(|| {
+            self.tiers.push(tier.to_owned());
+            self.tiers.len() - 1
+        });
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let mut front = [0; 8];
+        front.copy_from_slice(&id.0[..8]);
+        let fresh = self.counted.insert((number, u64::from_le_bytes(front)));
+        // Every pack that has the chunk stays: which of them a job gives up in the end is not known yet.
+        for (pack, stored_len) in self.core.remote.places(tier, &id) {
+            let frame = crate::pack::format::FRAME_HEADER_LEN as u64 + u64::from(stored_len);
+            *self.remote.entry((number, pack)).or_default() += if fresh { frame } else { 0 };
         }
     }
 

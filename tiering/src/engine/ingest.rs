@@ -17,12 +17,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// A body that is in packs and verified, but referred to by nothing yet. Its chunks stay pinned until it is dropped:
-/// keep it until the commit has returned.
+/// A body that is in packs and verified, but referred to by nothing yet. Its chunks stay pinned as long as `pins` lives:
+/// give it to the batch that refers to them, which outlives a caller that is cancelled.
 pub(crate) struct Ingested {
     pub body: BodyRef,
     pub verified: Verified,
-    _pins: Ingest,
+    pub pins: Arc<Ingest>,
 }
 
 /// Bodies up to this size (bytes) are collected and ingested on the caller's thread: cheaper than a hop.
@@ -178,7 +178,7 @@ impl Pipeline {
         }
         let verified = self.digest.verify()?;
         let (body, pins) = self.sink.finish()?;
-        Ok(Ingested { body, verified, _pins: pins })
+        Ok(Ingested { body, verified, pins: Arc::new(pins) })
     }
 }
 

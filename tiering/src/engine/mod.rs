@@ -113,12 +113,13 @@ pub(crate) struct Core {
     pub accounts: Arc<Accounts>,
     pub access: AccessBuffer,
     pub claimed: Claimed,
+    pub making: transition::Making,
     pub tier_errors: TierErrors,
     pub dead_bytes: Mutex<gc::DeadBytes>,
     pub metrics: Arc<Metrics>,
     pub runtime: tokio::runtime::Handle,
     pub jobs: TaskTracker,
-    pub gc_running: tokio::sync::Mutex<()>,
+    pub gc_running: Arc<tokio::sync::Mutex<()>>,
     pub wake: Notify,
     pub restores_wanted: AtomicBool,
     pub retry_now: Mutex<bool>,
@@ -167,6 +168,10 @@ impl Engine {
         if orphans > 0 {
             tracing::info!(orphans, "packs whose upload was cut short will be deleted");
         }
+        let parts = core.drop_orphan_parts().await?;
+        if parts > 0 {
+            tracing::info!(parts, "parts of ended uploads were deleted");
+        }
         core.start_reindex_if_changed()?;
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
         core.jobs.spawn(Scheduler::new(&core).run());
@@ -184,17 +189,18 @@ impl Engine {
         if tokio::time::timeout(SHUTDOWN_JOBS, self.core.jobs.wait()).await.is_err() {
             tracing::warn!("a transition is still running; it will be taken up again at the next start");
         }
-        self.core.flush_access().await?;
+        // What fails here must not keep the journal from being closed and the lock from being given back.
+        let flushed = self.core.flush_access().await;
         let core = Arc::clone(&self.core);
         let closing = tokio::task::spawn_blocking(move || -> Result<(), EngineError> {
-            core.local.sync()?;
-            // Only a help for the next start: without it the footers are read.
-            if let Err(e) = core.local.save_index() {
-                tracing::warn!(error = %e, "save the chunk index");
+            let synced = core.local.sync();
+            if let Err(error) = core.local.save_index() {
+                tracing::warn!(%error, "the index of local chunks was not saved; the next start reads all footers");
             }
-            Ok(core.meta.close()?)
+            core.meta.close()?;
+            Ok(synced?)
         });
-        closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?
+        closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?.and(flushed)
     }
 }
 
@@ -204,6 +210,7 @@ impl Core {
         components: Components,
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
+        validate_policy_tiers(&components.policy, &components.tiers).map_err(EngineError::InvalidArgument)?;
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
@@ -242,12 +249,13 @@ impl Core {
             accounts,
             access: AccessBuffer::default(),
             claimed: Claimed::default(),
+            making: transition::Making::default(),
             tier_errors: TierErrors::default(),
             dead_bytes: Mutex::default(),
             metrics,
             runtime,
             jobs: TaskTracker::new(),
-            gc_running: tokio::sync::Mutex::new(()),
+            gc_running: Arc::default(),
             wake: Notify::new(),
             restores_wanted: AtomicBool::new(false),
             retry_now: Mutex::new(false),

@@ -16,7 +16,9 @@ use super::{Core, Engine};
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
 use futures::StreamExt;
-use std::ops::{Bound, Range};
+use std::collections::HashSet;
+use std::ops::{Bound, ControlFlow, Range};
+use std::sync::Arc;
 
 /// UploadPartCopy.
 pub struct UploadPartCopy {
@@ -94,7 +96,8 @@ impl Engine {
         let batch = Batch::new(Reason::PutPart)
             .expect(Expect::Present(Table::Upload, key))
             .put(Table::Part, keys::part(&part.upload_id, part.number), record.encode()?)
-            .with_data();
+            .with_data()
+            .holding(ingested.pins);
         match self.core.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Err(EngineError::NoSuchUpload(part.upload_id)),
             other => Ok(other.map(|_| info)?),
@@ -176,7 +179,10 @@ impl Engine {
         }
         let checksum = whole_checksum(&upload, &chosen, complete.expect_checksum.as_ref())?;
         let bodies: Vec<_> = chosen.iter().map(|p| p.body.clone()).collect();
-        let (body, pins) = join_bodies(&self.core, &bodies)?;
+        // Ten thousand parts make a hundred nodes to compress and append: not on a thread that serves others.
+        let core = Arc::clone(&self.core);
+        let joining = tokio::task::spawn_blocking(move || join_bodies(&core, &bodies));
+        let (body, pins) = joining.await.map_err(|e| EngineError::Internal(format!("join the parts: {e}")))??;
         let now = self.core.clock.now();
         let record = ObjectRecord {
             version: keys::fresh_version(now),
@@ -193,7 +199,7 @@ impl Engine {
             due: None,
             idle: None,
         };
-        let mut batch = Batch::new(Reason::CompleteUpload);
+        let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));
         batch.expects.push(Expect::Equals(Table::Upload, key.clone(), upload.encode()?));
         for part in &stored {
             // A part replaced meanwhile would otherwise be lost, or worse, be half of the object.
@@ -203,9 +209,9 @@ impl Engine {
         }
         drop_upload(&mut batch, key, &upload);
         let target = Target { bucket: &complete.bucket, key: &complete.key, condition: &complete.condition };
-        let written = self.core.commit_version(target, record, batch).await;
-        drop(pins);
-        written
+        let written = self.core.commit_version(target, record, batch).await?;
+        self.core.drop_late_parts(&complete.upload_id).await;
+        Ok(written)
     }
 
     /// Gives an upload up; its parts become unreferenced.
@@ -240,9 +246,53 @@ impl Core {
         let parts = self.meta.scan(Table::Part, keys::prefix(upload_id.as_bytes()), usize::MAX, false)?;
         batch.ops.extend(parts.into_iter().map(|(key, _)| Op { table: Table::Part, key, value: None }));
         match self.meta.commit(batch).await {
-            Err(MetaError::Conflict { .. }) => Err(EngineError::NoSuchUpload(upload_id.to_owned())),
-            other => Ok(other.map(drop)?),
+            Err(MetaError::Conflict { .. }) => return Err(EngineError::NoSuchUpload(upload_id.to_owned())),
+            other => other?,
+        };
+        self.drop_late_parts(upload_id).await;
+        Ok(())
+    }
+
+    /// Deletes parts that were committed between the look at the upload's parts and its end. Now that the upload has
+    /// gone no further one can come. What a crash leaves here is found by the next start.
+    async fn drop_late_parts(&self, upload_id: &str) {
+        let dropping = async {
+            let late = self.meta.scan(Table::Part, keys::prefix(upload_id.as_bytes()), usize::MAX, false)?;
+            self.drop_parts(late.into_iter().map(|(key, _)| key).collect()).await
+        };
+        if let Err(e) = dropping.await {
+            tracing::warn!(upload_id, error = %e, "late parts of an upload stay until the next start");
         }
+    }
+
+    async fn drop_parts(&self, keys: Vec<Vec<u8>>) -> Result<(), EngineError> {
+        for some in keys.chunks(1_000) {
+            let mut batch = Batch::new(Reason::AbortUpload);
+            batch.ops.extend(some.iter().map(|key| Op { table: Table::Part, key: key.clone(), value: None }));
+            self.meta.commit(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes parts whose upload is no more; called before any request is served. Returns how many there were.
+    pub(crate) async fn drop_orphan_parts(&self) -> Result<usize, EngineError> {
+        let all = || (Bound::Unbounded, Bound::Unbounded);
+        let mut open = HashSet::new();
+        self.meta.scan_each(Table::Upload, all(), &mut |key, _| {
+            open.extend(keys::split_upload(key).map(|(_, _, id)| id.to_owned()));
+            ControlFlow::Continue(())
+        })?;
+        let mut orphans = Vec::new();
+        self.meta.scan_each(Table::Part, all(), &mut |key, _| {
+            let id = key.get(..keys::UPLOAD_ID_LEN).and_then(|id| std::str::from_utf8(id).ok());
+            if id.is_some_and(|id| !open.contains(id)) {
+                orphans.push(key.to_vec());
+            }
+            ControlFlow::Continue(())
+        })?;
+        let count = orphans.len();
+        self.drop_parts(orphans).await?;
+        Ok(count)
     }
 
     fn completed_before(&self, complete: &CompleteUpload) -> Result<Option<Written>, EngineError> {

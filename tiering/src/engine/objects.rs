@@ -83,8 +83,9 @@ impl Engine {
         self.bucket(&put.bucket)?;
         let ingested = ingest(&self.core, put.expect, self.core.settings.limits.max_put_bytes, body).await?;
         let record = self.core.new_record(&ingested, put.attributes);
+        let batch = Batch::new(Reason::PutObject).holding(ingested.pins);
         let target = Target { bucket: &put.bucket, key: &put.key, condition: &put.condition };
-        self.core.commit_version(target, record, Batch::new(Reason::PutObject)).await
+        self.core.commit_version(target, record, batch).await
     }
 
     /// Finds an object; reading it later reads exactly this version.
@@ -132,27 +133,39 @@ impl Engine {
     /// has changed since its conditions were checked.
     pub async fn copy_object(&self, copy: CopyObject) -> Result<Written, EngineError> {
         self.bucket(&copy.bucket)?;
+        for _ in 0..MAX_RACES {
+            match self.try_copy(&copy).await {
+                // The source has moved to another tier meanwhile, or the target has changed: neither is the client's matter.
+                Err(EngineError::Conflict) => {}
+                other => return other,
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+
+    async fn try_copy(&self, copy: &CopyObject) -> Result<Written, EngineError> {
         let source = self.open_object(&copy.source_bucket, &copy.source_key)?;
         if source.record().version != copy.source_version {
             return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
         }
         let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key;
-        let (mut record, pins) = self.core.copied_record(&source, &copy, in_place).await?;
+        let (mut record, pins) = self.core.copied_record(&source, copy, in_place).await?;
         if in_place {
             record.created = source.record().created;
         }
         let source_key = keys::object(&copy.source_bucket, &copy.source_key);
         let mut batch = Batch::new(Reason::CopyObject);
-        if !in_place && pins.is_none() {
+        if let Some(ingested) = pins {
+            batch = batch.holding(ingested.pins);
+        } else {
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
-            // is committed; from then on the copy protects them itself.
+            // is committed; from then on the copy protects them itself. In place no less: another write may have taken
+            // the version away, and a mark its chunks.
             let stored = source.record().encode()?;
             batch = batch.expect(Expect::Equals(Table::Object, source_key, stored));
         }
         let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
-        let written = self.core.commit_version(target, record, batch).await;
-        drop(pins);
-        written
+        self.core.commit_version(target, record, batch).await
     }
 }
 
@@ -204,6 +217,13 @@ impl Core {
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
             check_condition(condition, old.as_ref())?;
+            let built_on = |e: &Expect| match e {
+                Expect::Equals(Table::Object, key, value) if *key == subject => stored.as_deref() == Some(&value[..]),
+                _ => true,
+            };
+            if !base.expects.iter().all(built_on) {
+                return Err(EngineError::Conflict);
+            }
             let mut batch = base.clone();
             batch.expects.push(Expect::Present(Table::Bucket, bucket.into()));
             batch.expects.push(match &stored {
@@ -211,7 +231,9 @@ impl Core {
                 None => Expect::Absent(Table::Object, subject.clone()),
             });
             batch.wrote_data = true;
-            self.doom_restore_job(&mut batch, old.as_ref());
+            // A change of metadata in place carries a running restore along.
+            let dropped = old.as_ref().filter(|o| o.restoring != record.restoring);
+            self.doom_restore_job(&mut batch, dropped);
             let due_now = self.put_version(&mut batch, (bucket, key), old.as_ref(), &mut record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {

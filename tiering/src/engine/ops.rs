@@ -71,9 +71,10 @@ impl Engine {
             metrics.remote_bytes.with_label_values(&[&tier.name, "dead"]).set(gauge(tier.dead_bytes));
             metrics.queue.with_label_values(&[&tier.name]).set(0);
         }
-        for (tier, waiting, _, failures) in self.core.claims().lengths() {
-            metrics.queue.with_label_values(&[&tier]).set(gauge(waiting as u64));
-            metrics.tier_failures.with_label_values(&[&tier]).set(i64::from(failures));
+        for queue in self.core.claims().lengths() {
+            let waiting = (queue.waiting + queue.thawing) as u64;
+            metrics.queue.with_label_values(&[&queue.tier]).set(gauge(waiting));
+            metrics.tier_failures.with_label_values(&[&queue.tier]).set(i64::from(queue.failures));
         }
         let jobs = self.core.restore_jobs()?;
         let oldest = jobs.iter().map(|(_, job)| job.requested).min();
@@ -297,10 +298,12 @@ impl Core {
             count: count as u64,
         };
         let mut out = Vec::new();
-        for (tier, waiting, running, failures) in self.claims().lengths() {
-            let kind = format!("transition to {tier}");
-            out.push(job(&kind, if failures > 0 { "waiting after a failure" } else { "waiting" }, waiting));
-            out.push(job(&kind, "running", running));
+        for queue in self.claims().lengths() {
+            let kind = format!("transition to {}", queue.tier);
+            let state = if queue.failures > 0 { "waiting after a failure" } else { "waiting" };
+            out.push(job(&kind, state, queue.waiting));
+            out.push(job(&kind, "running", queue.running));
+            out.push(job(&kind, "thawing", queue.thawing));
         }
         out.push(job("restore", "open", self.restore_jobs()?.len()));
         out.push(job("delete pack", "waiting", self.remote_packs(RemotePackState::Doomed)?.len()));

@@ -2,12 +2,14 @@
 
 use super::Core;
 use super::body::ChunkRef;
+use crate::chunk::ChunkId;
 use crate::pack::format::{FRAME_HEADER_LEN, FooterEntry, HEADER_LEN};
 use crate::pack::{Frame, RemotePackPlan};
 use crate::tier::BodySource;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,11 +22,13 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(crate) struct PackBody {
     core: Arc<Core>,
     plan: Arc<RemotePackPlan>,
+    /// The tier of a chunk that is not local.
+    sources: Arc<HashMap<ChunkId, String>>,
 }
 
 impl PackBody {
-    pub(crate) fn new(core: &Arc<Core>, plan: RemotePackPlan) -> Self {
-        Self { core: Arc::clone(core), plan: Arc::new(plan) }
+    pub(crate) fn new(core: &Arc<Core>, plan: RemotePackPlan, sources: HashMap<ChunkId, String>) -> Self {
+        Self { core: Arc::clone(core), plan: Arc::new(plan), sources: Arc::new(sources) }
     }
 
     /// Some of the pack's bytes from `at`: up to a piece, always whole frames, cut to `end` by the caller.
@@ -66,16 +70,15 @@ impl PackBody {
             wanted.iter().map(|e| core.local.read_frame(&e.id)).collect::<Result<Vec<_>, _>>()
         });
         let local = local.await.map_err(other)?.map_err(other)?;
-        let missing: Vec<ChunkRef> = entries
-            .iter()
-            .zip(&local)
-            .filter(|(_, frame)| frame.is_none())
-            .map(|(e, _)| ChunkRef { id: e.id, len: e.raw_len })
-            .collect();
-        let recalled = match missing.is_empty() {
-            true => Default::default(),
-            false => self.core.recall_frames(&missing, None, false).await.map_err(other)?,
-        };
+        let mut missing: BTreeMap<Option<&str>, Vec<ChunkRef>> = BTreeMap::new();
+        for (entry, _) in entries.iter().zip(&local).filter(|(_, frame)| frame.is_none()) {
+            let source = self.sources.get(&entry.id).map(String::as_str);
+            missing.entry(source).or_default().push(ChunkRef { id: entry.id, len: entry.raw_len });
+        }
+        let mut recalled = HashMap::new();
+        for (source, chunks) in missing {
+            recalled.extend(self.core.recall_frames(&chunks, source, false).await.map_err(other)?);
+        }
         entries
             .iter()
             .zip(local)

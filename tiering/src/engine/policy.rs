@@ -78,12 +78,16 @@ impl Core {
         let active = self.policy();
         let digest = active.digest();
         let known = self.meta.get(Table::System, DIGEST_KEY)?;
-        if known.as_deref() == Some(digest.as_bytes()) {
+        // While one runs, the due index is made partly by the one policy and partly by the other, whatever is noted.
+        if known.as_deref() == Some(digest.as_bytes()) && !self.progress.lock().running {
             return Ok(());
         }
+        self.progress.begin(self.clock.now(), self.accounts.objects());
         let core = Arc::clone(self);
         self.jobs.spawn(async move {
             let outcome = async {
+                // First the note goes: a crash on the way, and then a start with the old policy, must walk again.
+                core.meta.commit(Batch::new(Reason::System).delete(Table::System, DIGEST_KEY)).await?;
                 core.reindex().await?;
                 // Only now: a crash on the way makes the next start re-index again.
                 let still_active = core.policy().digest() == digest;
@@ -92,7 +96,9 @@ impl Core {
                 }
                 Ok::<(), EngineError>(())
             };
-            if let Err(e) = outcome.await {
+            let outcome = outcome.await;
+            core.progress.end(core.clock.now());
+            if let Err(e) = outcome {
                 core.metrics.scheduler_errors.inc();
                 tracing::error!(error = %e, "re-index after a change of rules failed; the next start tries again");
             }

@@ -16,6 +16,7 @@ use crate::tier::{TierError, TierErrorKind};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -44,6 +45,31 @@ struct TierIndex {
     packs: Vec<(PackId, Arc<str>)>,
     slots: HashMap<PackId, u32>,
     chunks: HashMap<ChunkId, Place>,
+    /// Further places of chunks that two jobs have sent at the same time: when the first pack goes, the next one serves.
+    spare: HashMap<ChunkId, Vec<Place>>,
+}
+
+impl TierIndex {
+    fn add(&mut self, id: ChunkId, place: Place) {
+        match self.chunks.entry(id) {
+            Entry::Vacant(free) => drop(free.insert(place)),
+            Entry::Occupied(_) => self.spare.entry(id).or_default().push(place),
+        }
+    }
+
+    fn remove(&mut self, id: &ChunkId, slot: u32) {
+        let mut spare = self.spare.remove(id).unwrap_or_default();
+        spare.retain(|place| place.slot != slot);
+        if self.chunks.get(id).is_some_and(|place| place.slot == slot) {
+            match spare.pop() {
+                Some(place) => drop(self.chunks.insert(*id, place)),
+                None => drop(self.chunks.remove(id)),
+            }
+        }
+        if !spare.is_empty() {
+            self.spare.insert(*id, spare);
+        }
+    }
 }
 
 /// Of every tier: which live pack has which chunk. Rebuilt at start from the footers that the namespace keeps.
@@ -91,7 +117,7 @@ impl RemoteIndex {
         index.slots.insert(pack, slot);
         for entry in &footer.entries {
             let place = Place { slot, offset: entry.offset, stored_len: entry.stored_len };
-            index.chunks.entry(entry.id).or_insert(place);
+            index.add(entry.id, place);
         }
     }
 
@@ -101,9 +127,7 @@ impl RemoteIndex {
         let Some(index) = tiers.get_mut(tier) else { return };
         let Some(slot) = index.slots.remove(&pack) else { return };
         for entry in &footer.entries {
-            if index.chunks.get(&entry.id).is_some_and(|place| place.slot == slot) {
-                index.chunks.remove(&entry.id);
-            }
+            index.remove(&entry.id, slot);
         }
     }
 
@@ -114,6 +138,15 @@ impl RemoteIndex {
         let place = index.chunks.get(id)?;
         let (pack, name) = index.packs.get(place.slot as usize)?;
         Some(Located { pack: *pack, name: Arc::clone(name), offset: place.offset, stored_len: place.stored_len })
+    }
+
+    /// Every live pack of `tier` that holds a chunk, with the length of its payload there.
+    pub(crate) fn places(&self, tier: &str, id: &ChunkId) -> Vec<(PackId, u32)> {
+        let tiers = self.tiers.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = tiers.get(tier) else { return Vec::new() };
+        let spare = index.spare.get(id).map_or(&[][..], Vec::as_slice);
+        let all = index.chunks.get(id).into_iter().chain(spare);
+        all.filter_map(|place| Some((index.packs.get(place.slot as usize)?.0, place.stored_len))).collect()
     }
 
     /// All tiers that have a chunk.
@@ -151,7 +184,7 @@ fn frame_end(at: &Located) -> u64 {
 }
 
 impl Core {
-    /// Raw chunks from `tier` (or, when it is None or lacks one, from any online tier). What the setting says is kept
+    /// Raw chunks from `tier` (or, when it is None or lacks one, from any tier, online ones first). What the setting says is kept
     /// locally as cache.
     pub(crate) async fn recall(
         self: &Arc<Self>,
@@ -199,12 +232,14 @@ impl Core {
         {
             return Ok((tier.to_owned(), at));
         }
-        self.remote
-            .tiers_with(id)
+        // An archive is the last resort: it answers once the pack has been thawed.
+        let (online, archives): (Vec<_>, Vec<_>) =
+            self.remote.tiers_with(id).into_iter().partition(|name| self.tier_is_online(name));
+        online
             .into_iter()
-            .filter(|name| self.tier_is_online(name))
+            .chain(archives)
             .find_map(|name| self.remote.locate(&name, id).map(|at| (name, at)))
-            .ok_or_else(|| EngineError::Corrupt(format!("chunk {id} is neither in a local pack nor in an online tier")))
+            .ok_or_else(|| EngineError::Corrupt(format!("chunk {id} is neither in a local pack nor in a tier")))
     }
 
     /// Joins requests that are on their way and starts the missing ones.
@@ -392,7 +427,10 @@ mod tests {
         index.add("ia", PackId([2; 16]), "two", &footer);
         index.remove("ia", PackId([2; 16]), &footer);
         assert_eq!(index.locate("ia", &id).map(|l| l.name.to_string()), Some("one".to_owned()));
+        index.add("ia", PackId([3; 16]), "three", &footer);
         index.remove("ia", PackId([1; 16]), &footer);
+        assert_eq!(index.locate("ia", &id).map(|l| l.name.to_string()), Some("three".to_owned()));
+        index.remove("ia", PackId([3; 16]), &footer);
         assert!(index.locate("ia", &id).is_none());
     }
 }

@@ -28,8 +28,8 @@ const RECALL_BATCH: u64 = 8 << 20;
 /// Jobs that are taken together: what their versions have in the same packs is read together.
 const WINDOW: usize = 256;
 
-/// What a round has learnt of packs: whether they can be read.
-type Thawed = BTreeMap<(String, PackId), bool>;
+/// What one round has learnt of thaws: true when the pack can be read.
+pub(crate) type Thawed = BTreeMap<(String, PackId), bool>;
 
 /// A job whose packs can all be read, with the version as it was found.
 struct Ready {
@@ -170,16 +170,7 @@ impl Core {
             self.meta.commit(Batch::new(Reason::Job).delete(Table::Job, keys::job(id))).await?;
             return Ok(None);
         };
-        let mut all_thawed = true;
-        for (pack, name) in self.packs_to_thaw(&record, &job.tier).await? {
-            let known = thawed.get(&(job.tier.clone(), pack)).copied();
-            let ready = match known {
-                Some(ready) => ready,
-                None => self.thaw(&job.tier, pack, &name, job.priority).await?,
-            };
-            thawed.insert((job.tier.clone(), pack), ready);
-            all_thawed &= ready;
-        }
+        let all_thawed = self.all_thawed(&record, (&job.tier, job.priority), thawed).await?;
         Ok(all_thawed.then(|| Ready { id, job: job.clone(), subject, stored: stored.to_vec(), record }))
     }
 
@@ -233,6 +224,34 @@ impl Core {
         }
     }
 
+    /// Makes sure that everything of a version that is not local is being thawed in `tier`; true when all of it can be
+    /// read. `thawed` spares asking twice after one pack.
+    pub(crate) async fn all_thawed(
+        self: &Arc<Self>,
+        record: &ObjectRecord,
+        (tier, priority): (&str, RestorePriority),
+        thawed: &mut Thawed,
+    ) -> Result<bool, EngineError> {
+        loop {
+            let (packs, unknown) = self.packs_to_thaw(record, tier)?;
+            let mut all = true;
+            for (pack, name) in packs {
+                let known = thawed.get(&(tier.to_owned(), pack)).copied();
+                let ready = match known {
+                    Some(ready) => ready,
+                    None => self.thaw(tier, pack, &name, priority).await?,
+                };
+                thawed.insert((tier.to_owned(), pack), ready);
+                all &= ready;
+            }
+            if !all || unknown.is_empty() {
+                return Ok(all);
+            }
+            // Now that the nodes can be read, they tell of more packs. They stay local, so this ends.
+            self.recall_all(&unknown, tier).await?;
+        }
+    }
+
     /// Makes sure that a thaw of a pack is running; true when the pack can be read.
     pub(crate) async fn thaw(
         &self,
@@ -266,13 +285,10 @@ impl Core {
         Ok(matches!(answer, R::AlreadyRestored | R::NotNeeded))
     }
 
-    /// The packs that hold what of a version is not local.
-    async fn packs_to_thaw(
-        self: &Arc<Self>,
-        record: &ObjectRecord,
-        tier: &str,
-    ) -> Result<BTreeMap<PackId, Arc<str>>, EngineError> {
+    /// The packs that hold what of a version is not local, and the nodes that must be read to know all of them.
+    fn packs_to_thaw(&self, record: &ObjectRecord, tier: &str) -> Result<ToThaw, EngineError> {
         let mut packs = BTreeMap::new();
+        let mut unknown = Vec::new();
         let mut want = |id: &ChunkId| -> Result<(), EngineError> {
             if self.local.contains(id) {
                 return Ok(());
@@ -287,22 +303,22 @@ impl Core {
             BodyRef::Inline(chunks) => chunks.iter().try_for_each(|c| want(&c.id))?,
             BodyRef::Nodes(nodes) => {
                 for node in nodes {
-                    want(&node.id)?;
-                    // Without the node itself its chunks are not known yet; they come with the next poll.
-                    if let Some(chunks) = self.local_node(node)? {
-                        chunks.iter().try_for_each(|c| want(&c.id))?;
+                    match self.local_node(node)? {
+                        Some(chunks) => chunks.iter().try_for_each(|c| want(&c.id))?,
+                        None => {
+                            want(&node.id)?;
+                            unknown.push(ChunkRef { id: node.id, len: node_bytes(node)? });
+                        }
                     }
                 }
             }
         }
-        Ok(packs)
+        Ok((packs, unknown))
     }
 
     /// The chunks of a node that is local.
     pub(crate) fn local_node(&self, node: &NodeRef) -> Result<Option<Vec<ChunkRef>>, EngineError> {
-        let len = u32::try_from(node_len(node.chunks))
-            .map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))?;
-        self.read_local(&ChunkRef { id: node.id, len })?.map(|raw| decode_node(&raw)).transpose()
+        self.read_local(&ChunkRef { id: node.id, len: node_bytes(node)? })?.map(|raw| decode_node(&raw)).transpose()
     }
 
     /// Brings all of a body to local packs, a bounded batch at a time.
@@ -311,8 +327,7 @@ impl Core {
             BodyRef::Inline(chunks) => self.recall_all(chunks, tier).await,
             BodyRef::Nodes(nodes) => {
                 for node in nodes {
-                    let len = u32::try_from(node_len(node.chunks)).unwrap_or(u32::MAX);
-                    self.recall_all(&[ChunkRef { id: node.id, len }], tier).await?;
+                    self.recall_all(&[ChunkRef { id: node.id, len: node_bytes(node)? }], tier).await?;
                     let chunks = self.node(node, Some(tier.to_owned())).await?;
                     self.recall_all(&chunks, tier).await?;
                 }
@@ -322,7 +337,10 @@ impl Core {
     }
 
     async fn recall_all(self: &Arc<Self>, chunks: &[ChunkRef], tier: &str) -> Result<(), EngineError> {
-        let missing: Vec<ChunkRef> = chunks.iter().filter(|c| !self.local.contains(&c.id)).copied().collect();
+        // Touching what is here takes it out of the reach of an eviction that is on its way; a later mark sees the restore.
+        let mut session = self.local.begin();
+        let missing: Vec<ChunkRef> = chunks.iter().filter(|c| !session.pin_existing(&c.id)).copied().collect();
+        drop(session);
         let mut rest = missing.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0u64;
@@ -344,4 +362,12 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Packs by id with their names, and nodes of the manifest that are not local.
+type ToThaw = (BTreeMap<PackId, Arc<str>>, Vec<ChunkRef>);
+
+/// Length of a node's encoding in bytes.
+fn node_bytes(node: &NodeRef) -> Result<u32, EngineError> {
+    u32::try_from(node_len(node.chunks)).map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))
 }

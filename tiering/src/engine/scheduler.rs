@@ -11,8 +11,9 @@ use super::transition::Transition;
 use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::{Bound, ControlFlow};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,17 @@ pub(crate) struct Scheduler {
     last_thaw_poll: Timestamp,
     doomed_failures: u32,
     doomed_not_before: Timestamp,
+    /// Work that asks tiers runs beside the loop, one of each kind: a slow tier must not hold up what is due elsewhere.
+    deleting: Option<Beside>,
+    restoring: Option<Beside>,
+}
+
+type Beside = tokio::task::JoinHandle<Result<(), EngineError>>;
+
+/// The outcome of work that has ended; None while it runs or when there is none.
+async fn ended(slot: &mut Option<Beside>) -> Option<Result<(), EngineError>> {
+    let task = slot.take_if(|task| task.is_finished())?;
+    Some(task.await.unwrap_or_else(|e| Err(EngineError::Internal(format!("background work: {e}")))))
 }
 
 impl Scheduler {
@@ -44,6 +56,8 @@ impl Scheduler {
             last_thaw_poll: Timestamp(0),
             doomed_failures: 0,
             doomed_not_before: Timestamp(0),
+            deleting: None,
+            restoring: None,
         }
     }
 
@@ -153,10 +167,16 @@ impl Scheduler {
             let core = Arc::clone(&self.core);
             self.core.jobs.spawn(async move {
                 let outcome = Transition::new(&core, &tier).run(&group).await;
+                let mut group = group;
                 let failed = match outcome {
-                    Ok(moved) => {
-                        tracing::info!(%tier, ?moved, "transition");
+                    Ok((moved, waiting)) => {
+                        tracing::info!(%tier, ?moved, thawing = waiting.len(), "transition");
                         core.clear_tier_error(&tier);
+                        let put_off: HashSet<&[u8]> = waiting.iter().map(|claim| claim.subject.as_slice()).collect();
+                        group.retain(|claim| !put_off.contains(claim.subject.as_slice()));
+                        drop(put_off);
+                        let poll = Duration::from_millis(core.settings.tiering.thaw_poll_ms);
+                        core.claims().postpone(&tier, waiting, core.clock.now().plus(poll));
                         None
                     }
                     Err(e) => {
@@ -173,16 +193,10 @@ impl Scheduler {
     }
 
     async fn delete_doomed(&mut self, now: Timestamp) -> Result<(), EngineError> {
-        if now < self.doomed_not_before {
-            return Ok(());
-        }
-        let doomed = self.core.remote_packs(RemotePackState::Doomed)?;
-        if doomed.is_empty() {
-            return Ok(());
-        }
-        match self.core.delete_doomed(&doomed).await {
-            Ok(_) => self.doomed_failures = 0,
-            Err(e) => {
+        match ended(&mut self.deleting).await {
+            None => {}
+            Some(Ok(())) => self.doomed_failures = 0,
+            Some(Err(e)) => {
                 let (min, max) = self.core.retry_bounds();
                 self.doomed_not_before = now.plus(backoff(self.doomed_failures, min, max));
                 self.doomed_failures = self.doomed_failures.saturating_add(1);
@@ -190,18 +204,40 @@ impl Scheduler {
                 self.core.note_tier_error(&tier, "delete", &e);
             }
         }
+        if self.deleting.is_some() || now < self.doomed_not_before {
+            return Ok(());
+        }
+        let doomed = self.core.remote_packs(RemotePackState::Doomed)?;
+        if !doomed.is_empty() {
+            let core = Arc::clone(&self.core);
+            self.deleting = Some(self.core.jobs.spawn(async move {
+                let outcome = core.delete_doomed(&doomed).await;
+                core.wake.notify_one();
+                outcome.map(drop)
+            }));
+        }
         Ok(())
     }
 
     /// Advances restore jobs: on a schedule, and at once when a new one has come.
     async fn restores(&mut self, now: Timestamp) -> Result<(), EngineError> {
-        let fresh = self.core.restores_wanted.swap(false, std::sync::atomic::Ordering::AcqRel);
+        if let Some(outcome) = ended(&mut self.restoring).await {
+            outcome?;
+        }
         let poll = Duration::from_millis(self.core.settings.tiering.thaw_poll_ms);
-        if !fresh && now < self.last_thaw_poll.plus(poll) {
+        let wanted = &self.core.restores_wanted;
+        if self.restoring.is_some() || (!wanted.load(Ordering::Acquire) && now < self.last_thaw_poll.plus(poll)) {
             return Ok(());
         }
+        wanted.store(false, Ordering::Release);
         self.last_thaw_poll = now;
-        self.core.advance_restores().await
+        let core = Arc::clone(&self.core);
+        self.restoring = Some(self.core.jobs.spawn(async move {
+            let outcome = core.advance_restores().await;
+            core.wake.notify_one();
+            outcome
+        }));
+        Ok(())
     }
 
     async fn flush_access(&mut self, now: Timestamp) -> Result<(), EngineError> {

@@ -18,14 +18,16 @@ use super::keys;
 use super::packbody::PackBody;
 use super::record::{ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackRecord, RemotePackState};
 use super::remote::codec_of;
+use super::restore::Thawed;
 use super::types::Residency;
 use crate::chunk::ChunkId;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
 use crate::pack::format::FRAME_HEADER_LEN;
 use crate::pack::{FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use crate::tier::RestorePriority;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How often a group's commit is tried again after conflicts.
 const MAX_RACES: usize = 32;
@@ -40,6 +42,20 @@ pub(crate) struct Moved {
     pub skipped: u64,
     pub packs: u64,
     pub bytes: u64,
+}
+
+/// Packs that running jobs have made and not referred to yet: a mark leaves them alone.
+#[derive(Debug, Default)]
+pub(crate) struct Making(Mutex<HashSet<PackId>>);
+
+impl Making {
+    fn lock(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn holds(&self, pack: &PackId) -> bool {
+        self.lock().contains(pack)
+    }
 }
 
 /// A version on its way.
@@ -59,6 +75,8 @@ struct Draft {
     frames: Vec<PlannedFrame>,
     ids: HashSet<ChunkId>,
     bytes: u64,
+    /// The tier that a chunk is read from when it is not local: a version's own, which is thawed when it is an archive.
+    sources: HashMap<ChunkId, String>,
 }
 
 /// One job: moves a group of versions to one tier.
@@ -69,16 +87,29 @@ pub(crate) struct Transition {
     ready: Vec<Member>,
     made: Vec<PackId>,
     moved: Moved,
+    /// What this job has learnt of thaws.
+    thawed: Thawed,
+    /// Versions whose packs are being thawed.
+    waiting: Vec<Claim>,
 }
 
 impl Transition {
     pub(crate) fn new(core: &Arc<Core>, tier: &str) -> Self {
-        let (draft, moved) = (Draft::default(), Moved::default());
-        Self { core: Arc::clone(core), tier: tier.to_owned(), draft, ready: Vec::new(), made: Vec::new(), moved }
+        Self {
+            core: Arc::clone(core),
+            tier: tier.to_owned(),
+            draft: Draft::default(),
+            ready: Vec::new(),
+            made: Vec::new(),
+            moved: Moved::default(),
+            thawed: Thawed::new(),
+            waiting: Vec::new(),
+        }
     }
 
-    /// Runs the job to its end. After an error, what was committed stays; the rest is found due again.
-    pub(crate) async fn run(mut self, claims: &[Claim]) -> Result<Moved, EngineError> {
+    /// Runs the job to its end. After an error, what was committed stays; the rest is found due again. Gives back the
+    /// versions that wait for a thaw.
+    pub(crate) async fn run(mut self, claims: &[Claim]) -> Result<(Moved, Vec<Claim>), EngineError> {
         let mut outcome = Ok(());
         for claim in claims {
             outcome = self.add(claim).await;
@@ -89,8 +120,9 @@ impl Transition {
         if outcome.is_ok() {
             outcome = self.seal().await;
         }
-        self.doom_unreferenced().await?;
-        outcome.map(|()| self.moved)
+        let doomed = self.doom_unreferenced().await;
+        self.core.making.lock().retain(|pack| !self.made.contains(pack));
+        outcome.and(doomed).map(|()| (self.moved, self.waiting))
     }
 
     /// Plans one version: every chunk of it is in the tier, or goes into a draft.
@@ -109,6 +141,13 @@ impl Transition {
             Residency::Hot => None,
             Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.clone()),
         };
+        if let Some(tier) = &source
+            && !self.core.tier_is_online(tier)
+            && !self.core.all_thawed(&record, (tier, RestorePriority::Bulk), &mut self.thawed).await?
+        {
+            self.waiting.push(claim.clone());
+            return Ok(());
+        }
         let mut member = Member {
             subject: claim.subject.clone(),
             stored: stored.to_vec(),
@@ -154,6 +193,9 @@ impl Transition {
                 let planned = PlannedFrame { id: chunk.id, kind, codec, raw_len: chunk.len, stored_len };
                 self.draft.frames.push(planned);
                 self.draft.ids.insert(chunk.id);
+                if let Some(source) = source {
+                    self.draft.sources.insert(chunk.id, source.clone());
+                }
                 self.draft.bytes += frame;
                 member.in_draft = true;
             }
@@ -225,6 +267,8 @@ impl Transition {
             references: 0,
         };
         let intent = record.encode()?;
+        self.made.push(id);
+        core.making.lock().insert(id);
         let batch = Batch::new(Reason::TransitionIntent).expect(Expect::Absent(Table::RemotePack, key.clone())).put(
             Table::RemotePack,
             key.clone(),
@@ -232,14 +276,13 @@ impl Transition {
         );
         core.meta.commit(batch).await?;
         failpoint::hit("transition.after_intent");
-        self.made.push(id);
 
         let entries: Vec<_> = plan
             .entries()
             .iter()
             .map(|e| RemoteEntry { id: e.id, offset: e.offset, stored_len: e.stored_len })
             .collect();
-        let body = Arc::new(PackBody::new(&core, plan));
+        let body = Arc::new(PackBody::new(&core, plan, draft.sources));
         let failed = |source| EngineError::Tier { tier: self.tier.clone(), source };
         let receipt = core.tier(&self.tier)?.put(&record.name, body).await.map_err(failed)?;
         failpoint::hit("transition.after_upload");
@@ -374,22 +417,36 @@ impl Core {
         Ok(true)
     }
 
-    /// Deletes doomed packs remotely, then their records. Deleting again after a crash is harmless.
+    /// Deletes doomed packs remotely, then their records. Deleting again after a crash is harmless. A tier that fails is
+    /// left alone for this round; the others go on.
     pub(crate) async fn delete_doomed(&self, doomed: &BTreeMap<Vec<u8>, RemotePackRecord>) -> Result<u64, EngineError> {
         let mut deleted = 0;
+        let mut failed: BTreeMap<&str, EngineError> = BTreeMap::new();
         for (key, record) in doomed {
+            if self.stop.is_cancelled() {
+                break;
+            }
             let (tier, _) = keys::split_remote_pack(key)
                 .ok_or_else(|| EngineError::Corrupt("a remote pack's key does not come apart".into()))?;
-            let failed = |source| EngineError::Tier { tier: tier.to_owned(), source };
-            self.tier(tier)?.delete(&record.name).await.map_err(failed)?;
-            failpoint::hit("remote.after_delete");
-            let batch = Batch::new(Reason::RemotePack)
-                .delete(Table::RemotePack, key.clone())
-                .delete(Table::Manifest, key.clone())
-                .delete(Table::Thaw, key.clone());
-            self.meta.commit(batch).await?;
-            deleted += 1;
+            if failed.contains_key(tier) {
+                continue;
+            }
+            match self.delete_one(tier, key, record).await {
+                Ok(()) => deleted += 1,
+                Err(e) => drop(failed.insert(tier, e)),
+            }
         }
-        Ok(deleted)
+        failed.into_values().next().map_or(Ok(deleted), Err)
+    }
+
+    async fn delete_one(&self, tier: &str, key: &[u8], record: &RemotePackRecord) -> Result<(), EngineError> {
+        let failed = |source| EngineError::Tier { tier: tier.to_owned(), source };
+        self.tier(tier)?.delete(&record.name).await.map_err(failed)?;
+        failpoint::hit("remote.after_delete");
+        let batch = Batch::new(Reason::RemotePack)
+            .delete(Table::RemotePack, key)
+            .delete(Table::Manifest, key)
+            .delete(Table::Thaw, key);
+        Ok(self.meta.commit(batch).await.map(drop)?)
     }
 }

@@ -7,8 +7,8 @@ use super::segment::{SegmentHeader, SegmentWriter};
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::meta::{
-    AppliedOp, Batch, CommitObserver, Committed, DataSync, Durability, Expect, GroupStats, MAX_KEY_BYTES, MetaError,
-    MetaSettings, Op, Reason, SledIndex, Table, Value, prefix_range,
+    AppliedOp, Batch, CommitObserver, Committed, DataSync, Durability, Expect, GroupStats, Hold, MAX_KEY_BYTES,
+    MetaError, MetaSettings, Op, Reason, SledIndex, Table, Value, prefix_range,
 };
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -91,6 +91,8 @@ struct Accepted {
     seq: u64,
     ops: Vec<Op>,
     answer: Option<Answer>,
+    /// Until the group is applied and the observers know of it.
+    _hold: Hold,
 }
 
 /// What a group decided before anything was written.
@@ -243,7 +245,7 @@ impl Committer {
                     plan.overlay.insert((op.table, op.key.clone()), op.value.as_deref().map(Value::from));
                 }
                 plan.wrote_data |= batch.wrote_data;
-                plan.accepted.push(Accepted { seq, ops: batch.ops, answer: Some(answer) });
+                plan.accepted.push(Accepted { seq, ops: batch.ops, answer: Some(answer), _hold: batch.hold });
             }
             Err(e) => {
                 plan.conflicts += usize::from(matches!(e, MetaError::Conflict { .. }));

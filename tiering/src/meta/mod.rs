@@ -30,7 +30,9 @@ pub use settings::{Durability, MAX_KEY_BYTES, MAX_RECORD_BYTES, MIN_SEGMENT_BYTE
 pub use sled_index::Value;
 pub use snapshot::SnapshotInfo;
 pub use store::{JournaledStore, MetaStats};
-pub use types::{AppliedOp, Batch, CommitObserver, Committed, DataSync, Expect, GroupStats, NoData, Op, Reason, Table};
+pub use types::{
+    AppliedOp, Batch, CommitObserver, Committed, DataSync, Expect, GroupStats, Hold, NoData, Op, Reason, Table,
+};
 
 pub(crate) use sled_index::SledIndex;
 

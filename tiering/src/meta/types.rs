@@ -1,6 +1,9 @@
 //! The vocabulary of the namespace store: tables, operations, preconditions, batches.
 
 use super::Value;
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The ordered tables of the namespace. The number is the first byte of every key in the index and is part of
@@ -178,6 +181,26 @@ impl Expect {
     }
 }
 
+/// Something that lives until a batch has been applied or refused, whatever becomes of the caller: the pins of the bodies
+/// that it refers to. A caller that is cancelled while its batch waits takes its own variables with it, but not the batch.
+/// Says nothing about equality.
+#[derive(Clone, Default)]
+pub struct Hold(Option<Arc<dyn Any + Send + Sync>>);
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Hold(something)" } else { "Hold(nothing)" })
+    }
+}
+
+impl PartialEq for Hold {
+    fn eq(&self, _: &Hold) -> bool {
+        true
+    }
+}
+
+impl Eq for Hold {}
+
 /// Changes that happen together or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -189,12 +212,14 @@ pub struct Batch {
     pub wrote_data: bool,
     /// Why.
     pub reason: Reason,
+    /// Lives as long as the batch waits.
+    pub hold: Hold,
 }
 
 impl Batch {
     /// An empty batch.
     pub fn new(reason: Reason) -> Batch {
-        Batch { expects: Vec::new(), ops: Vec::new(), wrote_data: false, reason }
+        Batch { expects: Vec::new(), ops: Vec::new(), wrote_data: false, reason, hold: Hold::default() }
     }
 
     /// Adds a precondition.
@@ -212,6 +237,12 @@ impl Batch {
     /// Adds a removal.
     pub fn delete(mut self, table: Table, key: impl Into<Vec<u8>>) -> Batch {
         self.ops.push(Op { table, key: key.into(), value: None });
+        self
+    }
+
+    /// Keeps `pins` until the batch has been applied or refused.
+    pub fn holding(mut self, pins: Arc<dyn Any + Send + Sync>) -> Batch {
+        self.hold = Hold(Some(pins));
         self
     }
 

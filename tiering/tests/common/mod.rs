@@ -1,19 +1,25 @@
 //! An engine on a temporary directory, with a clock that the test moves and a tier in memory or in a directory.
-#![allow(dead_code)] // each test file uses its part
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)] // each test file uses its part
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tidegate_tiering::clock::{ManualClock, Timestamp};
+use tidegate_tiering::clock::{Clock, ManualClock, Timestamp};
 use tidegate_tiering::engine::{
-    BodyExpectation, BodyIn, Components, Engine, EngineError, EngineSettings, ObjectAttributes, PutObject, Residency,
+    BodyExpectation, BodyIn, ChecksumAlgorithm, CompleteUpload, CompletedPart, Components, CopyObject, CreateUpload,
+    Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes, PutObject, Residency, UploadPart,
     WriteCondition, Written,
 };
-use tidegate_tiering::tier::Tier;
+use tidegate_tiering::tier::{
+    BodySource, Capabilities, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, RestoreState, Tier, TierError,
+    TierErrorKind,
+};
 
 pub const T0: Timestamp = Timestamp(1_800_000_000_000);
 pub const DAY: Duration = Duration::from_secs(86_400);
@@ -39,6 +45,8 @@ pub struct Bed {
     pub dir: PathBuf,
     pub clock: Arc<ManualClock>,
     pub tier: Arc<dyn Tier>,
+    /// Tiers besides `ia`.
+    pub others: BTreeMap<String, Arc<dyn Tier>>,
     pub policy: String,
     pub settings: EngineSettings,
 }
@@ -50,7 +58,8 @@ impl Bed {
         settings.tiering.gc_interval_ms = 0;
         settings.disk.free_floor = 0;
         let clock = Arc::new(ManualClock::new(T0));
-        Self { dir: dir.to_owned(), clock, tier, policy: POLICY.to_owned(), settings }
+        let (dir, others, policy) = (dir.to_owned(), BTreeMap::new(), POLICY.to_owned());
+        Self { dir, clock, tier, others, policy, settings }
     }
 
     pub async fn open(&self) -> Engine {
@@ -60,10 +69,12 @@ impl Bed {
     pub async fn try_open(&self) -> Result<Engine, EngineError> {
         let policy = tidegate_policies::parse("policy.yaml", &self.policy)
             .unwrap_or_else(|d| panic!("{}", d.iter().map(|d| d.to_string()).collect::<Vec<_>>().join("\n")));
-        let classes = [("STANDARD", "hot"), ("STANDARD_IA", "ia"), ("GLACIER", "archive")];
+        let classes = [("STANDARD", "hot"), ("STANDARD_IA", "ia"), ("GLACIER", "archive"), ("DEEP_ARCHIVE", "deep")];
+        let mut tiers = self.others.clone();
+        tiers.insert("ia".to_owned(), Arc::clone(&self.tier));
         let components = Components {
             clock: Arc::clone(&self.clock) as _,
-            tiers: BTreeMap::from([("ia".to_owned(), Arc::clone(&self.tier))]),
+            tiers,
             classes: classes.iter().map(|(c, t)| ((*c).to_owned(), (*t).to_owned())).collect(),
             policy,
             policy_text: self.policy.clone(),
@@ -108,6 +119,79 @@ pub async fn read(mut stream: tidegate_tiering::engine::BodyOut) -> Result<Vec<u
     Ok(out)
 }
 
+/// The whole of a bucket's listing, in pages of `page`.
+pub fn list_all(engine: &Engine, page: usize) -> Vec<ListedObject> {
+    let mut list = ListObjects { bucket: "bkt".into(), max_keys: page, ..Default::default() };
+    let mut all = Vec::new();
+    loop {
+        let found = engine.list_objects(&list).unwrap();
+        all.extend(found.objects);
+        match found.next {
+            Some(next) => list.after = Some(next),
+            None => return all,
+        }
+    }
+}
+
+/// A copy of a key's current version, without changes.
+pub async fn copy(engine: &Engine, from: &str, to: &str, class: Option<&str>) -> Result<Written, EngineError> {
+    let source_version = engine.open_object("bkt", from)?.info().version;
+    let copy = CopyObject {
+        source_bucket: "bkt".into(),
+        source_key: from.into(),
+        source_version,
+        bucket: "bkt".into(),
+        key: to.into(),
+        replace_attributes: None,
+        replace_tags: None,
+        storage_class: class.map(str::to_owned),
+        checksum: None,
+        condition: WriteCondition::default(),
+    };
+    engine.copy_object(copy).await
+}
+
+/// Uploads `parts` as one multipart object.
+pub async fn put_parts(engine: &Engine, key: &str, parts: &[Vec<u8>]) -> Result<Written, EngineError> {
+    let (bucket, attributes) = ("bkt".to_owned(), ObjectAttributes::default());
+    let create = CreateUpload {
+        bucket: bucket.clone(),
+        key: key.into(),
+        attributes,
+        checksum: Some((ChecksumAlgorithm::Crc64Nvme, false)),
+    };
+    let upload_id = engine.create_upload(create).await?;
+    let mut done = Vec::new();
+    for (n, bytes) in parts.iter().enumerate() {
+        let part = UploadPart {
+            bucket: bucket.clone(),
+            key: key.into(),
+            upload_id: upload_id.clone(),
+            number: n as u32 + 1,
+            expect: BodyExpectation { length: Some(bytes.len() as u64), ..Default::default() },
+        };
+        let info = engine.upload_part(part, body(bytes)).await?;
+        done.push(CompletedPart { number: info.number, etag: info.etag, checksum: None });
+    }
+    let complete = CompleteUpload {
+        bucket,
+        key: key.into(),
+        upload_id,
+        parts: done,
+        expect_checksum: None,
+        expect_size: None,
+        condition: WriteCondition::default(),
+    };
+    engine.complete_upload(complete).await
+}
+
+/// What clients see of an object and no move may change.
+pub fn seen(engine: &Engine, key: &str) -> String {
+    let handle = engine.open_object("bkt", key).unwrap();
+    let i = handle.info();
+    format!("{:?}", (&i.version, i.size, &i.etag, i.last_modified, &i.attributes, &i.checksum, &i.parts))
+}
+
 /// Waits for a condition; the engine's own work makes it true.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(30), async {
@@ -127,4 +211,103 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
     out
+}
+
+/// Steps of a random walk, from a seed: SplitMix64.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to `n` - 1.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n.max(1)
+    }
+}
+
+/// The seed that the environment names, or a fresh one.
+pub fn seed() -> (u64, bool) {
+    match std::env::var("TIDEGATE_SEED") {
+        Ok(text) => (text.parse().unwrap_or_else(|e| panic!("TIDEGATE_SEED={text}: {e}")), true),
+        Err(_) => (std::collections::hash_map::RandomState::new().hash_one(0u8), false),
+    }
+}
+
+/// A tier whose objects must be restored first: a minute on the clock, then readable for the days that were asked for.
+#[derive(Debug)]
+pub struct FrozenTier {
+    inner: Arc<dyn Tier>,
+    clock: Arc<ManualClock>,
+    asked: Mutex<BTreeMap<String, (Timestamp, u32)>>,
+}
+
+const THAW: Duration = Duration::from_secs(60);
+
+impl FrozenTier {
+    pub fn new(inner: Arc<dyn Tier>, clock: Arc<ManualClock>) -> Self {
+        Self { inner, clock, asked: Mutex::default() }
+    }
+
+    fn state(&self, name: &str) -> RestoreState {
+        let asked = self.asked.lock().unwrap();
+        let Some((at, days)) = asked.get(name) else { return RestoreState::None };
+        let (ready, until) = (at.plus(THAW), at.plus(THAW + DAY * *days));
+        match self.clock.now() {
+            now if now < ready => RestoreState::Ongoing,
+            now if now < until => RestoreState::Restored { until },
+            _ => RestoreState::None,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Tier for FrozenTier {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { online: false, restore: true, ..self.inner.capabilities() }
+    }
+
+    async fn put(&self, name: &str, body: Arc<dyn BodySource>) -> Result<PutReceipt, TierError> {
+        self.inner.put(name, body).await
+    }
+
+    async fn get(
+        &self,
+        name: &str,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, TierError>>, TierError> {
+        match self.state(name) {
+            RestoreState::Restored { .. } => self.inner.get(name, range).await,
+            _ => Err(TierError::plain(TierErrorKind::Frozen, "get", name, "not restored")),
+        }
+    }
+
+    async fn head(&self, name: &str) -> Result<RemoteMeta, TierError> {
+        Ok(RemoteMeta { restore: self.state(name), ..self.inner.head(name).await? })
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), TierError> {
+        self.inner.delete(name).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>, max: usize) -> Result<Vec<RemoteMeta>, TierError> {
+        self.inner.list(prefix, start_after, max).await
+    }
+
+    async fn restore(&self, name: &str, days: u32, _: RestorePriority) -> Result<RestoreReceipt, TierError> {
+        self.inner.head(name).await?;
+        match self.state(name) {
+            RestoreState::Ongoing => Ok(RestoreReceipt::AlreadyRunning),
+            RestoreState::Restored { .. } => Ok(RestoreReceipt::AlreadyRestored),
+            RestoreState::None => {
+                self.asked.lock().unwrap().insert(name.to_owned(), (self.clock.now(), days));
+                Ok(RestoreReceipt::Started)
+            }
+        }
+    }
 }
