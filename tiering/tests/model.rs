@@ -100,7 +100,7 @@ impl Walk {
         settings.chunks.avg = 2048;
         settings.chunks.max = 8192;
         settings.local.pack_bytes = 64 << (10 + dice.below(4));
-        settings.limits.min_part_bytes = 1;
+        settings.limits.min_part_bytes = 0;
         settings.tiering.linger_ms = 0;
         settings.tiering.pack_bytes = 32 << (10 + dice.below(5));
         settings.tiering.recall = if dice.below(2) == 0 { Recall::Promote } else { Recall::Stream };

@@ -217,11 +217,7 @@ impl Core {
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
             check_condition(condition, old.as_ref())?;
-            let built_on = |e: &Expect| match e {
-                Expect::Equals(Table::Object, key, value) if *key == subject => stored.as_deref() == Some(&value[..]),
-                _ => true,
-            };
-            if !base.expects.iter().all(built_on) {
+            if base.expects.iter().any(|expect| contradicts(expect, &subject, stored.as_deref())) {
                 return Err(EngineError::Conflict);
             }
             let mut batch = base.clone();
@@ -354,6 +350,11 @@ impl Core {
         record.parts = Vec::new();
         Ok((record, Some(ingested)))
     }
+}
+
+/// Whether a precondition of the caller's own about this key fails already: trying again cannot help.
+fn contradicts(expect: &Expect, subject: &[u8], stored: Option<&[u8]>) -> bool {
+    matches!(expect, Expect::Equals(Table::Object, key, value) if key == subject && Some(value.as_slice()) != stored)
 }
 
 fn check_condition(condition: &WriteCondition, old: Option<&ObjectRecord>) -> Result<(), EngineError> {

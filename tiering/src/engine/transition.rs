@@ -402,6 +402,8 @@ impl Core {
     ) -> Result<bool, EngineError> {
         let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
         record.state = RemotePackState::Doomed;
+        // Before the commit: from then on the deletion may come first, and takes the footer with it.
+        let footer = self.meta.get(Table::Manifest, &key)?;
         let batch = Batch::new(Reason::RemotePack)
             .expect(Expect::Equals(Table::RemotePack, key.clone(), stored.to_vec()))
             .put(Table::RemotePack, key.clone(), record.encode()?);
@@ -410,7 +412,7 @@ impl Core {
             other => other?,
         };
         failpoint::hit("remote.after_doom");
-        if let Some(footer) = self.meta.get(Table::Manifest, &key)? {
+        if let Some(footer) = footer {
             self.remote.remove(tier, pack, &RemoteFooter::decode(&footer)?);
         }
         self.wake.notify_one();
