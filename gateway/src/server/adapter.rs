@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tracing::Instrument;
 
-use super::body::{Content, InFlight, Incoming, Outgoing, ResponseBody};
+use super::body::{Content, InFlight, Incoming, Outgoing, ResponseBody, ResponseStatus};
 use super::convert;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
+use super::range;
 use super::request::{RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 
@@ -134,8 +135,9 @@ fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, B
     }
     let method = convert::method(&head.method).ok_or_else(|| s3_error!(MethodNotAllowed))?;
     let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
-    let headers = convert::headers(&head.headers)
+    let mut headers = convert::headers(&head.headers)
         .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
+    range::drop_meaningless(&mut headers, uri.query());
     let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
     });
@@ -244,7 +246,10 @@ fn finish(
     path: &str,
     is_head: bool,
 ) -> Response<Outgoing> {
-    let (parts, body) = answer.into_parts();
+    let (mut parts, body) = answer.into_parts();
+    if let Some(ResponseStatus(status)) = parts.extensions.remove().filter(|_| parts.status.is_success()) {
+        parts.status = status;
+    }
     let status = parts.status.as_u16();
     let id = in_flight.context.id().to_string();
     in_flight.status = status;

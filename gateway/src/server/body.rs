@@ -44,6 +44,11 @@ impl fmt::Debug for ResponseBody {
     }
 }
 
+/// The status of a success, where S3 has more than one: put into the response's extensions by the operation, applied by
+/// the adapter. s3s answers each operation with one fixed status, whatever `S3Response::status` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseStatus(pub http::StatusCode);
+
 /// A failure in the middle of a response: breaks the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the response body failed: {0}")]
