@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tracing::Instrument;
 
-use super::body::{Content, InFlight, Incoming, Outgoing, ResponseBody, ResponseStatus};
+use super::body::{ACCESS, Content, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
 use super::convert;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
@@ -73,6 +73,8 @@ impl Shared {
             context,
             started: Instant::now(),
             status: 500,
+            sent: 0,
+            line: None,
         };
         (in_flight, before < self.max_in_flight)
     }
@@ -80,7 +82,10 @@ impl Shared {
 
 /// Answers a request.
 pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
-    let (in_flight, admitted) = shared.enter();
+    let (mut in_flight, admitted) = shared.enter();
+    if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
+        in_flight.line = Some(LogLine::new(request.head()));
+    }
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
@@ -95,7 +100,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
     };
     let is_head = *request.method() == actix_http::Method::HEAD;
     let answer = explain_body_failure(answer, &context);
-    finish(&shared, answer, in_flight, request.path(), is_head)
+    finish(&shared, answer, in_flight, request.head(), is_head)
 }
 
 fn retry_after() -> http::HeaderMap {
@@ -243,7 +248,7 @@ fn finish(
     shared: &Shared,
     answer: http::Response<Body>,
     mut in_flight: InFlight,
-    path: &str,
+    head: &actix_http::RequestHead,
     is_head: bool,
 ) -> Response<Outgoing> {
     let (mut parts, body) = answer.into_parts();
@@ -253,12 +258,10 @@ fn finish(
     let status = parts.status.as_u16();
     let id = in_flight.context.id().to_string();
     in_flight.status = status;
-    if parts.status.is_server_error() && parts.status != http::StatusCode::NOT_IMPLEMENTED {
-        tracing::warn!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
-    } else {
-        tracing::debug!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
+    if in_flight.is_failure() && in_flight.line.is_none() {
+        in_flight.line = Some(LogLine::new(head));
     }
-    let content = content(shared, &parts, body, is_head, (path, &id));
+    let content = content(shared, &parts, body, is_head, (head.uri.path(), &id));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::with_body(status, Outgoing { content, in_flight });
     let headers = response.headers_mut();
