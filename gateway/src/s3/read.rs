@@ -11,7 +11,7 @@ use super::conditions::{Conditions, Verdict, failed};
 use super::error::from_engine;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
-use crate::server::ResponseBody;
+use crate::server::{ResponseBody, ResponseStatus};
 
 /// What GET and HEAD have in common.
 struct Wanted<'a> {
@@ -127,7 +127,7 @@ pub(super) async fn head(
     };
     let mut response = S3Response::new(output);
     if selection.partial {
-        response.status = Some(http::StatusCode::PARTIAL_CONTENT);
+        response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));
     }
     if input.response_expires.is_none() {
         add_expires(&mut response.headers, info);

@@ -11,6 +11,7 @@ use super::checksums::{Announced, Fields, of_fields};
 use super::conditions::of_write;
 use super::error::{from_engine, from_engine_with_body};
 use super::{Gateway, context, etag, only_null_version};
+use crate::server::ResponseStatus;
 
 pub(super) async fn put(
     gateway: &Gateway,
@@ -167,7 +168,9 @@ pub(super) async fn restore(
         RestoreOutcome::Accepted => http::StatusCode::ACCEPTED,
         RestoreOutcome::Extended => http::StatusCode::OK,
     };
-    Ok(S3Response::with_status(RestoreObjectOutput::default(), status))
+    let mut response = S3Response::new(RestoreObjectOutput::default());
+    response.extensions.insert(ResponseStatus(status));
+    Ok(response)
 }
 
 fn priority(tier: Option<&str>) -> S3Result<RestorePriority> {

@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tracing::Instrument;
 
-use super::body::{Content, InFlight, Incoming, Outgoing, ResponseBody};
+use super::body::{ACCESS, Content, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
 use super::convert;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
+use super::range;
 use super::request::{RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 
@@ -72,6 +73,8 @@ impl Shared {
             context,
             started: Instant::now(),
             status: 500,
+            sent: 0,
+            line: None,
         };
         (in_flight, before < self.max_in_flight)
     }
@@ -79,7 +82,10 @@ impl Shared {
 
 /// Answers a request.
 pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
-    let (in_flight, admitted) = shared.enter();
+    let (mut in_flight, admitted) = shared.enter();
+    if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
+        in_flight.line = Some(LogLine::new(request.head()));
+    }
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
@@ -94,7 +100,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
     };
     let is_head = *request.method() == actix_http::Method::HEAD;
     let answer = explain_body_failure(answer, &context);
-    finish(&shared, answer, in_flight, request.path(), is_head)
+    finish(&shared, answer, in_flight, request.head(), is_head)
 }
 
 fn retry_after() -> http::HeaderMap {
@@ -134,8 +140,9 @@ fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, B
     }
     let method = convert::method(&head.method).ok_or_else(|| s3_error!(MethodNotAllowed))?;
     let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
-    let headers = convert::headers(&head.headers)
+    let mut headers = convert::headers(&head.headers)
         .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
+    range::drop_meaningless(&mut headers, uri.query());
     let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
     });
@@ -241,19 +248,20 @@ fn finish(
     shared: &Shared,
     answer: http::Response<Body>,
     mut in_flight: InFlight,
-    path: &str,
+    head: &actix_http::RequestHead,
     is_head: bool,
 ) -> Response<Outgoing> {
-    let (parts, body) = answer.into_parts();
+    let (mut parts, body) = answer.into_parts();
+    if let Some(ResponseStatus(status)) = parts.extensions.remove().filter(|_| parts.status.is_success()) {
+        parts.status = status;
+    }
     let status = parts.status.as_u16();
     let id = in_flight.context.id().to_string();
     in_flight.status = status;
-    if parts.status.is_server_error() && parts.status != http::StatusCode::NOT_IMPLEMENTED {
-        tracing::warn!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
-    } else {
-        tracing::debug!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
+    if in_flight.is_failure() && in_flight.line.is_none() {
+        in_flight.line = Some(LogLine::new(head));
     }
-    let content = content(shared, &parts, body, is_head, (path, &id));
+    let content = content(shared, &parts, body, is_head, (head.uri.path(), &id));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::with_body(status, Outgoing { content, in_flight });
     let headers = response.headers_mut();

@@ -8,10 +8,11 @@ mod body;
 mod convert;
 pub mod metrics;
 mod pipe;
+mod range;
 pub mod request;
 mod settings;
 
-pub use body::{ResponseBody, SendError};
+pub use body::{ResponseBody, ResponseStatus, SendError};
 pub use settings::{AccessKey, S3Settings, Secret};
 
 use adapter::Shared;

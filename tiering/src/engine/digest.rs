@@ -17,6 +17,11 @@ impl ChecksumAlgorithm {
             Self::Sha256 => "x-amz-checksum-sha256",
         }
     }
+
+    /// Whether the value of a whole can be had from the values of its parts.
+    pub const fn is_crc(self) -> bool {
+        matches!(self, Self::Crc32 | Self::Crc32c | Self::Crc64Nvme)
+    }
 }
 
 enum Running {
