@@ -5,6 +5,7 @@ import hashlib
 import re
 
 import pytest
+import urllib3
 
 from harness import read_body
 from s3util import MIB, md5, refused
@@ -158,9 +159,11 @@ def test_ranges_give_the_bytes_that_were_asked_for(s3, bucket, rng):
 
 def test_a_range_that_makes_no_sense_is_ignored_as_http_says(s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")
+    # By URL: boto3 would sign the header, and a signed one cannot be left out of the request any more.
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
     for text in ("bytes=5-2", "lines=1-2"):
-        got = s3.get_object(Bucket=bucket, Key="k", Range=text)
-        assert (got["ResponseMetadata"]["HTTPStatusCode"], got["Body"].read()) == (200, b"0123456789")
+        got = urllib3.request("GET", url, headers={"Range": text})
+        assert (got.status, got.data) == (200, b"0123456789")
 
 
 def test_conditional_reads(s3, bucket):

@@ -219,7 +219,11 @@ async fn objects_go_down_by_rule_come_back_on_demand_and_leave_nothing_when_dele
 
 /// The second half: restores with a restart in between, expiry, a second restore, deletion.
 async fn restore_and_expire(cloud: &Cloud, engine: Engine, all: &[(String, Vec<u8>, String)]) {
-    evict_all(&engine).await;
+    // Nothing is local any more, manifests included.
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    std::fs::remove_dir_all(cloud.bed.dir.join("packs")).unwrap();
+    let engine = cloud.bed.open().await;
     let packs = cloud.remote(Class::Archive);
     for (key, _, _) in all {
         assert_eq!(ask(&engine, key, 3).await.unwrap(), RestoreOutcome::Accepted);
@@ -227,12 +231,12 @@ async fn restore_and_expire(cloud: &Cloud, engine: Engine, all: &[(String, Vec<u
         assert_eq!(restore_status(&engine, key), Some(RestoreStatus::Ongoing));
         assert_archived(&engine, key).await;
     }
-    until("the thaws are asked for", || cloud.sim.objects(BUCKET).iter().all(|o| o.restore.is_some())).await;
-    assert_eq!(cloud.requests("RestoreObject"), packs as u64, "each pack is thawed once");
+    until("the first thaws are asked for", || cloud.requests("RestoreObject") > 0).await;
     engine.shutdown().await.unwrap();
     drop(engine);
     let engine = cloud.bed.open().await;
-    assert_eq!(restore_status(&engine, "arc/big"), Some(RestoreStatus::Ongoing), "a restart forgets no restore");
+    let ongoing = |key: &str| restore_status(&engine, key) == Some(RestoreStatus::Ongoing);
+    assert!(all.iter().all(|(key, _, _)| ongoing(key)), "a restart forgets no restore");
     let done = |key: &str| matches!(restore_status(&engine, key), Some(RestoreStatus::Done { .. }));
     let step = Duration::from_secs(40);
     cloud.until_later(step, "all are restored", || all.iter().all(|(key, _, _)| done(key))).await;
