@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod operations;
 mod support;
+mod world;
 
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
