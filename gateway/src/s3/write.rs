@@ -28,7 +28,7 @@ pub(super) async fn put(
         input.checksum_sha1.as_ref(),
         input.checksum_sha256.as_ref(),
     ])?;
-    let algorithm = input.checksum_algorithm.or_else(|| sdk_algorithm(&headers));
+    let algorithm = sdk_algorithm(&headers).or(input.checksum_algorithm);
     let expect = Announced {
         headers: &headers,
         content_length: input.content_length,
@@ -64,7 +64,8 @@ pub(super) async fn put(
     }))
 }
 
-/// SDKs name the algorithm in a header of their own.
+/// SDKs name the algorithm in a header of their own. It is asked for first: without `x-amz-checksum-algorithm` s3s gives
+/// the trailer's algorithm, which would hide that the two contradict each other.
 pub(super) fn sdk_algorithm(headers: &http::HeaderMap) -> Option<ChecksumAlgorithm> {
     let value = headers.get("x-amz-sdk-checksum-algorithm")?.to_str().ok()?;
     (!value.is_empty()).then(|| ChecksumAlgorithm::from(value.to_owned()))

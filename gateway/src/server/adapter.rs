@@ -8,6 +8,7 @@ use http::header;
 use s3s::service::S3Service;
 use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
+use sha2::{Digest, Sha256};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,11 +21,15 @@ use super::convert;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
 use super::range;
-use super::request::{RequestContext, RequestIds, random};
+use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
 const INLINE_BODY_BYTES: u64 = 64 * 1024;
+
+/// The status under which a request is counted whose client went away before it was answered (as nginx has it): nothing
+/// that the server did wrong.
+const CLIENT_GONE: u16 = 499;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -72,7 +77,7 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             context,
             started: Instant::now(),
-            status: 500,
+            status: CLIENT_GONE,
             sent: 0,
             line: None,
         };
@@ -192,8 +197,9 @@ async fn with_body(
             let expected = usize::try_from(length).unwrap_or(usize::MAX);
             return match incoming.collect(expected).await {
                 Ok(bytes) => {
-                    *request.body_mut() = Body::from(bytes);
-                    respond(shared.service.call(request).await)
+                    let hash = request.headers().get("x-amz-content-sha256").cloned();
+                    *request.body_mut() = Body::from(bytes.clone());
+                    explain_other_body(respond(shared.service.call(request).await), hash.as_ref(), &bytes)
                 }
                 Err(error) => error_response(s3_error!(IncompleteBody, "{error}")),
             };
@@ -232,6 +238,25 @@ fn respond(answered: Result<http::Response<Body>, s3s::HttpError>) -> http::Resp
         tracing::error!(?error, "the answer could not be written as XML");
         error_response(s3_error!(InternalError))
     })
+}
+
+/// s3s reports an XML body that is not the one that was signed as an internal error.
+fn explain_other_body(
+    answer: http::Response<Body>,
+    hash: Option<&http::HeaderValue>,
+    bytes: &[u8],
+) -> http::Response<Body> {
+    let signed = hash.map(http::HeaderValue::as_bytes).filter(|hash| hash.len() == 64);
+    match signed {
+        Some(hash) if answer.status() == http::StatusCode::INTERNAL_SERVER_ERROR => {
+            let real: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            if hash.eq_ignore_ascii_case(real.as_bytes()) {
+                return answer;
+            }
+            error_response(crate::s3::error::body_failure(BodyFailure::Sha256Mismatch))
+        }
+        _ => answer,
+    }
 }
 
 /// s3s reports a body that it could not read as an internal error; the client deserves the real reason.

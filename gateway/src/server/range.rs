@@ -16,9 +16,14 @@ pub(crate) fn drop_meaningless(headers: &mut HeaderMap, query: Option<&str>) {
 fn is_one_range(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::RANGE).iter();
     match (lines.next(), lines.next()) {
-        (Some(line), None) => line.to_str().is_ok_and(|text| s3s::dto::Range::parse(text).is_ok()),
+        (Some(line), None) => is_range(line),
         _ => false,
     }
+}
+
+/// As s3s reads it, but for `bytes=-`, which s3s takes for the last 0 bytes.
+fn is_range(line: &http::HeaderValue) -> bool {
+    line.to_str().is_ok_and(|text| s3s::dto::Range::parse(text).is_ok() && text != "bytes=-")
 }
 
 /// Whether the signature covers `Range`: only version 4 signs headers by a list.
