@@ -25,6 +25,10 @@ struct Queue {
     running: usize,
     failures: u32,
     not_before: Timestamp,
+    /// When it was last served, in jobs: tiers take turns.
+    served: u64,
+    /// Versions in a job, after one failed and a version may be to blame; doubled by each success.
+    cap: Option<usize>,
     /// Versions whose packs in a colder class are being thawed, and when to look again.
     thawing: VecDeque<(Timestamp, Claim)>,
 }
@@ -62,17 +66,42 @@ pub(crate) struct Grouping {
     pub workers: usize,
 }
 
+/// How a job failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failure {
+    pub now: Timestamp,
+    /// First and longest wait.
+    pub min: Duration,
+    pub max: Duration,
+    /// The tier is to blame, not a version.
+    pub of_tier: bool,
+}
+
+/// Share of the table that the versions waiting for one tier may take: a tier that is down must leave room for others.
+const TIER_SHARE: usize = 4;
+
+/// Versions that cannot be moved and are remembered; beyond that the oldest are tried again at once.
+const MAX_RESTING: usize = 100_000;
+
 /// All claims, by tier.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: HashMap<Vec<u8>, VersionId>,
+    /// Versions that failed by themselves: until when they are left alone, and how often they failed.
+    resting: HashMap<Vec<u8>, (Timestamp, u32)>,
+    jobs: u64,
     tiers: BTreeMap<String, Queue>,
 }
 
 impl Claims {
     /// Claims a version for `tier`; false when it is claimed already or the table is full.
     pub(crate) fn claim(&mut self, tier: &str, claim: Claim, now: Timestamp, max: usize) -> bool {
-        if self.held.len() >= max || self.held.contains_key(&claim.subject) {
+        let rests = self.resting.get(&claim.subject).is_some_and(|(until, _)| now < *until);
+        let crowded = |q: &Queue| q.waiting.len() + q.thawing.len() >= max.div_ceil(TIER_SHARE);
+        if rests || self.held.len() >= max || self.held.contains_key(&claim.subject) {
+            return false;
+        }
+        if self.tiers.get(tier).is_some_and(crowded) {
             return false;
         }
         self.held.insert(claim.subject.clone(), claim.version);
@@ -92,13 +121,18 @@ impl Claims {
         if running >= rule.workers {
             return None;
         }
-        let (tier, queue) = self.tiers.iter_mut().find(|(_, q)| {
+        let ready = self.tiers.iter_mut().filter(|(_, q)| {
             let ripe = q.bytes >= rule.bytes || q.waiting.len() >= rule.members || now.since(q.since) >= rule.linger;
             !q.waiting.is_empty() && q.not_before <= now && ripe
-        })?;
+        });
+        // In turns, or a busy tier would keep all workers.
+        let (tier, queue) = ready.min_by_key(|(_, q)| (q.running, q.served))?;
+        self.jobs += 1;
+        queue.served = self.jobs;
+        let members = queue.cap.unwrap_or(rule.members).min(rule.members);
         let mut group = Vec::new();
         let mut bytes = 0u64;
-        while group.len() < rule.members
+        while group.len() < members
             && bytes < rule.bytes
             && let Some(claim) = queue.waiting.pop_front()
         {
@@ -110,20 +144,31 @@ impl Claims {
         Some((tier.clone(), group))
     }
 
-    /// Ends a job. After a failure its versions wait again, and the tier rests: twice as long each time, bounded.
-    pub(crate) fn finish(&mut self, tier: &str, group: Vec<Claim>, failed: Option<(Timestamp, Duration, Duration)>) {
+    /// Ends a job. After a failure its versions wait again, and the tier rests: twice as long each time, bounded. Unless
+    /// the tier is to blame, the next jobs are half as large each time, until the version that fails is alone and is
+    /// left alone.
+    pub(crate) fn finish(&mut self, tier: &str, group: Vec<Claim>, failed: Option<Failure>) {
         let Some(queue) = self.tiers.get_mut(tier) else { return };
         queue.running = queue.running.saturating_sub(1);
         match failed {
             None => {
                 queue.failures = 0;
+                queue.cap = queue.cap.and_then(|cap| cap.checked_mul(2));
                 for claim in &group {
                     self.held.remove(&claim.subject);
+                    self.resting.remove(&claim.subject);
                 }
             }
-            Some((now, min, max)) => {
+            Some(Failure { now, min, max, of_tier }) => {
                 queue.not_before = now.plus(backoff(queue.failures, min, max));
                 queue.failures = queue.failures.saturating_add(1);
+                if !of_tier {
+                    queue.cap = Some((group.len() / 2).max(1));
+                    if group.len() == 1 {
+                        self.rest(group, now, (min, max));
+                        return;
+                    }
+                }
                 for claim in group.into_iter().rev() {
                     queue.bytes = queue.bytes.saturating_add(claim.size);
                     queue.waiting.push_front(claim);
@@ -139,8 +184,25 @@ impl Claims {
         queue.thawing.extend(claims.into_iter().map(|claim| (at, claim)));
     }
 
+    /// Leaves versions alone that failed by themselves: longer each time, bounded. The due index finds them again.
+    pub(crate) fn rest(&mut self, claims: Vec<Claim>, now: Timestamp, (min, max): (Duration, Duration)) {
+        for claim in claims {
+            self.held.remove(&claim.subject);
+            if self.resting.len() >= MAX_RESTING {
+                self.resting.retain(|_, (until, _)| now < *until);
+            }
+            if self.resting.len() >= MAX_RESTING {
+                self.resting.clear();
+            }
+            let failures = self.resting.get(&claim.subject).map_or(0, |(_, failures)| *failures);
+            let until = now.plus(backoff(failures, min, max));
+            self.resting.insert(claim.subject, (until, failures.saturating_add(1)));
+        }
+    }
+
     /// Lets a tier try again at once (an operator's wish, a clock that was moved).
     pub(crate) fn retry_now(&mut self) {
+        self.resting.values_mut().for_each(|(until, _)| *until = Timestamp(0));
         for queue in self.tiers.values_mut() {
             queue.not_before = Timestamp(0);
             queue.thawing.iter_mut().for_each(|(at, _)| *at = Timestamp(0));
@@ -206,7 +268,7 @@ mod tests {
         for wait in [1_000, 2_000, 3_000, 3_000] {
             let (tier, group) = claims.next_group(now, RULE).unwrap();
             assert_eq!(group, vec![claim(1, 100)]);
-            claims.finish(&tier, group, Some((now, min, max)));
+            claims.finish(&tier, group, Some(Failure { now, min, max, of_tier: true }));
             assert!(claims.next_group(Timestamp(now.0 + wait - 1), RULE).is_none());
             now = Timestamp(now.0 + wait);
         }
@@ -227,6 +289,49 @@ mod tests {
         assert!(claims.next_group(Timestamp(499), RULE).is_none());
         assert!(claims.holds(&[1]));
         assert_eq!(claims.next_group(Timestamp(500), RULE).unwrap().1, vec![claim(1, 100)]);
+    }
+
+    #[test]
+    fn a_version_that_fails_by_itself_is_found_by_halving_and_left_alone() {
+        let mut claims = Claims::default();
+        let (min, max) = (Duration::from_secs(1), Duration::from_secs(2));
+        let rule = Grouping { members: 4, bytes: 1_000, linger: Duration::ZERO, workers: 1 };
+        for n in 0..4 {
+            assert!(claims.claim("ia", claim(n, 1), Timestamp(0), 100));
+        }
+        let (mut now, mut moved) = (Timestamp(0), Vec::new());
+        while let Some((tier, group)) = claims.next_group(now, rule) {
+            let bad = group.iter().any(|c| c.subject == [1]);
+            if !bad {
+                moved.extend(group.iter().map(|c| c.subject[0]));
+            }
+            claims.finish(&tier, group, bad.then_some(Failure { now, min, max, of_tier: false }));
+            now = now.plus(max);
+        }
+        moved.sort_unstable();
+        assert_eq!(moved, [0, 2, 3]);
+        assert!(!claims.holds(&[1]));
+        claims.rest(vec![claim(1, 1)], now, (min, max));
+        assert!(!claims.claim("ia", claim(1, 1), now, 100), "it rests");
+        assert!(claims.claim("ia", claim(1, 1), now.plus(max), 100), "and is tried again");
+    }
+
+    #[test]
+    fn tiers_take_turns_and_one_that_is_down_leaves_room() {
+        let mut claims = Claims::default();
+        let rule = Grouping { members: 1, bytes: 1_000, linger: Duration::ZERO, workers: 1 };
+        for n in 0..10 {
+            claims.claim("a", claim(n, 1), Timestamp(0), 16);
+        }
+        assert_eq!(claims.lengths()[0].waiting, 4, "a quarter of the table");
+        assert!(claims.claim("b", claim(100, 1), Timestamp(0), 16));
+        let mut served = String::new();
+        for _ in 0..3 {
+            let (tier, group) = claims.next_group(Timestamp(0), rule).unwrap();
+            served.push_str(&tier);
+            claims.finish(&tier, group, None);
+        }
+        assert_eq!(served, "aba");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod plan;
 mod policy;
 mod read;
 mod record;
+mod reindex;
 mod remote;
 pub mod report;
 mod restore;
@@ -56,7 +57,7 @@ use settings::ClassMap;
 use state::{AccessBuffer, Claimed, TierErrors};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -121,6 +122,10 @@ pub(crate) struct Core {
     pub jobs: TaskTracker,
     pub gc_running: Arc<tokio::sync::Mutex<()>>,
     pub wake: Notify,
+    /// Packs may be waiting to be deleted remotely.
+    pub doomed_wanted: AtomicBool,
+    /// Cycles in a row that found nothing to free under pressure.
+    pub fruitless: AtomicU32,
     pub restores_wanted: AtomicBool,
     pub retry_now: Mutex<bool>,
     pub stop: CancellationToken,
@@ -257,6 +262,8 @@ impl Core {
             jobs: TaskTracker::new(),
             gc_running: Arc::default(),
             wake: Notify::new(),
+            doomed_wanted: AtomicBool::new(true),
+            fruitless: AtomicU32::new(0),
             restores_wanted: AtomicBool::new(false),
             retry_now: Mutex::new(false),
             stop: CancellationToken::new(),

@@ -214,6 +214,7 @@ impl Core {
         let Target { bucket, key, .. } = target;
         let subject = keys::object(bucket, key);
         for _ in 0..MAX_RACES {
+            let planned_by = self.policy();
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
             check_condition(&target, old.as_ref())?;
@@ -233,6 +234,13 @@ impl Core {
             let due_now = self.put_version(&mut batch, (bucket, key), old.as_ref(), &mut record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {
+                    // New rules came between planning and committing: their walk may have passed this key already.
+                    if !Arc::ptr_eq(&planned_by, &self.policy())
+                        && let Some(stored) = self.meta.get(Table::Object, &subject)?
+                        && let Err(e) = self.reindex_object(&subject, stored).await
+                    {
+                        tracing::warn!(bucket, key, error = %e, "a version is not evaluated by the new rules yet");
+                    }
                     if due_now {
                         self.wake.notify_one();
                     }

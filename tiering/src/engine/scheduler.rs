@@ -2,17 +2,21 @@
 //! waits for one: back-pressure makes it pass on to the next entry.
 
 use super::Core;
-use super::claims::{Claim, Grouping, backoff};
+use super::claims::{Claim, Failure, Grouping, backoff};
 use super::due::Action;
 use super::error::EngineError;
 use super::keys::{self, DueKind};
-use super::record::{ObjectRecord, Record, RemotePackRecord, RemotePackState, UploadRecord};
-use super::transition::Transition;
+use super::policy::ActivePolicy;
+use super::record::{ObjectRecord, Record, RemotePackRecord, RemotePackState};
+use super::transition::{Done, Transition};
 use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use crate::tier::TierErrorKind;
+use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::{Bound, ControlFlow};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -34,7 +38,23 @@ pub(crate) struct Scheduler {
     /// Work that asks tiers runs beside the loop, one of each kind: a slow tier must not hold up what is due elsewhere.
     deleting: Option<Beside>,
     restoring: Option<Beside>,
+    /// A mark walks the whole namespace: what is due must not wait for it either.
+    reclaiming: Option<Beside>,
 }
+
+/// Pages of due entries that one turn looks at when nothing can be done for any of them.
+const PAGES_A_TURN: usize = 8;
+
+/// Due entries that are worked on at a time: their commits share the journal's syncs.
+const SIDE_BY_SIDE: usize = 64;
+
+/// Pages of the idle order that one look for candidates takes: those in front may all be exempt, or on their way.
+const PAGES_BY_CAPACITY: usize = 32;
+
+/// Waits between cycles under pressure: what one frees, writers need time to use up; and one that frees nothing is a
+/// walk for nothing.
+const PRESSING_MIN: Duration = Duration::from_secs(1);
+const PRESSING_MAX: Duration = Duration::from_secs(60);
 
 type Beside = tokio::task::JoinHandle<Result<(), EngineError>>;
 
@@ -58,6 +78,7 @@ impl Scheduler {
             doomed_not_before: Timestamp(0),
             deleting: None,
             restoring: None,
+            reclaiming: None,
         }
     }
 
@@ -65,14 +86,11 @@ impl Scheduler {
     pub(crate) async fn run(mut self) {
         let poll = Duration::from_millis(self.core.settings.tiering.poll_ms.max(1));
         while !self.core.stop.is_cancelled() {
-            let busy = match self.turn().await {
-                Ok(busy) => busy,
-                Err(e) => {
-                    self.core.metrics.scheduler_errors.inc();
-                    tracing::error!(error = %e, "background work failed and will be tried again");
-                    false
-                }
-            };
+            let turn = AssertUnwindSafe(self.turn()).catch_unwind().await;
+            // A panic in one turn must not end all background work in silence.
+            let core = Arc::clone(&self.core);
+            let busy =
+                turn.unwrap_or_else(|_| noted(&core, "a turn", Err(EngineError::Internal("it panicked".into()))));
             self.core.metrics.scheduler_last_turn.set(seconds(self.core.clock.now()));
             if busy {
                 tokio::task::yield_now().await;
@@ -87,50 +105,68 @@ impl Scheduler {
     }
 
     /// One small unit of everything; true when there is more to do at once.
-    async fn turn(&mut self) -> Result<bool, EngineError> {
-        let now = self.core.clock.now();
+    /// What fails is noted and tried again; it holds up nothing else.
+    async fn turn(&mut self) -> bool {
+        let core = Arc::clone(&self.core);
+        let now = core.clock.now();
         if std::mem::take(&mut *self.core.retry_now.lock().unwrap_or_else(PoisonError::into_inner)) {
             self.doomed_not_before = Timestamp(0);
             self.last_thaw_poll = Timestamp(0);
             self.core.claims().retry_now();
         }
-        let mut busy = self.due_objects(now).await?;
-        busy |= self.due_uploads(now).await?;
+        let mut busy = noted(&core, "what is due", self.due_objects(now).await);
+        busy |= noted(&core, "uploads to abort", self.due_uploads(now).await);
         busy |= self.start_jobs(now);
-        self.delete_doomed(now).await?;
-        self.restores(now).await?;
-        self.flush_access(now).await?;
-        self.reclaim(now).await?;
-        self.core.update_lag(now)?;
-        Ok(busy)
+        noted(&core, "remote deletes", self.delete_doomed(now).await);
+        noted(&core, "restores", self.restores(now).await);
+        noted(&core, "last reads", self.flush_access(now).await);
+        noted(&core, "reclaiming", self.reclaim(now).await);
+        noted(&core, "the lag", core.update_lag(now));
+        busy
     }
 
     async fn due_objects(&mut self, now: Timestamp) -> Result<bool, EngineError> {
+        let core = Arc::clone(&self.core);
         let mut progress = false;
-        loop {
-            for key in self.page(DueKind::Object, now)? {
-                let Some((at, subject)) = keys::split_due(&key) else { continue };
-                progress |= self.core.act(at, subject, now).await?;
+        for _ in 0..PAGES_A_TURN {
+            let acts = self.page(DueKind::Object, now)?.into_iter().map(|key| {
+                let core = Arc::clone(&core);
+                async move {
+                    match keys::split_due(&key) {
+                        Some((at, subject)) => core.act(at, subject, now).await,
+                        None => Ok(false),
+                    }
+                }
+            });
+            let mut outcomes = futures::stream::iter(acts).buffer_unordered(SIDE_BY_SIDE);
+            while let Some(outcome) = outcomes.next().await {
+                match outcome {
+                    Err(e @ EngineError::Unavailable(_)) => return Err(e),
+                    other => progress |= noted(&core, "one version", other),
+                }
             }
-            // On to the index's end when all of a page waits already, so that what stands behind it is not held up.
             if progress || self.objects.0.is_none() {
                 return Ok(progress);
             }
+            // On when all of a page waits already, so that what stands behind it is not held up; the next turn goes on
+            // where this one ends.
             tokio::task::yield_now().await;
         }
+        Ok(false)
     }
 
     async fn due_uploads(&mut self, now: Timestamp) -> Result<bool, EngineError> {
         let entries = self.page(DueKind::Upload, now)?;
         let full = entries.len() >= self.core.settings.tiering.due_batch;
         for key in entries {
-            let Some((_, subject)) = keys::split_due(&key) else { continue };
+            let Some((at, subject)) = keys::split_due(&key) else { continue };
             let Some((_, _, id)) = keys::split_upload(subject) else { continue };
-            match self.core.abort_upload(subject, id).await {
+            match self.core.abort_due_upload(subject, id, at).await {
                 Ok(()) => self.core.metrics.aborted_uploads.inc(),
                 // Completed or aborted meanwhile; its commit has taken the entry out.
                 Err(EngineError::NoSuchUpload(_)) => {}
-                Err(other) => return Err(other),
+                Err(e @ EngineError::Unavailable(_)) => return Err(e),
+                other => noted(&self.core, "one upload", other),
             }
         }
         Ok(full)
@@ -165,29 +201,7 @@ impl Scheduler {
         while let Some((tier, group)) = self.core.claims().next_group(now, rule) {
             started = true;
             let core = Arc::clone(&self.core);
-            self.core.jobs.spawn(async move {
-                let outcome = Transition::new(&core, &tier).run(&group).await;
-                let mut group = group;
-                let failed = match outcome {
-                    Ok((moved, waiting)) => {
-                        tracing::info!(%tier, ?moved, thawing = waiting.len(), "transition");
-                        core.clear_tier_error(&tier);
-                        let put_off: HashSet<&[u8]> = waiting.iter().map(|claim| claim.subject.as_slice()).collect();
-                        group.retain(|claim| !put_off.contains(claim.subject.as_slice()));
-                        drop(put_off);
-                        let poll = Duration::from_millis(core.settings.tiering.thaw_poll_ms);
-                        core.claims().postpone(&tier, waiting, core.clock.now().plus(poll));
-                        None
-                    }
-                    Err(e) => {
-                        core.note_tier_error(&tier, "transition", &e);
-                        let (min, max) = core.retry_bounds();
-                        Some((core.clock.now(), min, max))
-                    }
-                };
-                core.claims().finish(&tier, group, failed);
-                core.wake.notify_one();
-            });
+            self.core.jobs.spawn(core.transition(tier, group));
         }
         started
     }
@@ -197,6 +211,7 @@ impl Scheduler {
             None => {}
             Some(Ok(())) => self.doomed_failures = 0,
             Some(Err(e)) => {
+                self.core.doomed_wanted.store(true, Ordering::Release);
                 let (min, max) = self.core.retry_bounds();
                 self.doomed_not_before = now.plus(backoff(self.doomed_failures, min, max));
                 self.doomed_failures = self.doomed_failures.saturating_add(1);
@@ -204,16 +219,18 @@ impl Scheduler {
                 self.core.note_tier_error(&tier, "delete", &e);
             }
         }
-        if self.deleting.is_some() || now < self.doomed_not_before {
+        let wanted = &self.core.doomed_wanted;
+        if self.deleting.is_some() || now < self.doomed_not_before || !wanted.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let doomed = self.core.remote_packs(RemotePackState::Doomed)?;
+        let doomed = self.core.remote_packs(RemotePackState::Doomed);
+        let doomed = doomed.inspect_err(|_| wanted.store(true, Ordering::Release))?;
         if !doomed.is_empty() {
             let core = Arc::clone(&self.core);
             self.deleting = Some(self.core.jobs.spawn(async move {
-                let outcome = core.delete_doomed(&doomed).await;
+                let outcome = core.delete_doomed_durably(&doomed).await;
                 core.wake.notify_one();
-                outcome.map(drop)
+                outcome
             }));
         }
         Ok(())
@@ -253,21 +270,117 @@ impl Scheduler {
     async fn reclaim(&mut self, now: Timestamp) -> Result<(), EngineError> {
         let interval = self.core.settings.tiering.gc_interval_ms;
         let scheduled = interval > 0 && now >= self.last_gc.plus(Duration::from_millis(interval));
+        if let Some(outcome) = ended(&mut self.reclaiming).await {
+            outcome?;
+        }
+        if self.reclaiming.is_some() {
+            return Ok(());
+        }
         let pressure = self.core.bytes_over_watermark();
-        // Under pressure a mark a second is enough: what it frees needs writers to be used up.
-        let pressing = pressure > 0 && now >= self.last_gc.plus(Duration::from_secs(1));
+        let rest = backoff(self.core.fruitless.load(Ordering::Acquire), PRESSING_MIN, PRESSING_MAX);
+        let pressing = pressure > 0 && now >= self.last_gc.plus(rest);
         if scheduled || pressing {
             self.last_gc = now;
-            let report = self.core.collect_garbage(false, pressure).await?;
-            if pressing && report.freed_bytes < pressure {
-                self.core.transition_by_capacity(now)?;
-            }
+            let core = Arc::clone(&self.core);
+            self.reclaiming = Some(self.core.jobs.spawn(async move {
+                let outcome = core.reclaim(now, pressure, pressing).await;
+                core.wake.notify_one();
+                outcome
+            }));
         }
         Ok(())
     }
 }
 
+/// Whether a job failed because of its tier (or the store), so that any other job would have, too. Else one of its
+/// versions may be to blame, and smaller jobs find out which.
+fn is_of_tier(e: &EngineError) -> bool {
+    match e {
+        EngineError::Unavailable(_) => true,
+        EngineError::Tier { source, .. } => matches!(
+            source.kind(),
+            TierErrorKind::Throttled { .. } | TierErrorKind::Unavailable | TierErrorKind::Denied
+        ),
+        _ => false,
+    }
+}
+
+/// Notes a failure and goes on with nothing.
+fn noted<T: Default>(core: &Core, what: &str, outcome: Result<T, EngineError>) -> T {
+    outcome.unwrap_or_else(|e| {
+        core.metrics.scheduler_errors.inc();
+        tracing::error!(what, error = %e, "background work failed and will be tried again");
+        T::default()
+    })
+}
+
 impl Core {
+    /// Runs one transition job and gives its claims back, whatever becomes of it.
+    async fn transition(self: Arc<Self>, tier: String, mut group: Vec<Claim>) {
+        let run = AssertUnwindSafe(Transition::new(&self, &tier).run(&group)).catch_unwind().await;
+        let outcome = run.unwrap_or_else(|_| Err(EngineError::Internal("the job panicked".into())));
+        let (min, max) = self.retry_bounds();
+        let now = self.clock.now();
+        let failed = match outcome {
+            Ok(done) => {
+                let Done { moved, waiting, resting } = done;
+                tracing::info!(%tier, ?moved, thawing = waiting.len(), resting = resting.len(), "transition");
+                if resting.is_empty() {
+                    self.clear_tier_error(&tier);
+                }
+                if moved.versions > 0 {
+                    // Their local copies can be evicted now.
+                    self.fruitless.store(0, Ordering::Release);
+                }
+                let put_off: HashSet<&[u8]> = waiting.iter().chain(&resting).map(|c| c.subject.as_slice()).collect();
+                group.retain(|claim| !put_off.contains(claim.subject.as_slice()));
+                drop(put_off);
+                let poll = Duration::from_millis(self.settings.tiering.thaw_poll_ms);
+                let mut claims = self.claims();
+                claims.postpone(&tier, waiting, now.plus(poll));
+                claims.rest(resting, now, (min, max));
+                None
+            }
+            Err(e) => {
+                self.note_tier_error(&tier, "transition", &e);
+                Some(Failure { now, min, max, of_tier: is_of_tier(&e) })
+            }
+        };
+        self.claims().finish(&tier, group, failed);
+        self.wake.notify_one();
+    }
+
+    async fn reclaim(self: &Arc<Self>, now: Timestamp, pressure: u64, pressing: bool) -> Result<(), EngineError> {
+        let report = self.collect_garbage(false, pressure).await;
+        let freed = report.as_ref().map_or(0, |r| r.freed_bytes);
+        if pressing && freed == 0 {
+            self.fruitless.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.fruitless.store(0, Ordering::Release);
+        }
+        // Also after a failure: what can leave the disks by another way shall.
+        if pressing && freed < pressure {
+            self.transition_by_capacity(now)?;
+        }
+        report.map(drop)
+    }
+
+    async fn abort_due_upload(&self, subject: &[u8], id: &str, at: Timestamp) -> Result<(), EngineError> {
+        if self.upload(subject, id)?.due == Some(at) { self.abort_upload(subject, id).await } else { Ok(()) }
+    }
+
+    /// Deletes doomed packs once the commits that doomed them are on disk: with relaxed durability a power cut could
+    /// bring versions back whose packs are gone.
+    async fn delete_doomed_durably(
+        self: &Arc<Self>,
+        doomed: &BTreeMap<Vec<u8>, RemotePackRecord>,
+    ) -> Result<(), EngineError> {
+        let core = Arc::clone(self);
+        let synced = tokio::task::spawn_blocking(move || core.meta.sync());
+        synced.await.map_err(|e| EngineError::Internal(format!("sync the journal: {e}")))??;
+        self.delete_doomed(doomed).await.map(drop)
+    }
+
     /// Does what is due for one version. False when nothing could be done now (claimed already, or a full table).
     async fn act(self: &Arc<Self>, at: Timestamp, subject: &[u8], now: Timestamp) -> Result<bool, EngineError> {
         let stored = self.meta.get(Table::Object, subject)?;
@@ -366,25 +479,41 @@ impl Core {
         }
         let mut wanted = self.bytes_over_watermark();
         let mut claimed = 0;
-        let page =
-            self.meta.scan(Table::Due, keys::due_until(DueKind::Idle, now), self.settings.tiering.due_batch, false)?;
-        for (key, _) in page {
-            if wanted == 0 {
-                break;
-            }
-            let Some((_, subject)) = keys::split_due(&key) else { continue };
-            let Some(stored) = self.meta.get(Table::Object, subject)? else { continue };
-            let record = ObjectRecord::decode(&stored)?;
-            let Some((bucket, name)) = keys::split_object(subject) else { continue };
-            let facts = super::due::facts(bucket, name, &record, self.last_access(bucket, name));
-            let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { continue };
-            let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size };
-            if self.claims().claim(tier, claim, now, self.settings.tiering.max_claims) {
-                claimed += 1;
-                wanted = wanted.saturating_sub(record.size);
+        let limit = self.settings.tiering.due_batch.max(1);
+        let (mut start, end) = keys::due_until(DueKind::Idle, now);
+        for _ in 0..PAGES_BY_CAPACITY {
+            let page = self.meta.scan(Table::Due, (start, end.clone()), limit, false)?;
+            let Some((last, _)) = page.last() else { break };
+            start = Bound::Excluded(last.clone());
+            for (key, _) in page {
+                if wanted == 0 {
+                    return Ok(claimed);
+                }
+                let Some((_, subject)) = keys::split_due(&key) else { continue };
+                if let Some(size) = self.claim_idle(subject, (&active, fill), now)? {
+                    claimed += 1;
+                    wanted = wanted.saturating_sub(size);
+                }
             }
         }
         Ok(claimed)
+    }
+
+    /// Claims an idle version for the tier that a fill-level trigger names; its size when it was claimed.
+    fn claim_idle(
+        &self,
+        subject: &[u8],
+        (active, fill): (&ActivePolicy, u8),
+        now: Timestamp,
+    ) -> Result<Option<u64>, EngineError> {
+        let Some(stored) = self.meta.get(Table::Object, subject)? else { return Ok(None) };
+        let Ok(record) = ObjectRecord::decode(&stored) else { return Ok(None) };
+        let Some((bucket, name)) = keys::split_object(subject) else { return Ok(None) };
+        let facts = super::due::facts(bucket, name, &record, self.last_access(bucket, name));
+        let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { return Ok(None) };
+        let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size };
+        let done = self.claims().claim(tier, claim, now, self.settings.tiering.max_claims);
+        Ok(done.then_some(record.size))
     }
 
     /// How late the oldest due action is, for the metric and the alert on it.
@@ -403,72 +532,6 @@ impl Core {
     fn update_lag(&self, now: Timestamp) -> Result<(), EngineError> {
         self.metrics.oldest_due_lag.set(self.oldest_due_lag(now)?.as_secs_f64());
         Ok(())
-    }
-
-    /// Recomputes every due time after the rules changed. The only walk over the namespace, and only then.
-    pub(crate) async fn reindex(self: &Arc<Self>) -> Result<(), EngineError> {
-        self.progress.begin(self.clock.now(), self.accounts.objects());
-        for table in [Table::Object, Table::Upload] {
-            let mut start = Bound::Unbounded;
-            loop {
-                let page = self.meta.scan(table, (start, Bound::Unbounded), 500, false)?;
-                let Some((last, _)) = page.last() else { break };
-                start = Bound::Excluded(last.clone());
-                for (key, stored) in page {
-                    if self.stop.is_cancelled() {
-                        return Ok(());
-                    }
-                    match table {
-                        Table::Object => self.reindex_object(&key, &stored).await?,
-                        _ => self.reindex_upload(&key, &stored).await?,
-                    }
-                }
-            }
-        }
-        self.progress.end(self.clock.now());
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    async fn reindex_object(&self, subject: &[u8], stored: &[u8]) -> Result<(), EngineError> {
-        let record = ObjectRecord::decode(stored)?;
-        let (bucket, key) = keys::split_object(subject)
-            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
-        let now = self.clock.now();
-        let due = self.plan(bucket, key, &record, now).due(now);
-        let idle_wanted = self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
-        self.progress.step();
-        if due == record.due && idle_wanted == record.idle.is_some() {
-            return Ok(());
-        }
-        match self.replace(subject, stored, &record, record.clone(), Reason::Reindex).await? {
-            // A client's write came first: it has been evaluated by the new rules.
-            Ok(()) | Err(MetaError::Conflict { .. }) => Ok(()),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    async fn reindex_upload(&self, subject: &[u8], stored: &[u8]) -> Result<(), EngineError> {
-        let mut record = UploadRecord::decode(stored)?;
-        let Some((bucket, key, _)) = keys::split_upload(subject) else { return Ok(()) };
-        let after = self.policy().policy.abort_uploads_after(bucket, key).map(|(ms, _)| ms);
-        let due = after.map(|ms| Timestamp(record.initiated.millis().saturating_add(ms)));
-        if due == record.due {
-            return Ok(());
-        }
-        let mut batch =
-            Batch::new(Reason::Reindex).expect(Expect::Equals(Table::Upload, subject.to_vec(), stored.to_vec()));
-        if let Some(at) = record.due {
-            batch = batch.delete(Table::Due, keys::due(DueKind::Upload, at, subject));
-        }
-        if let Some(at) = due {
-            batch = batch.put(Table::Due, keys::due(DueKind::Upload, at, subject), Vec::new());
-        }
-        record.due = due;
-        match self.meta.commit(batch.put(Table::Upload, subject, record.encode()?)).await {
-            Ok(_) | Err(MetaError::Conflict { .. }) => Ok(()),
-            Err(other) => Err(other.into()),
-        }
     }
 }
 

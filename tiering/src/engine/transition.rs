@@ -44,6 +44,20 @@ pub(crate) struct Moved {
     pub bytes: u64,
 }
 
+/// What came of a job.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub moved: Moved,
+    /// Versions that wait for a thaw.
+    pub waiting: Vec<Claim>,
+    /// Versions that cannot be moved now, for a reason of their own.
+    pub resting: Vec<Claim>,
+}
+
+/// So many versions of a job may fail by themselves before the whole job counts as failed: a source that is down
+/// shall not be asked for each of thousands.
+const MAX_RESTING: usize = 16;
+
 /// Packs that running jobs have made and not referred to yet: a mark leaves them alone.
 #[derive(Debug, Default)]
 pub(crate) struct Making(Mutex<HashSet<PackId>>);
@@ -91,6 +105,8 @@ pub(crate) struct Transition {
     thawed: Thawed,
     /// Versions whose packs are being thawed.
     waiting: Vec<Claim>,
+    /// Versions that failed by themselves.
+    resting: Vec<Claim>,
 }
 
 impl Transition {
@@ -104,17 +120,27 @@ impl Transition {
             moved: Moved::default(),
             thawed: Thawed::new(),
             waiting: Vec::new(),
+            resting: Vec::new(),
         }
     }
 
-    /// Runs the job to its end. After an error, what was committed stays; the rest is found due again. Gives back the
-    /// versions that wait for a thaw.
-    pub(crate) async fn run(mut self, claims: &[Claim]) -> Result<(Moved, Vec<Claim>), EngineError> {
+    /// Runs the job to its end. After an error, what was committed stays; the rest is found due again. One version that
+    /// cannot be read does not hold up the others.
+    pub(crate) async fn run(mut self, claims: &[Claim]) -> Result<Done, EngineError> {
+        // Before any intent: a tier that is not configured would gather intents that nobody can clear away.
+        self.core.tier(&self.tier)?;
         let mut outcome = Ok(());
         for claim in claims {
-            outcome = self.add(claim).await;
-            if outcome.is_err() {
-                break;
+            match self.add(claim).await {
+                Ok(()) => {}
+                Err(e) if self.is_its_own(&e) && self.resting.len() < MAX_RESTING => {
+                    self.core.note_tier_error(&self.tier, "transition of one version", &e);
+                    self.resting.push(claim.clone());
+                }
+                Err(e) => {
+                    outcome = Err(e);
+                    break;
+                }
             }
         }
         if outcome.is_ok() {
@@ -122,7 +148,17 @@ impl Transition {
         }
         let doomed = self.doom_unreferenced().await;
         self.core.making.lock().retain(|pack| !self.made.contains(pack));
-        outcome.and(doomed).map(|()| (self.moved, self.waiting))
+        outcome.and(doomed).map(|()| Done { moved: self.moved, waiting: self.waiting, resting: self.resting })
+    }
+
+    /// Whether only the version that was being planned is concerned: its bytes are damaged, or the tier that they come
+    /// from (not the one that they go to) does not answer.
+    fn is_its_own(&self, e: &EngineError) -> bool {
+        match e {
+            EngineError::Corrupt(_) => true,
+            EngineError::Tier { tier, .. } => *tier != self.tier,
+            _ => false,
+        }
     }
 
     /// Plans one version: every chunk of it is in the tier, or goes into a draft.
@@ -133,7 +169,9 @@ impl Transition {
         };
         let record = ObjectRecord::decode(&stored)?;
         let already = matches!(&record.residency, Residency::Cold { tier } if *tier == self.tier);
-        if record.version != claim.version || already || record.restoring.is_some() {
+        // A copy that was restored since the version was claimed has been asked for: it stays its days.
+        let asked_for = record.restoring.is_some() || matches!(record.residency, Residency::Restored { .. });
+        if record.version != claim.version || already || asked_for {
             self.moved.skipped += 1;
             return Ok(());
         }
@@ -415,6 +453,7 @@ impl Core {
         if let Some(footer) = footer {
             self.remote.remove(tier, pack, &RemoteFooter::decode(&footer)?);
         }
+        self.doomed_wanted.store(true, std::sync::atomic::Ordering::Release);
         self.wake.notify_one();
         Ok(true)
     }

@@ -1,0 +1,116 @@
+//! The re-index after a change of rules: the only walk over the namespace that looks for work, and only then.
+
+use super::Core;
+use super::error::EngineError;
+use super::keys::{self, DueKind};
+use super::record::{ObjectRecord, Record, UploadRecord};
+use super::types::Residency;
+use crate::clock::Timestamp;
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table, Value};
+use futures::StreamExt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// Entries read at a time.
+const PAGE: usize = 500;
+
+/// Entries of a page that are worked on at a time: their commits share the journal's syncs.
+const SIDE_BY_SIDE: usize = 64;
+
+/// How often one version is evaluated again because another commit came between.
+const MAX_RACES: usize = 8;
+
+impl Core {
+    /// Recomputes every due time. One record that cannot be read does not keep the others from being evaluated.
+    ///
+    /// # Errors
+    /// A failure of the index, or (at the end) the last record that could not be evaluated.
+    pub(crate) async fn reindex(self: &Arc<Self>) -> Result<(), EngineError> {
+        let mut failed = None;
+        for table in [Table::Object, Table::Upload] {
+            let mut start = Bound::Unbounded;
+            loop {
+                let page = self.meta.scan(table, (start, Bound::Unbounded), PAGE, false)?;
+                let Some((last, _)) = page.last() else { break };
+                start = Bound::Excluded(last.clone());
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
+                let work = page.into_iter().map(|(key, stored)| self.reindex_one(table, key, stored));
+                let mut outcomes = futures::stream::iter(work).buffer_unordered(SIDE_BY_SIDE);
+                while let Some(outcome) = outcomes.next().await {
+                    match outcome {
+                        Ok(()) => {}
+                        Err(e @ EngineError::Unavailable(_)) => return Err(e),
+                        Err(e) => {
+                            tracing::error!(error = %e, "a record could not be evaluated by the new rules");
+                            failed = Some(e);
+                        }
+                    }
+                }
+            }
+        }
+        self.wake.notify_one();
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn reindex_one(&self, table: Table, key: Vec<u8>, stored: Value) -> Result<(), EngineError> {
+        match table {
+            Table::Object => {
+                self.progress.step();
+                self.reindex_object(&key, stored).await
+            }
+            _ => self.reindex_upload(&key, &stored).await,
+        }
+    }
+
+    /// Evaluates one version by the active rules. A commit that comes between may have been planned by the old ones, so
+    /// the version is then looked at again.
+    pub(crate) async fn reindex_object(&self, subject: &[u8], mut stored: Value) -> Result<(), EngineError> {
+        for _ in 0..MAX_RACES {
+            let record = ObjectRecord::decode(&stored)?;
+            let (bucket, key) = keys::split_object(subject)
+                .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
+            let now = self.clock.now();
+            let due = self.plan(bucket, key, &record, now).due(now);
+            let idle_wanted =
+                self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
+            if due == record.due && idle_wanted == record.idle.is_some() {
+                return Ok(());
+            }
+            match self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await? {
+                Ok(()) => return Ok(()),
+                Err(MetaError::Conflict { .. }) => {}
+                Err(other) => return Err(other.into()),
+            }
+            match self.meta.get(Table::Object, subject)? {
+                Some(now_stored) => stored = now_stored,
+                None => return Ok(()),
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+
+    async fn reindex_upload(&self, subject: &[u8], stored: &[u8]) -> Result<(), EngineError> {
+        let mut record = UploadRecord::decode(stored)?;
+        let Some((bucket, key, _)) = keys::split_upload(subject) else { return Ok(()) };
+        let after = self.policy().policy.abort_uploads_after(bucket, key).map(|(ms, _)| ms);
+        let due = after.map(|ms| Timestamp(record.initiated.millis().saturating_add(ms)));
+        if due == record.due {
+            return Ok(());
+        }
+        let mut batch =
+            Batch::new(Reason::Reindex).expect(Expect::Equals(Table::Upload, subject.to_vec(), stored.to_vec()));
+        if let Some(at) = record.due {
+            batch = batch.delete(Table::Due, keys::due(DueKind::Upload, at, subject));
+        }
+        if let Some(at) = due {
+            batch = batch.put(Table::Due, keys::due(DueKind::Upload, at, subject), Vec::new());
+        }
+        record.due = due;
+        match self.meta.commit(batch.put(Table::Upload, subject, record.encode()?)).await {
+            Ok(_) | Err(MetaError::Conflict { .. }) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
+    }
+}
