@@ -69,7 +69,6 @@
 //!   on; one that finds it gone looks the chunk up again.
 //! - **L, stopping.** The scheduler and its jobs see `stop`; they are waited for at most 10 s. After the store is closed,
 //!   commits answer `Unavailable`. Every job can be cut off anywhere, since its intent is durable and its names are fresh.
-//! - **N, known gap**, see below.
 //!
 //! | | PUT | GET | DELETE | Copy | Complete | transition | restore | recall | mark | sweep | doom, remote delete | snapshot | re-index | shutdown |
 //! |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
@@ -79,10 +78,10 @@
 //! | **Copy** | A | B | A | A | | | | | | | | | | |
 //! | **Complete** | AF | B | A | A | A | | | | | | | | | |
 //! | **transition** | A | B | A | A | A | AEG | | | | | | | | |
-//! | **restore** | A | B | A | AN | A | A | AG | | | | | | | |
+//! | **restore** | A | B | A | A | A | A | AG | | | | | | | |
 //! | **recall** | F | G | I | F | F | I | FG | G | | | | | | |
-//! | **mark** | CD | B | D | CD | CD | E | DN | C | G | | | | | |
-//! | **sweep** | C | BK | I | D | CD | K | GN | C | G | G | | | | |
+//! | **mark** | CD | B | D | CD | CD | E | D | C | G | | | | | |
+//! | **sweep** | C | BK | I | D | CD | K | G | C | G | G | | | | |
 //! | **doom, remote delete** | I | B | I | DE | I | E | D | B | E | I | A | | | |
 //! | **snapshot** | H | I | H | H | H | H | H | I | I | I | H | G | | |
 //! | **re-index** | A | I | A | A | A | A | A | I | D | I | I | H | A | |
@@ -104,15 +103,6 @@
 //!   job, which dooms it itself when nothing came of it.
 //! - *Remote deletion* is done for packs in state `Doomed` only, which none ever leaves. Deleting twice is harmless.
 //! - *Two re-indexes* after two changes of policy both write by the newest policy; only its digest is noted as done.
-//!
-//! ## Known gaps
-//!
-//! - *Restore, mark and sweep.* A restore counts on chunks that are still cached, without pinning them. A mark that saw the version
-//!   before the restore was accepted may call them evictable, and its sweep may drop them after the restore looked. The
-//!   scheduler runs the two one after the other; `tidegate gc` under disk pressure does not. The read then fails until the restored
-//!   copy expires and is asked for again; no byte is lost.
-//! - *Copy onto itself during a restore* (a change of metadata) deletes the restore's job but keeps the note in the record that
-//!   a restore runs. Further RestoreObject calls answer 409 until the object is written again.
 //!
 //! # Locks
 //!
