@@ -11,8 +11,14 @@
 //! | [`server`] | the S3 endpoint: HTTP |
 //! | [`s3`] | the S3 endpoint: operations |
 //!
-//! Architecture invariant: nothing here opens sled or a pack file, or speaks to a cold tier. Commands that need the live
-//! server ask it over its admin socket; the others go through the engine, which takes the lock.
+//! Architecture invariant: nothing here opens sled or a pack file, or speaks to a cold tier: `tidegate-tiering` does. Commands
+//! that need the live server ask it over its admin socket. Of the others, `index rebuild` takes the store's lock, and
+//! `journal dump` only reads.
+//!
+//! Architecture invariant: one file turns the engine's errors into S3's ([`s3::error`]).
+//!
+//! Requests share nothing but the engine, counters and metrics, so there is nothing to lock here. `docs/ARCHITECTURE.md` follows one request of
+//! each kind through the files.
 
 pub mod admin;
 pub mod cli;

@@ -8,6 +8,17 @@
 //! to ask again, so that a scheduler does work only for what is due. [`Policy::explain`] says why.
 //!
 //! The order of precedence among rules is total and written down at [`Policy::evaluate`] and in `docs/policies.md`.
+//!
+//! | files | what |
+//! |---|---|
+//! | `document.rs`, `parse/` | the document and its JSON Schema; reading it with places |
+//! | `check/` | what is wrong or pointless: contradictions, unreachable rules, transitions that only lose money |
+//! | `policy.rs`, `filter.rs`, `class.rs`, `units.rs` | a policy in memory |
+//! | `evaluate.rs`, `explain.rs` | decisions, and their reasons |
+//! | `price.rs`, `money.rs` | the price book; money is integers |
+//!
+//! A [`Policy`] is immutable and may be used from any thread. The layout `native` is part of the schema and refused by the
+//! check: it is not built.
 
 mod check;
 mod class;

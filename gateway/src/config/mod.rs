@@ -1,6 +1,6 @@
 //! The configuration: one YAML document, all of it optional, read into plain data.
 //!
-//! [`Config::read`] understands the text, [`check`] looks at what it refers to. Nothing here opens, creates or connects
+//! [`Config::read`] understands the text, `check` looks at what it refers to. Nothing here opens, creates or connects
 //! to anything: that is for `serve`.
 
 pub mod access_key;

@@ -5,11 +5,13 @@ use crate::config::{LogFormat, LogSettings};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Crates below us that have much to say at `info` about what is ours to report.
+/// Crates below us that have much to say about what is ours to report. s3s says nothing: it logs every refused request
+/// as an error, which our own line about the request tells better, and whole requests with their signatures at `debug`.
 const QUIET: &str =
-    "actix_server=warn,actix_http=warn,hyper=warn,hyper_util=warn,reqwest=warn,sled=warn,h2=warn,rustls=warn";
+    "s3s=off,actix_server=warn,actix_http=warn,hyper=warn,hyper_util=warn,reqwest=warn,sled=warn,h2=warn,rustls=warn";
 
-/// The filter of `settings`. A level without a dot or comma applies to everything but the libraries below us.
+/// The filter of `settings`: a level for everything but the libraries below us, or a list of directives, which may name
+/// those libraries too.
 ///
 /// # Errors
 /// The level is not one, in words.
@@ -19,8 +21,10 @@ pub fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
     if !plain && !level.contains(['=', ',']) {
         return Err(format!("{level:?} is not a level"));
     }
-    let directives = if plain { format!("{level},{QUIET}") } else { level.to_owned() };
-    EnvFilter::builder().parse(&directives).map_err(|e| format!("{level:?} is not a filter of logs ({e})"))
+    // Of two directives for one target the later holds.
+    EnvFilter::builder()
+        .parse(format!("{QUIET},{level}"))
+        .map_err(|e| format!("{level:?} is not a filter of logs ({e})"))
 }
 
 /// Starts logging for this process.
@@ -53,5 +57,20 @@ mod tests {
         for bad in ["loud", "", "info,=,x=loud"] {
             assert!(filter(&settings(bad)).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_libraries_below_are_quiet_until_they_are_named() {
+        let shown = |level: &str| {
+            let text = filter(&settings(level)).unwrap().to_string();
+            text.split(',').map(str::to_owned).collect::<Vec<_>>()
+        };
+        for level in ["info", "debug", "info,tidegate_gateway=debug"] {
+            let directives = shown(level);
+            assert!(directives.contains(&"s3s=off".to_owned()), "{directives:?}");
+            assert!(directives.contains(&"actix_server=warn".to_owned()), "{directives:?}");
+        }
+        let named = shown("info,s3s=error");
+        assert!(named.contains(&"s3s=error".to_owned()) && !named.contains(&"s3s=off".to_owned()), "{named:?}");
     }
 }

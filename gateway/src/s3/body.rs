@@ -69,7 +69,8 @@ impl Stream for Checked {
     }
 }
 
-/// s3s keeps its stream errors' types to itself, so that their text decides; a test holds the texts to s3s's.
+/// s3s keeps its stream errors' types to itself, so that their text decides. `tests/adapter/operations.rs` provokes each
+/// of them through s3s: another wording fails there.
 fn classify(error: StdError) -> (BodyFailure, BodyError) {
     let error = match error.downcast::<BodyError>() {
         Ok(ours) => return (BodyFailure::Incomplete, *ours),

@@ -137,12 +137,8 @@ impl Announced<'_> {
             ));
         }
         let md5 = self.content_md5.map(md5).transpose()?;
+        let compute = self.computed()?;
         let trailers = self.trailing.map(|trailing| trailer_checksums(trailing.clone()));
-        // The header names an algorithm beside the value that it describes; alone it asks to compute one.
-        let compute = match self.algorithm {
-            Some(algorithm) if self.checksum.is_none() && trailers.is_none() => Some(by_name(algorithm.as_str())?),
-            _ => None,
-        };
         Ok(BodyExpectation {
             length: Some(length),
             md5,
@@ -152,6 +148,33 @@ impl Announced<'_> {
         })
     }
 
+    /// The algorithm to compute while the body passes: the trailer's, whose value comes too late to ask for it, or one
+    /// that is named without a value. Beside a value in the headers the name only describes that value.
+    fn computed(&self) -> S3Result<Option<ChecksumAlgorithm>> {
+        let announced = trailer_algorithm(self.headers)?;
+        let named = self.algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?;
+        let Some(announced) = announced else { return Ok(named.filter(|_| self.checksum.is_none())) };
+        if self.trailing.is_none() {
+            return Err(s3_error!(
+                InvalidRequest,
+                "x-amz-trailer needs x-amz-content-sha256 to be STREAMING-UNSIGNED-PAYLOAD-TRAILER or \
+                 STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER: without it no trailer is read."
+            ));
+        }
+        if self.checksum.is_some() {
+            return Err(s3_error!(InvalidRequest, "Give the checksum in a header or in a trailer, not in both."));
+        }
+        if let Some(named) = named.filter(|named| *named != announced) {
+            return Err(s3_error!(
+                InvalidRequest,
+                "x-amz-sdk-checksum-algorithm is {}, but x-amz-trailer names {}.",
+                name(named),
+                name(announced)
+            ));
+        }
+        Ok(Some(announced))
+    }
+
     /// The length of the decoded body. s3s puts it into Content-Length, unless the request was sent chunked.
     fn length(&self) -> S3Result<u64> {
         let decoded =
@@ -159,6 +182,20 @@ impl Announced<'_> {
         let plain = self.content_length.and_then(|length| u64::try_from(length).ok());
         decoded.or(plain).ok_or_else(|| s3_error!(MissingContentLength, "The request must say Content-Length."))
     }
+}
+
+/// The algorithm of the trailer that `x-amz-trailer` announces.
+///
+/// # Errors
+/// `InvalidRequest` for what is no checksum: S3 takes no other trailer.
+fn trailer_algorithm(headers: &HeaderMap) -> S3Result<Option<ChecksumAlgorithm>> {
+    let Some(value) = headers.get("x-amz-trailer") else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    HEADERS
+        .into_iter()
+        .find(|(_, known)| known.eq_ignore_ascii_case(text.trim()))
+        .map(|(algorithm, _)| Some(algorithm))
+        .ok_or_else(|| s3_error!(InvalidRequest, "x-amz-trailer is {text:?}; it must name one x-amz-checksum- header."))
 }
 
 fn md5(text: &str) -> S3Result<[u8; 16]> {
@@ -242,5 +279,25 @@ mod tests {
         let both = both.expectation().unwrap();
         assert_eq!((both.compute, both.checksums.len()), (None, 1));
         assert!(by_name("CRC16").is_err());
+    }
+
+    #[test]
+    fn the_trailers_name_says_which_algorithm_to_compute() {
+        let trailer = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-amz-trailer", text.parse().unwrap());
+            trailer_algorithm(&headers)
+        };
+        for (algorithm, name) in HEADERS {
+            assert_eq!(trailer(name).unwrap(), Some(algorithm));
+            assert_eq!(trailer(&format!(" {} ", name.to_uppercase())).unwrap(), Some(algorithm));
+        }
+        for bad in ["", "x-amz-checksum-md5", "x-amz-meta-a", "x-amz-checksum-crc32,x-amz-checksum-sha1"] {
+            assert_eq!(trailer(bad).unwrap_err().code().as_str(), "InvalidRequest", "{bad}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-trailer", "x-amz-checksum-sha1".parse().unwrap());
+        // Announced, but the body is not sent in chunks: the trailer would silently go unread.
+        assert!(announced(&headers, Some(1)).expectation().is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Conditional requests, with S3's precedence (RFC 9110, 13.2.2).
 
-use s3s::dto::{ETagCondition, Timestamp};
+use s3s::dto::{ETagCondition, Timestamp, TimestampFormat};
 use s3s::{S3Error, S3Result, s3_error};
 use tidegate_tiering::engine::{ObjectInfo, WriteCondition};
 
@@ -57,6 +57,20 @@ pub(crate) fn failed(which: &str) -> S3Error {
 fn modified_after(modified: u64, since: &Timestamp) -> bool {
     let since = time::OffsetDateTime::from(since.clone()).unix_timestamp();
     i64::try_from(modified).is_ok_and(|modified| modified > since)
+}
+
+/// Whether a `Range` may be applied to an object with this ETag and time of last modification: without `If-Range`, or when
+/// it names exactly this object (RFC 9110, 13.1.5). Otherwise the client holds bytes of another version, and a part of
+/// this one would be joined to them.
+pub(crate) fn range_holds(headers: &http::HeaderMap, etag: &str, modified: u64) -> bool {
+    let Some(value) = headers.get(http::header::IF_RANGE) else { return true };
+    let Ok(text) = value.to_str().map(str::trim) else { return false };
+    if let Some(tag) = text.strip_prefix('"') {
+        return tag.strip_suffix('"') == Some(etag);
+    }
+    Timestamp::parse(TimestampFormat::HttpDate, text).is_ok_and(|date| {
+        i64::try_from(modified).is_ok_and(|modified| time::OffsetDateTime::from(date).unix_timestamp() == modified)
+    })
 }
 
 /// Whether a condition names `etag`; s3s leaves a list of several ETags in one piece.
@@ -133,6 +147,27 @@ mod tests {
         {
             let conditions = Conditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
             assert_eq!(conditions.judge("e", 100), verdict, "case {n}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_applied_only_to_the_version_that_if_range_names() {
+        let cases = [
+            (None, true),
+            (Some("\"e\""), true),
+            (Some("\"x\""), false),
+            (Some("W/\"e\""), false),
+            (Some("e"), false),
+            (Some("Thu, 01 Jan 1970 00:01:40 GMT"), true),
+            (Some("Thu, 01 Jan 1970 00:01:41 GMT"), false),
+            (Some("Thu, 01 Jan 1970 00:01:39 GMT"), false),
+        ];
+        for (value, holds) in cases {
+            let mut headers = http::HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(http::header::IF_RANGE, value.parse().unwrap());
+            }
+            assert_eq!(range_holds(&headers, "e", 100), holds, "{value:?}");
         }
     }
 

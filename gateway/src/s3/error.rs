@@ -39,8 +39,6 @@ pub fn from_engine(error: EngineError) -> S3Error {
         EngineError::Tier { .. } => Code::ServiceUnavailable,
         EngineError::Unavailable(_) => Code::ServiceUnavailable,
         EngineError::Corrupt(_) | EngineError::Internal(_) => Code::InternalError,
-        // The engine may learn new errors before this file does: never a success, never a hint to retry.
-        _ => Code::InternalError,
     };
     let mut s3 = if code == Code::InternalError {
         // Paths and internals stay in the log; the request id leads there.

@@ -97,7 +97,7 @@ pub(super) async fn upload_part(
         input.checksum_sha1.as_ref(),
         input.checksum_sha256.as_ref(),
     ])?;
-    let algorithm = input.checksum_algorithm.or_else(|| sdk_algorithm(&headers));
+    let algorithm = sdk_algorithm(&headers).or(input.checksum_algorithm);
     let expect = Announced {
         headers: &headers,
         content_length: input.content_length,

@@ -7,11 +7,11 @@ use tidegate_tiering::engine::{Checksum as EngineChecksum, ObjectHandle, ObjectI
 
 use super::attributes::STANDARD;
 use super::checksums::{Fields, type_name};
-use super::conditions::{Conditions, Verdict, failed};
+use super::conditions::{self, Conditions, Verdict, failed};
 use super::error::from_engine;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
-use crate::server::ResponseBody;
+use crate::server::{ResponseBody, ResponseStatus};
 
 /// What GET and HEAD have in common.
 struct Wanted<'a> {
@@ -35,7 +35,7 @@ pub(super) async fn get(
             if_modified_since: input.if_modified_since.as_ref(),
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         },
-        range: input.range,
+        range: input.range.filter(|_| range_holds(&request.headers, &object)),
         part_number: input.part_number,
         checksum_mode: wants_checksum(input.checksum_mode.as_ref()),
     };
@@ -83,7 +83,7 @@ pub(super) async fn head(
     gateway: &Gateway,
     request: S3Request<HeadObjectInput>,
 ) -> S3Result<S3Response<HeadObjectOutput>> {
-    let input = request.input;
+    let (input, headers) = (request.input, request.headers);
     only_null_version(input.version_id.as_deref())?;
     let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
     let wanted = Wanted {
@@ -93,7 +93,7 @@ pub(super) async fn head(
             if_modified_since: input.if_modified_since.as_ref(),
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         },
-        range: input.range,
+        range: input.range.filter(|_| range_holds(&headers, &object)),
         part_number: input.part_number,
         checksum_mode: wants_checksum(input.checksum_mode.as_ref()),
     };
@@ -127,7 +127,7 @@ pub(super) async fn head(
     };
     let mut response = S3Response::new(output);
     if selection.partial {
-        response.status = Some(http::StatusCode::PARTIAL_CONTENT);
+        response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));
     }
     if input.response_expires.is_none() {
         add_expires(&mut response.headers, info);
@@ -176,6 +176,11 @@ impl Wanted<'_> {
         self.part_number?;
         i32::try_from(info.parts.len()).ok().filter(|count| *count > 0)
     }
+}
+
+fn range_holds(headers: &HeaderMap, object: &ObjectHandle) -> bool {
+    let info = object.info();
+    conditions::range_holds(headers, &info.etag, info.last_modified.seconds())
 }
 
 fn wants_checksum(mode: Option<&ChecksumMode>) -> bool {

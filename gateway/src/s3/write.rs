@@ -11,6 +11,7 @@ use super::checksums::{Announced, Fields, of_fields};
 use super::conditions::of_write;
 use super::error::{from_engine, from_engine_with_body};
 use super::{Gateway, context, etag, only_null_version};
+use crate::server::ResponseStatus;
 
 pub(super) async fn put(
     gateway: &Gateway,
@@ -27,7 +28,7 @@ pub(super) async fn put(
         input.checksum_sha1.as_ref(),
         input.checksum_sha256.as_ref(),
     ])?;
-    let algorithm = input.checksum_algorithm.or_else(|| sdk_algorithm(&headers));
+    let algorithm = sdk_algorithm(&headers).or(input.checksum_algorithm);
     let expect = Announced {
         headers: &headers,
         content_length: input.content_length,
@@ -63,7 +64,8 @@ pub(super) async fn put(
     }))
 }
 
-/// SDKs name the algorithm in a header of their own.
+/// SDKs name the algorithm in a header of their own. It is asked for first: without `x-amz-checksum-algorithm` s3s gives
+/// the trailer's algorithm, which would hide that the two contradict each other.
 pub(super) fn sdk_algorithm(headers: &http::HeaderMap) -> Option<ChecksumAlgorithm> {
     let value = headers.get("x-amz-sdk-checksum-algorithm")?.to_str().ok()?;
     (!value.is_empty()).then(|| ChecksumAlgorithm::from(value.to_owned()))
@@ -167,7 +169,9 @@ pub(super) async fn restore(
         RestoreOutcome::Accepted => http::StatusCode::ACCEPTED,
         RestoreOutcome::Extended => http::StatusCode::OK,
     };
-    Ok(S3Response::with_status(RestoreObjectOutput::default(), status))
+    let mut response = S3Response::new(RestoreObjectOutput::default());
+    response.extensions.insert(ResponseStatus(status));
+    Ok(response)
 }
 
 fn priority(tier: Option<&str>) -> S3Result<RestorePriority> {

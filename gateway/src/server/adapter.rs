@@ -8,6 +8,7 @@ use http::header;
 use s3s::service::S3Service;
 use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
+use sha2::{Digest, Sha256};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,15 +16,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tracing::Instrument;
 
-use super::body::{Content, InFlight, Incoming, Outgoing, ResponseBody};
+use super::body::{ACCESS, Content, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
 use super::convert;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
-use super::request::{RequestContext, RequestIds, random};
+use super::range;
+use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
 const INLINE_BODY_BYTES: u64 = 64 * 1024;
+
+/// The status under which a request is counted whose client went away before it was answered (as nginx has it): nothing
+/// that the server did wrong.
+const CLIENT_GONE: u16 = 499;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -71,7 +77,9 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             context,
             started: Instant::now(),
-            status: 500,
+            status: CLIENT_GONE,
+            sent: 0,
+            line: None,
         };
         (in_flight, before < self.max_in_flight)
     }
@@ -79,7 +87,10 @@ impl Shared {
 
 /// Answers a request.
 pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
-    let (in_flight, admitted) = shared.enter();
+    let (mut in_flight, admitted) = shared.enter();
+    if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
+        in_flight.line = Some(LogLine::new(request.head()));
+    }
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
@@ -94,7 +105,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
     };
     let is_head = *request.method() == actix_http::Method::HEAD;
     let answer = explain_body_failure(answer, &context);
-    finish(&shared, answer, in_flight, request.path(), is_head)
+    finish(&shared, answer, in_flight, request.head(), is_head)
 }
 
 fn retry_after() -> http::HeaderMap {
@@ -134,8 +145,9 @@ fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, B
     }
     let method = convert::method(&head.method).ok_or_else(|| s3_error!(MethodNotAllowed))?;
     let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
-    let headers = convert::headers(&head.headers)
+    let mut headers = convert::headers(&head.headers)
         .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
+    range::drop_meaningless(&mut headers, uri.query());
     let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
     });
@@ -185,8 +197,9 @@ async fn with_body(
             let expected = usize::try_from(length).unwrap_or(usize::MAX);
             return match incoming.collect(expected).await {
                 Ok(bytes) => {
-                    *request.body_mut() = Body::from(bytes);
-                    respond(shared.service.call(request).await)
+                    let hash = request.headers().get("x-amz-content-sha256").cloned();
+                    *request.body_mut() = Body::from(bytes.clone());
+                    explain_other_body(respond(shared.service.call(request).await), hash.as_ref(), &bytes)
                 }
                 Err(error) => error_response(s3_error!(IncompleteBody, "{error}")),
             };
@@ -227,6 +240,25 @@ fn respond(answered: Result<http::Response<Body>, s3s::HttpError>) -> http::Resp
     })
 }
 
+/// s3s reports an XML body that is not the one that was signed as an internal error.
+fn explain_other_body(
+    answer: http::Response<Body>,
+    hash: Option<&http::HeaderValue>,
+    bytes: &[u8],
+) -> http::Response<Body> {
+    let signed = hash.map(http::HeaderValue::as_bytes).filter(|hash| hash.len() == 64);
+    match signed {
+        Some(hash) if answer.status() == http::StatusCode::INTERNAL_SERVER_ERROR => {
+            let real: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            if hash.eq_ignore_ascii_case(real.as_bytes()) {
+                return answer;
+            }
+            error_response(crate::s3::error::body_failure(BodyFailure::Sha256Mismatch))
+        }
+        _ => answer,
+    }
+}
+
 /// s3s reports a body that it could not read as an internal error; the client deserves the real reason.
 fn explain_body_failure(answer: http::Response<Body>, context: &RequestContext) -> http::Response<Body> {
     match context.body_failure() {
@@ -241,19 +273,20 @@ fn finish(
     shared: &Shared,
     answer: http::Response<Body>,
     mut in_flight: InFlight,
-    path: &str,
+    head: &actix_http::RequestHead,
     is_head: bool,
 ) -> Response<Outgoing> {
-    let (parts, body) = answer.into_parts();
+    let (mut parts, body) = answer.into_parts();
+    if let Some(ResponseStatus(status)) = parts.extensions.remove().filter(|_| parts.status.is_success()) {
+        parts.status = status;
+    }
     let status = parts.status.as_u16();
     let id = in_flight.context.id().to_string();
     in_flight.status = status;
-    if parts.status.is_server_error() && parts.status != http::StatusCode::NOT_IMPLEMENTED {
-        tracing::warn!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
-    } else {
-        tracing::debug!(request_id = %id, operation = in_flight.context.operation().name(), status, "answered");
+    if in_flight.is_failure() && in_flight.line.is_none() {
+        in_flight.line = Some(LogLine::new(head));
     }
-    let content = content(shared, &parts, body, is_head, (path, &id));
+    let content = content(shared, &parts, body, is_head, (head.uri.path(), &id));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::with_body(status, Outgoing { content, in_flight });
     let headers = response.headers_mut();

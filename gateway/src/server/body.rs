@@ -44,6 +44,11 @@ impl fmt::Debug for ResponseBody {
     }
 }
 
+/// The status of a success, where S3 has more than one: put into the response's extensions by the operation, applied by
+/// the adapter. s3s answers each operation with one fixed status, whatever `S3Response::status` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseStatus(pub http::StatusCode);
+
 /// A failure in the middle of a response: breaks the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the response body failed: {0}")]
@@ -56,13 +61,54 @@ pub(crate) struct InFlight {
     pub(crate) context: Arc<RequestContext>,
     pub(crate) started: Instant,
     pub(crate) status: u16,
+    /// Bytes of the response's body so far.
+    pub(crate) sent: u64,
+    /// What the log says about the request; absent when nobody wants to know.
+    pub(crate) line: Option<LogLine>,
+}
+
+/// The target of the lines about requests, for filters of the log.
+pub(crate) const ACCESS: &str = "tidegate_gateway::access";
+
+/// The part of a request that its line in the log shows. The query stays out: it may hold a signature.
+pub(crate) struct LogLine {
+    pub(crate) method: actix_http::Method,
+    pub(crate) path: String,
+}
+
+impl LogLine {
+    pub(crate) fn new(head: &actix_http::RequestHead) -> Self {
+        Self { method: head.method.clone(), path: head.uri.path().to_owned() }
+    }
+
+    fn write(&self, request: &InFlight, elapsed: Duration) {
+        let (method, path, operation) = (&self.method, &self.path, request.context.operation().name());
+        let (id, status, sent) = (request.context.id(), request.status, request.sent);
+        let ms = elapsed.as_millis();
+        if request.is_failure() {
+            tracing::warn!(target: ACCESS, request_id = %id, %method, %path, operation, status, bytes = sent, ms);
+        } else {
+            tracing::debug!(target: ACCESS, request_id = %id, %method, %path, operation, status, bytes = sent, ms);
+        }
+    }
+}
+
+impl InFlight {
+    /// Whether the server failed; an operation that it does not have is no failure.
+    pub(crate) fn is_failure(&self) -> bool {
+        self.status >= 500 && self.status != 501
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::AcqRel);
         self.metrics.in_flight.dec();
-        self.metrics.answered(self.context.operation(), self.status, self.started.elapsed().as_secs_f64());
+        let elapsed = self.started.elapsed();
+        self.metrics.answered(self.context.operation(), self.status, elapsed.as_secs_f64());
+        if let Some(line) = &self.line {
+            line.write(self, elapsed);
+        }
     }
 }
 
@@ -111,7 +157,10 @@ impl MessageBody for Outgoing {
             }
         };
         match &polled {
-            Poll::Ready(Some(Ok(piece))) => this.in_flight.metrics.response_bytes.inc_by(piece.len() as u64),
+            Poll::Ready(Some(Ok(piece))) => {
+                this.in_flight.metrics.response_bytes.inc_by(piece.len() as u64);
+                this.in_flight.sent = this.in_flight.sent.saturating_add(piece.len() as u64);
+            }
             Poll::Ready(Some(Err(error))) => {
                 tracing::error!(request_id = %this.in_flight.context.id(), %error, "response broken off");
             }

@@ -1,17 +1,18 @@
 //! The HTTP server: actix-web carries HTTP/1.1, s3s speaks S3 over it.
 //!
 //! actix's routing is left out on purpose: S3 has no routes that its router could tell apart, and the connection calls
-//! [`adapter`] directly.
+//! `adapter` directly.
 
 mod adapter;
 mod body;
 mod convert;
 pub mod metrics;
 mod pipe;
+mod range;
 pub mod request;
 mod settings;
 
-pub use body::{ResponseBody, SendError};
+pub use body::{ResponseBody, ResponseStatus, SendError};
 pub use settings::{AccessKey, S3Settings, Secret};
 
 use adapter::Shared;

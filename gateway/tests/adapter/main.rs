@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod operations;
 mod support;
+mod world;
 
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -242,4 +244,53 @@ async fn requests_are_counted_by_operation_with_their_bytes() {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, counted).await.is_ok(), "{}", text());
+}
+
+/// What was logged about requests, by all tests of this process.
+static LOG: std::sync::Mutex<Vec<u8>> = std::sync::Mutex::new(Vec::new());
+
+struct ToLog;
+
+impl std::io::Write for ToLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_one_line_in_the_log_without_its_query_or_signature() {
+    let level = Some("info,tidegate_gateway::access=debug".to_owned());
+    let filter = tidegate_gateway::logging::filter(&tidegate_gateway::config::LogSettings {
+        format: tidegate_gateway::config::LogFormat::Text,
+        level,
+    });
+    let log = tracing_subscriber::fmt().with_env_filter(filter.unwrap()).with_ansi(false).with_writer(|| ToLog);
+    log.try_init().unwrap();
+    let server = start(settings());
+    let got = exchange(&server, &server.head("GET", "/bucket/small?X-Hidden=secret", &[]), b"").await;
+    let refused = sign(&server.address.to_string(), "GET", "/bucket/small?X-Hidden=secret", &[], "wrong");
+    let refused = exchange(&server, &refused, b"").await;
+    let text = || String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    for (answer, wanted) in [(got, "operation=\"GetObject\" status=200 bytes=5 ms="), (refused, "status=403 bytes=")] {
+        let id = answer.headers["x-amz-request-id"].clone();
+        // The line is written with the answer's last byte, which may be just after the client has it.
+        let logged = async {
+            while !text().contains(&id) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, logged).await.unwrap();
+        let text = text();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(&id)).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("method=GET path=/bucket/small ") && lines[0].contains(wanted), "{}", lines[0]);
+    }
+    let text = text();
+    for hidden in ["secret", "Signature", "AWS4-HMAC"] {
+        assert!(!text.contains(hidden), "{text}");
+    }
 }

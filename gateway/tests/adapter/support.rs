@@ -134,6 +134,12 @@ pub fn start(settings: S3Settings) -> Running {
     let service = tidegate_gateway::s3::service(&settings, s3.clone()).unwrap();
     let server = S3Server::bind_service(settings, service, &registry).unwrap();
     let address = server.local_addr();
+    let (stop, thread) = serve(server);
+    Running { address, s3, registry, stop: Some(stop), thread: Some(thread) }
+}
+
+/// Runs `server` on a thread of its own until the sender is dropped.
+pub fn serve(server: S3Server) -> (oneshot::Sender<()>, JoinHandle<Result<(), ServerError>>) {
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -141,7 +147,7 @@ pub fn start(settings: S3Settings) -> Running {
             let _ = stopped.await;
         }))
     });
-    Running { address, s3, registry, stop: Some(stop), thread: Some(thread) }
+    (stop, thread)
 }
 
 impl Running {
@@ -188,33 +194,79 @@ fn hmac(key: &[u8], data: &str) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// Signs with SigV4 and an unsigned payload. `target` must be in canonical form already.
-pub fn sign(host: &str, method: &str, target: &str, extra: &[(&str, &str)], secret: &str) -> String {
-    let now = SystemClock::default().now().to_string(); // 2026-01-02T03:04:05.678Z
-    let stamp = format!("{}Z", now[..19].replace(['-', ':'], ""));
-    let day = &stamp[..8];
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let query = if query.is_empty() || query.contains('=') { query.to_owned() } else { format!("{query}=") };
-    let signed = "host;x-amz-content-sha256;x-amz-date";
-    let canonical = format!(
-        "{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:{stamp}\n\n{signed}\n\
-         UNSIGNED-PAYLOAD"
-    );
-    let scope = format!("{day}/us-east-1/s3/aws4_request");
-    let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(Sha256::digest(canonical.as_bytes())));
-    let key = [day, "us-east-1", "s3", "aws4_request"]
-        .iter()
-        .fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part));
-    let signature = hex::encode(hmac(&key, &to_sign));
-    let mut head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nx-amz-content-sha256: UNSIGNED-PAYLOAD\r\nx-amz-date: {stamp}\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=AK/{scope}, SignedHeaders={signed}, Signature={signature}\r\n"
-    );
-    for (name, value) in extra {
-        head.push_str(&format!("{name}: {value}\r\n"));
+/// How a request is signed.
+pub struct Signer<'a> {
+    pub host: &'a str,
+    pub secret: &'a str,
+    /// `x-amz-content-sha256`.
+    pub payload: &'a str,
+    /// Headers that are signed along with the usual ones.
+    pub signed: &'a [(&'a str, &'a str)],
+}
+
+/// A signed head, and what signs the chunks of its body.
+pub struct Signed {
+    pub head: String,
+    signature: String,
+    key: Vec<u8>,
+    stamp: String,
+    scope: String,
+}
+
+impl Signer<'_> {
+    /// `target` must be in canonical form already; `extra` is sent unsigned.
+    pub fn sign(&self, method: &str, target: &str, extra: &[(&str, &str)]) -> Signed {
+        let now = SystemClock::default().now().to_string(); // 2026-01-02T03:04:05.678Z
+        let stamp = format!("{}Z", now[..19].replace(['-', ':'], ""));
+        let day = &stamp[..8];
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let query = if query.is_empty() || query.contains('=') { query.to_owned() } else { format!("{query}=") };
+        let mut headers = vec![("host", self.host), ("x-amz-content-sha256", self.payload), ("x-amz-date", &stamp)];
+        headers.extend(self.signed);
+        headers.sort_unstable();
+        let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{}", self.payload);
+        let scope = format!("{day}/us-east-1/s3/aws4_request");
+        let hash = hex::encode(Sha256::digest(canonical.as_bytes()));
+        let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hash}");
+        let key = [day, "us-east-1", "s3", "aws4_request"]
+            .iter()
+            .fold(format!("AWS4{}", self.secret).into_bytes(), |key, part| hmac(&key, part));
+        let signature = hex::encode(hmac(&key, &to_sign));
+        let mut head = format!(
+            "{method} {target} HTTP/1.1\r\nAuthorization: AWS4-HMAC-SHA256 Credential=AK/{scope}, \
+             SignedHeaders={names}, Signature={signature}\r\n"
+        );
+        for (name, value) in headers.iter().chain(extra) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        Signed { head, signature, key, stamp, scope }
     }
-    head.push_str("\r\n");
-    head
+}
+
+impl Signed {
+    /// `pieces` as signed chunks, the empty last one included.
+    pub fn chunks(&self, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut before = self.signature.clone();
+        let mut out = Vec::new();
+        for piece in pieces.iter().copied().chain([&b""[..]]) {
+            let (nothing, hash) = (hex::encode(Sha256::digest(b"")), hex::encode(Sha256::digest(piece)));
+            let to_sign =
+                format!("AWS4-HMAC-SHA256-PAYLOAD\n{}\n{}\n{before}\n{nothing}\n{hash}", self.stamp, self.scope);
+            before = hex::encode(hmac(&self.key, &to_sign));
+            out.extend_from_slice(format!("{:x};chunk-signature={before}\r\n", piece.len()).as_bytes());
+            out.extend_from_slice(piece);
+            out.extend_from_slice(b"\r\n");
+        }
+        out
+    }
+}
+
+/// Signs with SigV4 and an unsigned payload.
+pub fn sign(host: &str, method: &str, target: &str, extra: &[(&str, &str)], secret: &str) -> String {
+    Signer { host, secret, payload: "UNSIGNED-PAYLOAD", signed: &[] }.sign(method, target, extra).head
 }
 
 /// A response as it came.
@@ -273,7 +325,12 @@ pub async fn read_response(stream: &mut TcpStream, with_body: bool) -> Option<Re
 
 /// One request on a connection of its own.
 pub async fn exchange(server: &Running, head: &str, body: &[u8]) -> Response {
-    let mut stream = server.connect().await;
+    exchange_at(server.address, head, body).await
+}
+
+/// As [`exchange`], with any server.
+pub async fn exchange_at(address: SocketAddr, head: &str, body: &[u8]) -> Response {
+    let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(body).await.unwrap();
     read_response(&mut stream, !head.starts_with("HEAD")).await.unwrap()

@@ -41,8 +41,8 @@ pub struct Stored {
 
 /// Below this many bytes a zstd frame's own overhead eats the gain.
 const MIN_COMPRESS: usize = 128;
-/// Chunks shorter than this are given to zstd at once: it is as quick as the probe.
-const MIN_PROBE: usize = 8 << 10;
+/// Chunks shorter than the sample are given to zstd at once.
+const MIN_PROBE: usize = PROBE_STRETCHES * PROBE_STRETCH;
 /// The probe looks at this many stretches, evenly spread...
 const PROBE_STRETCHES: usize = 8;
 /// ...of this many bytes.
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn random_and_tiny_chunks_are_stored_as_they_are_without_a_copy() {
-        for raw in [random(32 << 10), random(4 << 10), random(9_000), text(100), Bytes::new()] {
+        for raw in [random(32 << 10), random(4 << 10), random(3_000), random(9_000), text(100), Bytes::new()] {
             let stored = compress(&raw, 1);
             assert_eq!(stored.codec, Codec::Raw);
             assert_eq!(stored.bytes.as_ptr(), raw.as_ptr());

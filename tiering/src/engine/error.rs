@@ -2,9 +2,9 @@
 
 use crate::tier::TierError;
 
-/// Why the engine refused or failed. One file of the gateway maps these to S3's codes.
+/// Why the engine refused or failed. One file of the gateway maps these to S3's codes, each by name: a new variant does
+/// not compile until it is mapped.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum EngineError {
     /// No such bucket.
     #[error("the bucket {0} does not exist")]

@@ -43,7 +43,7 @@ pub use settings::{EngineSettings, HOT, LimitSettings, Recall, TieringSettings};
 pub use types::*;
 
 use crate::clock::Clock;
-use crate::local::{DiskBudget, LocalStore};
+use crate::local::{DiskBudget, LocalSettings, LocalStore};
 use crate::meta::{DataSync, GroupStats, JournaledStore, MetaStore};
 use crate::tier::Tier;
 use accounts::Accounts;
@@ -229,7 +229,9 @@ impl Core {
         tracing::info!(?opened, "namespace");
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
-        let (local, found) = LocalStore::open(&packs, settings.local, budget, clock)?;
+        let level = settings.chunks.zstd_level;
+        let local = LocalSettings { zstd_level: level, ..settings.local };
+        let (local, found) = LocalStore::open(&packs, local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;

@@ -83,7 +83,16 @@ impl Engine {
             let message = format!("part number {} is not between 1 and {}", part.number, limits.max_parts);
             return Err(EngineError::InvalidArgument(message));
         }
-        part.expect.compute = part.expect.compute.or(upload.checksum.map(|(algorithm, _)| algorithm));
+        if let Some((planned, _)) = upload.checksum {
+            let asked = *part.expect.compute.get_or_insert(planned);
+            if asked != planned {
+                // Kept under another algorithm, the part would leave the object without the checksum it was promised.
+                let (asked, planned) = (asked.header(), planned.header());
+                let message =
+                    format!("the part comes with {asked}, the upload was begun with {planned}; use the latter");
+                return Err(EngineError::InvalidArgument(message));
+            }
+        }
         let ingested = ingest(&self.core, part.expect, limits.max_put_bytes, body).await?;
         let info = PartInfo {
             number: part.number,
@@ -355,12 +364,22 @@ fn whole_checksum(
     parts: &[&PartRecord],
     expected: Option<&(ChecksumAlgorithm, String)>,
 ) -> Result<Option<Checksum>, EngineError> {
-    let Some((algorithm, composite)) = upload.checksum else { return Ok(None) };
+    // An upload that was begun without a checksum gets the one that its completion names, if its parts have it.
+    let named = expected.map(|(algorithm, value)| (*algorithm, value.contains('-') || !algorithm.is_crc()));
+    let Some((algorithm, composite)) = upload.checksum.or(named) else { return Ok(None) };
     let sums: Option<Vec<(Checksum, u64)>> = parts
         .iter()
         .map(|p| p.info.checksum.clone().filter(|c| c.algorithm == algorithm).map(|c| (c, p.info.size)))
         .collect();
-    let Some(sums) = sums else { return Ok(None) };
+    let Some(sums) = sums else {
+        return match expected {
+            None => Ok(None),
+            Some((algorithm, _)) => Err(EngineError::InvalidArgument(format!(
+                "{} of the whole object cannot be verified: not all parts were uploaded with it",
+                algorithm.header()
+            ))),
+        };
+    };
     let whole = if composite {
         let values: Vec<_> = sums.into_iter().map(|(c, _)| c).collect();
         Some(composite_checksum(algorithm, &values)?)

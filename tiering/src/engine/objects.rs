@@ -211,18 +211,14 @@ impl Core {
         mut record: ObjectRecord,
         base: Batch,
     ) -> Result<Written, EngineError> {
-        let Target { bucket, key, condition } = target;
+        let Target { bucket, key, .. } = target;
         let subject = keys::object(bucket, key);
         for _ in 0..MAX_RACES {
             let planned_by = self.policy();
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
-            check_condition(condition, old.as_ref())?;
-            let built_on = |e: &Expect| match e {
-                Expect::Equals(Table::Object, key, value) if *key == subject => stored.as_deref() == Some(&value[..]),
-                _ => true,
-            };
-            if !base.expects.iter().all(built_on) {
+            check_condition(&target, old.as_ref())?;
+            if base.expects.iter().any(|expect| contradicts(expect, &subject, stored.as_deref())) {
                 return Err(EngineError::Conflict);
             }
             let mut batch = base.clone();
@@ -364,12 +360,19 @@ impl Core {
     }
 }
 
-fn check_condition(condition: &WriteCondition, old: Option<&ObjectRecord>) -> Result<(), EngineError> {
+/// Whether a precondition of the caller's own about this key fails already: trying again cannot help.
+fn contradicts(expect: &Expect, subject: &[u8], stored: Option<&[u8]>) -> bool {
+    matches!(expect, Expect::Equals(Table::Object, key, value) if key == subject && Some(value.as_slice()) != stored)
+}
+
+fn check_condition(target: &Target<'_>, old: Option<&ObjectRecord>) -> Result<(), EngineError> {
+    let Target { bucket, key, condition } = *target;
     if condition.if_none_match && old.is_some() {
         return Err(EngineError::PreconditionFailed("If-None-Match"));
     }
     match (&condition.if_match, old) {
-        (Some(_), None) => Err(EngineError::PreconditionFailed("If-Match")),
+        // S3's answer: there is nothing that could match.
+        (Some(_), None) => Err(EngineError::NoSuchKey { bucket: bucket.to_owned(), key: key.to_owned() }),
         (Some(etag), Some(old)) if etag != "*" && *etag != old.etag => Err(EngineError::PreconditionFailed("If-Match")),
         _ => Ok(()),
     }

@@ -213,26 +213,28 @@ mod tests {
     #[test]
     fn an_object_record_of_version_1_stays_readable() {
         let literal = concat!(
-            "01",
-            "07",
-            "05",
-            "203564343134303261626334623261373662393731396439313130313763353932",
-            "01",
-            "02",
-            "0000000000000000",
-            "00",
-            "00",
-            "00",
-            "0001",
-            "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f",
-            "05",
-            "01026961",
-            "00",
-            "0103",
-            "00",
+            "01",                                                                 // version of the record
+            "07",                                                                 // version id (varint)
+            "05",                                                                 // size
+            "203564343134303261626334623261373662393731396439313130313763353932", // ETag: length, text
+            "01",                                                                 // created
+            "02",                                                                 // modified
+            "000000000000",                                                       // content headers: six times none
+            "00",                                                                 // user metadata: none
+            "00",                                                                 // tags: none
+            "00",                                                                 // storage class: none
+            "00",                                                                 // checksum: none
+            "00",                                                                 // parts: none
+            "0001",                                                               // body: inline, one chunk
+            "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f",   // its id
+            "05",                                                                 // its length
+            "01026961",                                                           // residency: cold, tier "ia"
+            "00",                                                                 // restore job: none
+            "0103",                                                               // due at 3
+            "00",                                                                 // not in the idle order
         );
-        assert_eq!(hex::encode(sample().encode().unwrap()), literal.replace("0000000000000000", "000000000000000000"));
-        let bytes = hex::decode(literal.replace("0000000000000000", "000000000000000000")).unwrap();
+        assert_eq!(hex::encode(sample().encode().unwrap()), literal);
+        let bytes = hex::decode(literal).unwrap();
         assert_eq!(ObjectRecord::decode(&bytes).unwrap(), sample());
     }
 

@@ -25,8 +25,20 @@ const MAX_RACES: usize = 8;
 /// Bytes of chunks that are recalled in one go.
 const RECALL_BATCH: u64 = 8 << 20;
 
+/// Jobs that are taken together: what their versions have in the same packs is read together.
+const WINDOW: usize = 256;
+
 /// What one round has learnt of thaws: true when the pack can be read.
 pub(crate) type Thawed = BTreeMap<(String, PackId), bool>;
+
+/// A job whose packs can all be read, with the version as it was found.
+struct Ready {
+    id: u128,
+    job: RestoreJob,
+    subject: Vec<u8>,
+    stored: Vec<u8>,
+    record: ObjectRecord,
+}
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -118,53 +130,94 @@ impl Core {
     /// Takes every restore job one step further. A job that fails says so and is tried again by the next poll; it
     /// never holds up the others.
     pub(crate) async fn advance_restores(self: &Arc<Self>) -> Result<(), EngineError> {
-        let mut asked = Thawed::new();
-        for (id, job) in self.restore_jobs()? {
-            if self.stop.is_cancelled() {
-                return Ok(());
-            }
-            match self.advance_restore(id, &job, &mut asked).await {
-                Ok(done) => {
-                    self.clear_tier_error(&job.tier);
-                    if done {
-                        self.metrics.restored_versions.inc();
-                    }
+        let mut thawed = Thawed::new();
+        for window in self.restore_jobs()?.chunks(WINDOW) {
+            let mut ready = Vec::new();
+            for (id, job) in window {
+                if self.stop.is_cancelled() {
+                    return Ok(());
                 }
-                Err(e) => self.note_tier_error(&job.tier, "restore", &e),
+                match self.ready_to_restore(*id, job, &mut thawed).await {
+                    Ok(found) => ready.extend(found),
+                    Err(e) => self.note_tier_error(&job.tier, "restore", &e),
+                }
+            }
+            let (small, large): (Vec<_>, Vec<_>) =
+                ready.into_iter().partition(|r| matches!(r.record.body, BodyRef::Inline(_)));
+            self.prefetch(&small).await;
+            // Small ones side by side, so that their commits make few groups; large ones one after the other, so that
+            // memory stays bounded.
+            futures::future::join_all(small.iter().map(|r| self.finish_and_note(r))).await;
+            for ready in &large {
+                self.finish_and_note(ready).await;
             }
         }
         Ok(())
     }
 
-    /// One step of one job; true when the version is restored. `thawed` holds what this round has learnt of packs.
-    async fn advance_restore(
+    /// Looks after the thaws that a job needs; the job with its version when all of them are done.
+    async fn ready_to_restore(
         self: &Arc<Self>,
         id: u128,
         job: &RestoreJob,
         thawed: &mut Thawed,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<Option<Ready>, EngineError> {
         let subject = keys::object(&job.bucket, &job.key);
         let stored = self.meta.get(Table::Object, &subject)?;
         let record = stored.as_deref().map(ObjectRecord::decode).transpose()?;
         let (Some(stored), Some(record)) = (stored, record.filter(|r| r.restoring == Some(id))) else {
             // Overwritten or deleted meanwhile: nobody waits for this any more.
             self.meta.commit(Batch::new(Reason::Job).delete(Table::Job, keys::job(id))).await?;
-            return Ok(false);
+            return Ok(None);
         };
-        if !self.all_thawed(&record, (&job.tier, job.priority), thawed).await? {
-            return Ok(false);
+        let all_thawed = self.all_thawed(&record, (&job.tier, job.priority), thawed).await?;
+        Ok(all_thawed.then(|| Ready { id, job: job.clone(), subject, stored: stored.to_vec(), record }))
+    }
+
+    /// Brings the chunks of many small bodies at once, in the order in which they lie in their packs: neighbours come
+    /// with one request, whatever object they belong to. What fails here is asked for again by its own job.
+    async fn prefetch(self: &Arc<Self>, ready: &[Ready]) {
+        let mut by_tier: BTreeMap<&str, Vec<(PackId, u32, ChunkRef)>> = BTreeMap::new();
+        for Ready { job, record, .. } in ready {
+            let BodyRef::Inline(chunks) = &record.body else { continue };
+            let places =
+                chunks.iter().filter_map(|c| self.remote.locate(&job.tier, &c.id).map(|at| (at.pack, at.offset, *c)));
+            by_tier.entry(&job.tier).or_default().extend(places);
         }
-        self.recall_body(&record, &job.tier).await?;
+        for (tier, mut places) in by_tier {
+            places.sort_by_key(|(pack, offset, _)| (*pack, *offset));
+            places.dedup_by_key(|(_, _, chunk)| chunk.id);
+            let chunks: Vec<ChunkRef> = places.into_iter().map(|(_, _, chunk)| chunk).collect();
+            if let Err(e) = self.recall_all(&chunks, tier).await {
+                tracing::debug!(tier, error = %e, "a restore's read for many versions failed");
+            }
+        }
+    }
+
+    async fn finish_and_note(self: &Arc<Self>, ready: &Ready) {
+        match self.finish_restore(ready).await {
+            Ok(done) => {
+                self.clear_tier_error(&ready.job.tier);
+                self.metrics.restored_versions.inc_by(u64::from(done));
+            }
+            Err(e) => self.note_tier_error(&ready.job.tier, "restore", &e),
+        }
+    }
+
+    /// Brings what is still missing and makes the version `Restored`; false when it has changed meanwhile.
+    async fn finish_restore(self: &Arc<Self>, ready: &Ready) -> Result<bool, EngineError> {
+        let Ready { id, job, subject, stored, record } = ready;
+        self.recall_body(record, &job.tier).await?;
         failpoint::hit("restore.after_recall");
-        let now = self.clock.now();
         let mut next = record.clone();
         next.restoring = None;
-        next.residency = Residency::Restored { tier: job.tier.clone(), until: now.plus(DAY * job.days) };
+        let until = self.clock.now().plus(DAY * job.days);
+        next.residency = Residency::Restored { tier: job.tier.clone(), until };
         let mut batch = Batch::new(Reason::Restored)
-            .expect(Expect::Equals(Table::Object, subject, stored.to_vec()))
-            .delete(Table::Job, keys::job(id))
+            .expect(Expect::Equals(Table::Object, subject.clone(), stored.clone()))
+            .delete(Table::Job, keys::job(*id))
             .with_data();
-        self.put_version(&mut batch, (&job.bucket, &job.key), Some(&record), &mut next)?;
+        self.put_version(&mut batch, (&job.bucket, &job.key), Some(record), &mut next)?;
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Ok(false),
             other => Ok(other.map(|_| true)?),

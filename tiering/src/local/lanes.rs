@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Complete packs that may wait for the next sync; with more, the writer itself syncs.
 const MAX_WAITING_TO_SEAL: usize = 6;
 
+/// Most zeros (bytes) that are written ahead of small appends: as many as the journal's. Small packs get a sixteenth.
+const MAX_FILL_BYTES: u64 = 1 << 20;
+
 #[derive(Debug)]
 pub(crate) struct OpenPack {
     pub pack: Arc<Pack>,
@@ -127,6 +130,9 @@ impl Inner {
             Some(open) => open,
             None => lane.insert(self.create_pack(class, purpose)?),
         };
+        if open.pack.small_syncs.load(Ordering::Acquire) {
+            self.fill_ahead(open, header.frame_len(), purpose);
+        }
         match open.writer.append(header, stored) {
             Ok(offset) => {
                 // Before the lane is free: whoever completes the pack next must see that this one is pending.
@@ -140,11 +146,26 @@ impl Inner {
             Err(e) => {
                 let path = open_path(&self.packs.dir, open.pack.id);
                 if open.writer.is_broken() {
+                    self.budget.release(open.pack.fill_charge.swap(0, Ordering::AcqRel));
                     // Its whole frames stay readable and are synced as before; the next opening repairs the rest.
                     *lane = None;
                 }
                 Err(LocalError::io("append to", &path, e))
             }
+        }
+    }
+
+    /// Only a help: without room, or after an error, the frame is appended to a file that grows.
+    fn fill_ahead(&self, open: &mut OpenPack, frame_len: u64, purpose: Purpose) {
+        let bytes = (self.settings.pack_bytes / 16).min(MAX_FILL_BYTES);
+        if open.pack.fill_charge.load(Ordering::Acquire) == 0 {
+            if self.budget.try_reserve(bytes, purpose).is_err() {
+                return;
+            }
+            open.pack.fill_charge.store(bytes, Ordering::Release);
+        }
+        if let Err(e) = open.writer.fill_ahead(frame_len, bytes) {
+            tracing::debug!(error = %e, pack = %open.pack.id, "zeros are not written ahead");
         }
     }
 
@@ -170,6 +191,7 @@ impl Inner {
         if let Err(e) = open.writer.write_footer() {
             return Err(LocalError::io("write the footer of", &open_path(&self.packs.dir, open.pack.id), e));
         }
+        self.budget.release(open.pack.fill_charge.swap(0, Ordering::AcqRel));
         open.pack.appended.store(open.writer.len(), Ordering::Release);
         open.pack.complete.store(true, Ordering::Release);
         failpoint::hit("pack.footer_written");

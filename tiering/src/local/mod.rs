@@ -1,7 +1,7 @@
 //! The local chunk store: the only thing that opens pack files.
 //!
-//! [`store`] opens, reads and syncs; [`ingest`] writes; [`recover`] is what opening does after a crash; [`index`] says
-//! where a chunk stands; [`packs`] keeps the pack files and what is not yet durable; [`budget`] keeps the disk promise;
+//! [`store`] opens, reads and syncs; [`ingest`] writes; `recover` is what opening does after a crash; [`index`] says
+//! where a chunk stands; `packs` keeps the pack files and what is not yet durable; [`budget`] keeps the disk promise;
 //! [`gc`] marks, sweeps and evicts.
 //!
 //! | held | may then take |

@@ -18,6 +18,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A sync of less than this (bytes) is paid for by metadata rather than by data.
+const SMALL_SYNC: u64 = 256 << 10;
+
 /// One pack file.
 #[derive(Debug)]
 pub(crate) struct Pack {
@@ -34,6 +37,10 @@ pub(crate) struct Pack {
     /// Length of the file, and how much of it a sync has covered.
     pub appended: AtomicU64,
     synced: AtomicU64,
+    /// The last sync found little to do: zeros are written ahead, which makes the next ones cheap.
+    pub small_syncs: AtomicBool,
+    /// What the budget holds for those zeros.
+    pub fill_charge: AtomicU64,
     /// What the budget holds for this pack.
     pub charged: AtomicU64,
     /// Frames (headers included) that the index points to. Recomputed at every opening, and only used to choose what to
@@ -60,6 +67,8 @@ impl Pack {
             sealed: AtomicBool::new(false),
             appended: AtomicU64::new(0),
             synced: AtomicU64::new(0),
+            small_syncs: AtomicBool::new(false),
+            fill_charge: AtomicU64::new(0),
             charged: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
             live_count: AtomicU64::new(0),
@@ -244,7 +253,8 @@ impl PackSet {
         let Some(file) = lock(&pack.file).clone() else { return Ok(()) };
         rustix::fs::fdatasync(&file).map_err(|e| self.poison("sync", &pack.path(&self.dir), e.into()))?;
         // Raised only after the sync returned, and by maximum: two syncs at a time each wait for their own.
-        pack.synced.fetch_max(target, Ordering::AcqRel);
+        let before = pack.synced.fetch_max(target, Ordering::AcqRel);
+        pack.small_syncs.store(target.saturating_sub(before) < SMALL_SYNC, Ordering::Release);
         failpoint::hit("pack.synced");
         Ok(())
     }

@@ -246,7 +246,7 @@ impl LocalStore {
             usage.packs += 1;
             usage.open_packs += u64::from(!pack.is_sealed());
             usage.file_bytes += get(&pack.appended);
-            usage.charged_bytes += get(&pack.charged);
+            usage.charged_bytes += get(&pack.charged) + get(&pack.fill_charge);
             usage.live_bytes += live;
             usage.dead_bytes += frames.saturating_sub(live);
             let raw = u128::from(live) * u128::from(get(&pack.raw_total)) / u128::from(frames.max(1));

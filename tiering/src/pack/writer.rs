@@ -26,6 +26,8 @@ pub struct PackWriter {
     entries: Vec<FooterEntry>,
     /// Up to where writeback was started.
     started: u64,
+    /// Up to where the file has been written, be it with zeros.
+    filled: u64,
     broken: bool,
 }
 
@@ -43,7 +45,7 @@ impl PackWriter {
 
     /// Goes on with a pack that [`super::reader::scan`] found whole up to `len`.
     pub fn resume(file: Arc<File>, header: PackHeader, entries: Vec<FooterEntry>, len: u64) -> Self {
-        Self { file, header, len, entries, started: len, broken: false }
+        Self { file, header, len, entries, started: len, filled: len, broken: false }
     }
 
     /// Appends one frame and returns where it starts.
@@ -54,11 +56,29 @@ impl PackWriter {
         let offset = u32::try_from(self.len).map_err(|_| io::Error::other("pack beyond 4 GiB"))?;
         if let Err(e) = write_all_at(&self.file, [&header.encode(), stored], self.len) {
             self.broken |= self.file.set_len(self.len).is_err();
+            self.filled = self.len;
             return Err(e);
         }
+        self.filled = self.filled.max(self.len + header.frame_len());
         self.entries.push(FooterEntry::of(header, offset));
         self.len += header.frame_len();
         Ok(offset)
+    }
+
+    /// Writes `bytes` of zeros behind the last frame when a frame of `frame_len` would not fit into those written before.
+    /// Inside written blocks an fdatasync has no size and no extent of the file to make durable, which is most of
+    /// the cost of a small one. Recovery takes the zeros for a torn tail; [`write_footer`](Self::write_footer) cuts them off.
+    ///
+    /// # Errors
+    /// Of writing; the pack is as before.
+    pub fn fill_ahead(&mut self, frame_len: u64, bytes: u64) -> io::Result<()> {
+        if self.len + frame_len <= self.filled || frame_len > bytes {
+            return Ok(());
+        }
+        let zeros = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+        write_all_at(&self.file, [&zeros, &[]], self.len)?;
+        self.filled = self.len + bytes;
+        Ok(())
     }
 
     /// Appends the footer. Only sync and rename are then missing for a sealed pack.
@@ -73,6 +93,10 @@ impl PackWriter {
             return Err(e);
         }
         self.len += footer.len() as u64;
+        if self.filled > self.len {
+            self.file.set_len(self.len)?;
+        }
+        self.filled = self.len;
         Ok(())
     }
 

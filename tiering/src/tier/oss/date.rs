@@ -18,7 +18,7 @@ pub(crate) fn http(when: Timestamp) -> String {
     at(when).format(format).unwrap_or_default()
 }
 
-/// Reads what [`http`] writes.
+/// Reads what [`http()`] writes.
 pub(crate) fn parse_http(text: &str) -> Option<Timestamp> {
     let format =
         format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");

@@ -1,0 +1,200 @@
+"""Checksums, Content-MD5, signatures, presigned URLs: what must be verified before anything is stored."""
+
+import base64
+import hashlib
+
+import pytest
+import requests
+from botocore.exceptions import ClientError
+
+from harness import ACCESS_KEY, read_body
+from s3util import ALGORITHMS, FIELD, MIB, digest, refused, send, send_half
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_checksum_in_a_header_is_verified_kept_and_returned(s3, bucket, rng, algorithm):
+    body = rng.randbytes(20_000)
+    value = digest(algorithm, body)
+    put = s3.put_object(Bucket=bucket, Key="k", Body=body, **{FIELD[algorithm]: value})
+    assert put[FIELD[algorithm]] == value
+    got = s3.get_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    assert got[FIELD[algorithm]] == value
+    assert got["Body"].read() == body
+    head = s3.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    assert head[FIELD[algorithm]] == value
+    attributes = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["Checksum"])
+    assert attributes["Checksum"][FIELD[algorithm]] == value
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_wrong_checksum_in_a_header_leaves_no_object(s3, bucket, algorithm):
+    with refused(("BadDigest", "XAmzContentChecksumMismatch"), 400):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"right", **{FIELD[algorithm]: digest(algorithm, b"wrong")})
+    with refused("NoSuchKey"):
+        s3.get_object(Bucket=bucket, Key="k")
+
+
+def chunked(body, pieces, trailer=None):
+    """An aws-chunked body with unsigned chunks and, if given, a trailer line."""
+    out, size = b"", max(1, len(body) // pieces)
+    for start in range(0, len(body), size):
+        piece = body[start : start + size]
+        out += b"%x\r\n" % len(piece) + piece + b"\r\n"
+    return out + b"0\r\n" + (trailer.encode() + b"\r\n" if trailer else b"") + b"\r\n"
+
+
+def put_with_trailer(shared, bucket, body, algorithm, value):
+    name = f"x-amz-checksum-{algorithm.lower()}"
+    headers = {"Content-Encoding": "aws-chunked", "x-amz-decoded-content-length": str(len(body)), "x-amz-trailer": name}
+    sent = chunked(body, 3, f"{name}:{value}")
+    return send(shared, "PUT", f"/{bucket}/trailed", headers, sent, payload="STREAMING-UNSIGNED-PAYLOAD-TRAILER")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_checksum_in_a_trailer_is_verified_and_kept(shared, s3, bucket, rng, algorithm):
+    body = rng.randbytes(50_000)
+    status, _, text = put_with_trailer(shared, bucket, body, algorithm, digest(algorithm, body))
+    assert status == 200, text
+    got = s3.get_object(Bucket=bucket, Key="trailed", ChecksumMode="ENABLED")
+    assert got["Body"].read() == body
+    assert got[FIELD[algorithm]] == digest(algorithm, body)
+    assert "aws-chunked" not in got.get("ContentEncoding", "")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_wrong_checksum_in_a_trailer_leaves_no_object(shared, s3, bucket, algorithm):
+    status, _, text = put_with_trailer(shared, bucket, b"right" * 1000, algorithm, digest(algorithm, b"wrong"))
+    assert status == 400, text
+    with refused("NoSuchKey"):
+        s3.get_object(Bucket=bucket, Key="trailed")
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "SHA1", "SHA256"])
+def test_a_client_library_computes_each_algorithm_that_it_knows(s3, bucket, rng, algorithm):
+    body = rng.randbytes(3 * MIB)
+    put = s3.put_object(Bucket=bucket, Key="k", Body=body, ChecksumAlgorithm=algorithm)
+    assert put[FIELD[algorithm]] == digest(algorithm, body)
+    assert s3.get_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")["Body"].read() == body
+
+
+def test_content_md5_is_verified(s3, bucket):
+    good = base64.b64encode(hashlib.md5(b"body").digest()).decode()
+    s3.put_object(Bucket=bucket, Key="good", Body=b"body", ContentMD5=good)
+    with refused("BadDigest", 400):
+        s3.put_object(Bucket=bucket, Key="bad", Body=b"other", ContentMD5=good)
+    with refused("InvalidDigest", 400):
+        s3.put_object(Bucket=bucket, Key="bad", Body=b"other", ContentMD5="not base64 of 16 bytes")
+    with refused("NoSuchKey"):
+        s3.get_object(Bucket=bucket, Key="bad")
+
+
+def test_a_body_other_than_the_signed_one_is_refused(shared, s3, bucket):
+    signed = hashlib.sha256(b"signed body").hexdigest()
+    status, _, text = send(shared, "PUT", f"/{bucket}/k", {}, b"sent  body!", payload=signed)
+    assert status in (400, 403), text
+    assert b"XAmzContentSHA256Mismatch" in text or b"SignatureDoesNotMatch" in text or b"BadDigest" in text, text
+    with refused("NoSuchKey"):
+        s3.get_object(Bucket=bucket, Key="k")
+
+
+@pytest.mark.parametrize("announced, sent", [(1000, 10), (5 * MIB, MIB), (200_000, 0)])
+def test_a_half_sent_body_leaves_no_object(shared, s3, bucket, rng, announced, sent):
+    s3.put_object(Bucket=bucket, Key="before", Body=b"old")
+    for key in ("half", "before"):
+        send_half(shared, f"/{bucket}/{key}", announced, rng.randbytes(sent))
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["before"]
+    assert read_body(s3, bucket, "before") == b"old"
+
+
+def test_a_wrong_secret_is_refused(shared, bucket):
+    import boto3
+    from botocore.config import Config
+
+    def client(key, secret):
+        return boto3.client(
+            "s3", endpoint_url=shared.endpoint, region_name="us-east-1", aws_access_key_id=key,
+            aws_secret_access_key=secret, config=Config(s3={"addressing_style": "path"}),
+        )
+
+    with refused("SignatureDoesNotMatch", 403):
+        client(ACCESS_KEY, "wrong").list_objects_v2(Bucket=bucket)
+    with refused("InvalidAccessKeyId", 403):
+        client("UNKNOWN", "wrong").list_objects_v2(Bucket=bucket)
+
+
+def test_an_unsigned_request_is_refused(shared, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
+        assert requests.request(method, f"{shared.endpoint}/{bucket}/k", timeout=10).status_code == 403
+    assert read_body(s3, bucket, "k") == b"x"
+
+
+def test_presigned_urls_work_until_they_are_touched(s3, bucket):
+    params = {"Bucket": bucket, "Key": "a key/with spaces+and ünicode"}
+    put = s3.generate_presigned_url("put_object", Params=params, ExpiresIn=300)
+    assert requests.put(put, data=b"presigned", timeout=10).status_code == 200
+    get = s3.generate_presigned_url("get_object", Params=params, ExpiresIn=300)
+    answer = requests.get(get, timeout=10)
+    assert (answer.status_code, answer.content) == (200, b"presigned")
+    assert requests.get(get, headers={"Range": "bytes=3-5"}, timeout=10).content == b"sig"
+    flipped = get[:-1] + ("0" if get[-1] != "0" else "1")
+    assert requests.get(flipped, timeout=10).status_code == 403
+    assert requests.get(get.replace("X-Amz-Expires=300", "X-Amz-Expires=301"), timeout=10).status_code == 403
+    delete = s3.generate_presigned_url("delete_object", Params=params, ExpiresIn=300)
+    assert requests.get(delete, timeout=10).status_code == 403, "a URL for DELETE must not allow GET"
+    assert requests.delete(delete, timeout=10).status_code == 204
+
+
+def test_an_expired_presigned_url_is_refused(s3, bucket):
+    from harness import wait_until
+
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=1)
+    wait_until("the URL to expire", lambda: requests.get(url, timeout=10).status_code == 403, timeout=10)
+
+
+def test_a_presigned_url_overrides_response_headers(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    params = {"Bucket": bucket, "Key": "k", "ResponseContentDisposition": 'attachment; filename="ü.txt"'}
+    url = s3.generate_presigned_url("get_object", Params=params)
+    assert "attachment" in requests.get(url, timeout=10).headers["Content-Disposition"]
+
+
+def test_a_large_streamed_body_is_stored_whole(s3, bucket, rng):
+    import io
+
+    body = rng.randbytes(24 * MIB)
+    s3.upload_fileobj(io.BytesIO(body), bucket, "streamed")
+    assert s3.get_object(Bucket=bucket, Key="streamed")["Body"].read() == body
+    sink = io.BytesIO()
+    s3.download_fileobj(bucket, "streamed", sink)
+    assert sink.getvalue() == body
+
+
+def test_operations_that_are_not_there_say_so_by_name(s3, bucket):
+    calls = {
+        "PutBucketVersioning": lambda: s3.put_bucket_versioning(
+            Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
+        ),
+        "GetBucketPolicy": lambda: s3.get_bucket_policy(Bucket=bucket),
+        "PutBucketPolicy": lambda: s3.put_bucket_policy(Bucket=bucket, Policy="{}"),
+        "PutBucketLifecycleConfiguration": lambda: s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": [{"ID": "x", "Status": "Enabled", "Filter": {"Prefix": ""},
+                                                              "Expiration": {"Days": 1}}]}
+        ),
+        "GetBucketCors": lambda: s3.get_bucket_cors(Bucket=bucket),
+        "PutBucketWebsite": lambda: s3.put_bucket_website(
+            Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}
+        ),
+        "PutObjectAcl": lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="private"),
+        "PutObjectLegalHold": lambda: s3.put_object_legal_hold(Bucket=bucket, Key="k", LegalHold={"Status": "ON"}),
+    }
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for name, call in calls.items():
+        with pytest.raises(ClientError) as failed:
+            call()
+        error = failed.value.response
+        assert error["Error"]["Code"] == "NotImplemented", (name, error)
+        assert error["ResponseMetadata"]["HTTPStatusCode"] == 501, (name, error)
+        assert name in error["Error"]["Message"], (name, error)
+    assert read_body(s3, bucket, "k") == b"x"

@@ -1,0 +1,179 @@
+"""What lies below the operations: addressing styles, limits, connections, restarts."""
+
+import http.client
+import socket
+import threading
+
+import pytest
+
+from harness import read_body, wait_until
+from s3util import MIB, refused, send, signed_headers
+
+
+def test_virtual_hosted_style_names_the_bucket_in_the_host(shared, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="folder/k", Body=b"by path")
+    # The name resolves nowhere: the connection goes to the server, the Host header names the bucket.
+    host = f"{bucket}.s3.test.local"
+
+    def request(method, path, body=b""):
+        headers = signed_headers(shared, method, path, {}, body, host=host)
+        connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+        connection.request(method, path, body=body or None, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    assert request("GET", "/folder/k") == (200, b"by path")
+    assert request("PUT", "/made", b"by host")[0] == 200
+    assert read_body(s3, bucket, "made") == b"by host"
+    status, listing = request("GET", "/?list-type=2")
+    assert status == 200 and b"<Key>folder/k</Key>" in listing
+
+
+def test_headers_beyond_the_limit_are_refused_and_the_server_goes_on(shared, s3, bucket):
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        try:
+            connection.sendall(b"GET /" + bucket.encode() + b" HTTP/1.1\r\nHost: x\r\n")
+            for i in range(3000):
+                connection.sendall(b"x-filler-%d: %s\r\n" % (i, b"y" * 1000))
+            answer = connection.recv(100)
+        except (ConnectionResetError, BrokenPipeError):
+            answer = b""
+    assert answer == b"" or answer.split()[1][:1] == b"4", answer
+    s3.put_object(Bucket=bucket, Key="k", Body=b"still here")
+    assert read_body(s3, bucket, "k") == b"still here"
+
+
+def test_user_metadata_beyond_two_kilobytes_is_refused(s3, bucket):
+    with refused("MetadataTooLarge", 400):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"", Metadata={"a": "x" * 2100})
+
+
+def test_a_body_above_the_limit_is_refused_before_it_is_read(shared, bucket):
+    headers = signed_headers(
+        shared, "PUT", f"/{bucket}/k", {"Content-Length": str(6 * 1024 * MIB)}, payload="UNSIGNED-PAYLOAD"
+    )
+    head = f"PUT /{bucket}/k HTTP/1.1\r\nHost: 127.0.0.1:{shared.port}\r\n"
+    head += "".join(f"{k}: {v}\r\n" for k, v in headers.items() if k.lower() != "host")
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b"\r\n")
+        answer = b""
+        while b"</Error>" not in answer and (piece := connection.recv(65536)):
+            answer += piece
+    assert answer.split()[1] in (b"400", b"413"), answer
+    assert b"EntityTooLarge" in answer, answer
+
+
+def test_garbage_instead_of_http_does_no_harm(shared, s3, bucket):
+    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\x00" * 1000, b"PUT / HTTP/9.9\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+    s3.put_object(Bucket=bucket, Key="k", Body=b"fine")
+    assert read_body(s3, bucket, "k") == b"fine"
+
+
+def test_malformed_xml_is_refused(shared, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    status, _, body = send(shared, "POST", f"/{bucket}?delete=", {}, b"<Delete><Object><Key>k</Key>")
+    assert status == 400 and b"MalformedXML" in body, body
+    assert read_body(s3, bucket, "k") == b"x"
+
+
+def test_many_small_requests_share_a_connection(shared, bucket):
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+    for i in range(50):
+        path = f"/{bucket}/k{i % 5}"
+        body = b"%d" % i
+        connection.request("PUT", path, body=body, headers=signed_headers(shared, "PUT", path, {}, body))
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        connection.request("GET", path, headers=signed_headers(shared, "GET", path))
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, body)
+    connection.close()
+
+
+def test_an_answer_to_a_small_get_does_not_stall(shared, s3, bucket):
+    """Two peers wait 40 ms here: head and body in two packets, Nagle's algorithm on."""
+    import time
+
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x" * 4096)
+    path = f"/{bucket}/k"
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+    times = []
+    for _ in range(30):
+        headers = signed_headers(shared, "GET", path)
+        start = time.perf_counter()
+        connection.request("GET", path, headers=headers)
+        assert len(connection.getresponse().read()) == 4096
+        times.append(time.perf_counter() - start)
+    connection.close()
+    assert sorted(times)[len(times) // 2] < 0.035, times
+
+
+def test_a_graceful_stop_finishes_what_runs_and_loses_nothing(gateway, rng):
+    server = gateway().start()
+    client = server.client()
+    client.create_bucket(Bucket="stopping")
+    body = rng.randbytes(4 * MIB)
+    path = "/stopping/slow"
+    headers = signed_headers(server, "PUT", path, {"Content-Length": str(len(body))}, payload="UNSIGNED-PAYLOAD")
+    head = f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+    head += "".join(f"{k}: {v}\r\n" for k, v in headers.items() if k.lower() != "host")
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection.sendall(head.encode() + b"\r\n" + body[: MIB])
+    # The server has the first half before it is told to stop.
+    process = server.process
+    codes = []
+    stopper = threading.Thread(target=lambda: codes.append(server.stop(60)))
+    wait_until("the request to be running", lambda: requests_running(server) >= 1)
+    stopper.start()
+    wait_until("the listener to close", lambda: not accepts(server.port))
+    connection.sendall(body[MIB:])
+    answer = connection.recv(65536)
+    connection.close()
+    assert answer.split()[1] == b"200", answer
+    stopper.join(60)
+    assert codes == [0], process.tail()
+    server.start()
+    assert read_body(server.client(), "stopping", "slow") == body
+
+
+def requests_running(server):
+    metrics = server.metrics()
+    found = [v for k, v in metrics.items() if "in_flight" in k or "inflight" in k]
+    assert found, sorted(metrics)
+    return sum(found)
+
+
+def accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+def test_everything_is_there_after_a_restart(gateway, rng):
+    server = gateway().start()
+    client = server.client()
+    client.create_bucket(Bucket="kept")
+    bodies = {f"k{i}": rng.randbytes(rng.randrange(200_000)) for i in range(40)}
+    for key, body in bodies.items():
+        client.put_object(Bucket="kept", Key=key, Body=body, Metadata={"n": key})
+    begun = client.create_multipart_upload(Bucket="kept", Key="late")["UploadId"]
+    tag = client.upload_part(Bucket="kept", Key="late", UploadId=begun, PartNumber=1, Body=b"part")["ETag"]
+    before = client.list_objects_v2(Bucket="kept")["Contents"]
+    assert server.stop() == 0
+    server.start()
+    assert client.list_objects_v2(Bucket="kept")["Contents"] == before
+    for key, body in bodies.items():
+        got = client.get_object(Bucket="kept", Key=key)
+        assert (got["Body"].read(), got["Metadata"]) == (body, {"n": key})
+    client.complete_multipart_upload(
+        Bucket="kept", Key="late", UploadId=begun, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]}
+    )
+    assert read_body(client, "kept", "late") == b"part"
