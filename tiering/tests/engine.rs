@@ -8,6 +8,7 @@ use common::{Bed, DAY, body, get, noise, put, put_class, read, residency, until}
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::engine::*;
+use tidegate_tiering::tier::Tier;
 use tidegate_tiering::tier::memory::MemoryTier;
 
 fn memory() -> Arc<MemoryTier> {
@@ -347,5 +348,126 @@ async fn a_copy_survives_the_deletion_of_its_source_and_a_failed_tier_delays_not
     assert!(engine.delete_object("bkt", "copy", None).await.unwrap());
     engine.gc(GcRequest::default()).await.unwrap();
     until("the pack is deleted remotely", || engine.stats().unwrap().tiers[0].packs == 0).await;
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_of_a_tier_that_the_configuration_has_lost_for_a_while_are_not_taken_for_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = memory();
+    let mut bed = Bed::new(dir.path(), memory());
+    bed.settings.tiering.linger_ms = 0;
+    bed.others.insert("archive".into(), Arc::clone(&archive) as Arc<dyn Tier>);
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    put_class(&engine, "k", &noise(1, 200_000), Some("GLACIER")).await.unwrap();
+    until("it is cold", || residency(&engine, "k") == Some(Residency::Cold { tier: "archive".into() })).await;
+    engine.shutdown().await.unwrap();
+    bed.others.clear();
+    let engine = bed.open().await;
+    for _ in 0..2 {
+        assert_eq!(engine.gc(GcRequest::default()).await.unwrap().remote_packs_doomed, 0);
+    }
+    engine.shutdown().await.unwrap();
+    bed.others.insert("archive".into(), archive as Arc<dyn Tier>);
+    std::fs::remove_dir_all(dir.path().join("packs")).unwrap();
+    let engine = bed.open().await;
+    assert_eq!(get(&engine, "k").await.unwrap(), noise(1, 200_000));
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_whose_caller_has_gone_ends_before_the_next_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = Bed::new(dir.path(), memory());
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    let fill = futures::future::join_all((0..500u64).map(|n| {
+        let engine = engine.clone();
+        async move { put(&engine, &format!("k/{n}"), &noise(n, 500)).await }
+    }));
+    assert!(fill.await.iter().all(Result::is_ok));
+    for n in 0..20 {
+        let _ = tokio::time::timeout(Duration::from_micros(n * 50), engine.gc(GcRequest::default())).await;
+        engine.gc(GcRequest::default()).await.unwrap();
+    }
+    for n in 0..500 {
+        assert_eq!(get(&engine, &format!("k/{n}")).await.unwrap(), noise(n, 500));
+    }
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_damaged_object_does_not_keep_the_others_from_moving() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = Bed::new(dir.path(), memory());
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    for n in 0..10 {
+        put(&engine, &format!("cold/{n}"), &noise(n, 4_000)).await.unwrap();
+    }
+    // The frame of one of them, found by its bytes, is damaged on disk.
+    let wanted = noise(4, 4_000)[..32].to_vec();
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(dir.path().join("packs")).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(mut bytes) = std::fs::read(&path) else { continue };
+        if let Some(at) = bytes.windows(32).position(|w| w == wanted) {
+            bytes[at] ^= 1;
+            std::os::unix::fs::FileExt::write_all_at(
+                &std::fs::OpenOptions::new().write(true).open(&path).unwrap(),
+                &bytes[at..at + 1],
+                at as u64,
+            )
+            .unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    bed.clock.advance(DAY * 30);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while engine.stats().unwrap().cold.objects < 9 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", engine.stats().unwrap());
+        // The linger and the back-off after each failure pass.
+        bed.clock.advance(Duration::from_secs(61));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(residency(&engine, "cold/4"), Some(Residency::Hot));
+    assert!(matches!(get(&engine, "cold/4").await, Err(EngineError::Corrupt(_))));
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_metadata_in_place_never_bring_back_a_version_that_was_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = Bed::new(dir.path(), memory());
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    put(&engine, "k", &noise(0, 2_000)).await.unwrap();
+    for n in 1..60u64 {
+        let version = engine.open_object("bkt", "k").unwrap().info().version;
+        let copy = CopyObject {
+            source_bucket: "bkt".into(),
+            source_key: "k".into(),
+            source_version: version,
+            bucket: "bkt".into(),
+            key: "k".into(),
+            replace_attributes: Some(ObjectAttributes::default()),
+            replace_tags: None,
+            storage_class: None,
+            checksum: None,
+            condition: WriteCondition::default(),
+        };
+        let bytes = noise(n, 2_000);
+        let (copied, written) = tokio::join!(engine.copy_object(copy), put(&engine, "k", &bytes));
+        written.unwrap();
+        match copied {
+            Ok(_) | Err(EngineError::PreconditionFailed(_) | EngineError::Conflict) => {}
+            Err(other) => panic!("{other}"),
+        }
+        engine.gc(GcRequest::default()).await.unwrap();
+        // Either the copy came first, or it was refused: the PUT's bytes are what stands.
+        assert_eq!(get(&engine, "k").await.unwrap(), bytes, "round {n}");
+    }
     engine.shutdown().await.unwrap();
 }
