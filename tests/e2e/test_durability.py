@@ -38,7 +38,14 @@ def quiet(call):
         return None
 
 
-@pytest.mark.parametrize("name", failpoints())
+# Steps that a run this short does not come to: packs do not fill up, the journal stays short, local copies stay. The
+# engine's own crash test (tiering/tests/crash.rs) dies at every failpoint and fails when one is never reached.
+NOT_REACHED = ("compaction.", "index.", "pack.created", "pack.footer", "pack.retired", "pack.sealed", "snapshot.")
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in failpoints() if not n.startswith(NOT_REACHED) and n != "restore.after_thaw_intent"]
+)
 def test_a_crash_after_this_durable_step_loses_nothing(gateway, sim, rng, name):
     server = gateway(sim=sim, policy=policy(BUCKET)).start()
     client = server.client()
@@ -85,8 +92,7 @@ def test_a_crash_after_this_durable_step_loses_nothing(gateway, sim, rng, name):
     server.start()
     client = server.client()
     check(server, sim, client, possible)
-    if not reached:
-        pytest.skip(f"{name} is not on the way of this scenario; everything was checked all the same")
+    assert reached, f"{name} was not reached: this run proves nothing about it"
 
 
 def quiet_cli(server, *args):
