@@ -18,7 +18,8 @@ def expected(keys, prefix="", delimiter="", after=""):
         if delimiter and delimiter in rest:
             common = prefix + rest[: rest.index(delimiter) + len(delimiter)]
             # A marker inside or at a common prefix means that the whole group was listed already.
-            if common in seen or (after and after.startswith(common)):
+            # A listing goes on behind a common prefix that it ended with; one that starts inside of it shows it for the rest.
+            if common in seen or common == after:
                 continue
             seen.add(common)
             entries.append(("prefix", common))
