@@ -1,4 +1,4 @@
-//! The main job of Tidegate on real input, in under two minutes: `cargo run --release -p demo`.
+//! The main job of Tidegate on real input: `cargo run --release -p demo`.
 //!
 //! Starts the OSS simulator and the real `tidegate`, uploads a tree of files twice over S3 (the second time with changes),
 //! turns the clocks forward so that everything moves to IA and then to Archive by the example policy, reads from IA, is
