@@ -7,6 +7,7 @@
 //!
 //! | module | what it is | knows |
 //! |---|---|---|
+//! | [`buffer`] | large buffers that are used again | nothing of ours |
 //! | [`chunk`] | cutting, naming and compressing; no I/O | nothing of ours |
 //! | [`pack`] | the pack format: encode, decode, read, write, lay out | `chunk` |
 //! | [`local`] | the local chunk store: open packs, chunk index, disk budget, mark and sweep, scrub | `chunk`, `pack` |
@@ -110,6 +111,7 @@
 //! [`local`]. The committer holds the index exclusively while it applies one batch; single lookups share it, pages of a scan
 //! take it only to begin. Observers run on the committer's thread: they take their own mutex for a moment and never commit.
 
+pub mod buffer;
 pub mod chunk;
 pub mod clock;
 pub mod engine;

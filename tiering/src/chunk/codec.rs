@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io;
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::WriteBuf;
 
 /// How a chunk's bytes are stored. The numbers are on disk: never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,21 +97,36 @@ pub fn decompress(codec: Codec, stored: &Bytes, raw_len: usize) -> io::Result<By
         Codec::Raw => Err(invalid(format!("raw chunk of {} bytes where {raw_len} were announced", stored.len()))),
         Codec::Zstd => {
             let mut out = Vec::with_capacity(raw_len);
-            let n = DECOMPRESSOR.with(|cell| -> io::Result<usize> {
-                let mut slot = cell.try_borrow_mut().map_err(io::Error::other)?;
-                if slot.is_none() {
-                    *slot = Some(Decompressor::new()?);
-                }
-                match slot.as_mut() {
-                    Some(d) => d.decompress_to_buffer(stored, &mut out).map_err(|e| invalid(e.to_string())),
-                    None => Err(io::Error::other("no decompressor")),
-                }
-            })?;
-            if n != raw_len {
-                return Err(invalid(format!("zstd chunk gave {n} bytes where {raw_len} were announced")));
-            }
+            decompress_zstd(stored, &mut out, raw_len)?;
             Ok(Bytes::from(out))
         }
+    }
+}
+
+/// As [`decompress`] of a zstd frame, into memory that the caller has: all of `out` is the raw chunk.
+///
+/// # Errors
+/// As [`decompress`].
+pub fn decompress_into(stored: &[u8], out: &mut [u8]) -> io::Result<()> {
+    let raw_len = out.len();
+    decompress_zstd(stored, out, raw_len)
+}
+
+fn decompress_zstd<B: WriteBuf + ?Sized>(stored: &[u8], out: &mut B, raw_len: usize) -> io::Result<()> {
+    let n = DECOMPRESSOR.with(|cell| -> io::Result<usize> {
+        let mut slot = cell.try_borrow_mut().map_err(io::Error::other)?;
+        if slot.is_none() {
+            *slot = Some(Decompressor::new()?);
+        }
+        match slot.as_mut() {
+            Some(d) => d.decompress_to_buffer(stored, out).map_err(|e| invalid(e.to_string())),
+            None => Err(io::Error::other("no decompressor")),
+        }
+    })?;
+    if n == raw_len {
+        Ok(())
+    } else {
+        Err(invalid(format!("zstd chunk gave {n} bytes where {raw_len} were announced")))
     }
 }
 

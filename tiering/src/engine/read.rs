@@ -1,5 +1,5 @@
-//! Reading: record, manifest range, frames, verify, stream, with one batch of read-ahead. Chunks that are not local come
-//! from the tier. A chunk whose local frame fails its digest is fetched again where another copy exists; wrong bytes
+//! Reading: record, manifest range, frames, verify, stream. What is in the page cache is read by the thread that sends it;
+//! the rest with one batch of read-ahead. Chunks that are not local come from the tier. A chunk whose local frame fails its digest is fetched again where another copy exists; wrong bytes
 //! are never served.
 
 use super::Core;
@@ -8,17 +8,38 @@ use super::error::EngineError;
 use super::record::ObjectRecord;
 use super::types::{BodyOut, ObjectInfo, Residency, RestoreStatus};
 use crate::local::LocalError;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use crate::buffer::{Buffer, BufferPool};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-/// Bytes that are read ahead of the client, per request.
+/// Bytes of a piece of a body that is read from the page cache, at most: it stays in the second-level cache of the core that
+/// reads, verifies and sends it.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Pieces of up to this many bytes are allocated as long as they are; larger ones are pooled buffers.
+const SMALL_PIECE: u64 = 16 << 10;
+
+/// Free buffers that are kept: 16 MiB.
+const FREE_PIECES: usize = 64;
+
+/// Bytes that are read ahead of the client, per request, once a chunk had to come from the disk or from a tier.
 const BATCH_BYTES: u64 = 1 << 20;
 
-/// Reads up to this size happen on the caller's thread: from the page cache they cost less than a hop.
-const INLINE_READ: u64 = 128 << 10;
+/// Where pieces are read into.
+#[derive(Debug, Clone)]
+pub(crate) struct Pieces(BufferPool);
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self(BufferPool::new(PIECE_BYTES, FREE_PIECES))
+    }
+}
 
 /// Bodies that are being read: a mark counts their chunks as live, so that reads win over reclamation.
 #[derive(Debug, Default)]
@@ -121,64 +142,86 @@ impl ObjectHandle {
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
         }
-        let length = range.end - range.start;
-        let mut reader = Reader::new(&self.core, &self.record, range);
-        if length <= INLINE_READ
-            && let Some(bytes) = reader.try_inline()?
-        {
-            return Ok(futures::stream::once(async move { Ok(bytes) }).boxed());
-        }
-        let first = reader.next_batch().await?;
-        let rest = futures::stream::try_unfold(Ahead::new(reader), Ahead::step);
-        let first = futures::stream::iter(first.into_iter().map(Ok));
-        Ok(first.chain(rest.map(|r: Result<Vec<Bytes>, EngineError>| r).flat_map(split_batch)).boxed())
+        let mut body = Body { state: State::Cached(Reader::new(&self.core, &self.record, range)), ready: VecDeque::new() };
+        // An error of the first piece is the answer; a body that fits one piece is finished here.
+        let first = poll_fn(|cx| body.poll_piece(cx)).await;
+        let Some(first) = first.transpose()? else { return Ok(futures::stream::empty().boxed()) };
+        let first = futures::stream::iter([Ok(first)]);
+        Ok(if body.is_done() { first.boxed() } else { first.chain(body).boxed() })
     }
 }
 
-fn split_batch(batch: Result<Vec<Bytes>, EngineError>) -> impl futures::Stream<Item = Result<Bytes, EngineError>> {
-    let items: Vec<_> = match batch {
-        Ok(pieces) => pieces.into_iter().map(Ok).collect(),
-        Err(e) => vec![Err(e)],
-    };
-    futures::stream::iter(items)
+/// A body on its way to a client.
+struct Body {
+    state: State,
+    /// Pieces that are at hand.
+    ready: VecDeque<Bytes>,
 }
 
-/// Keeps one batch of read-ahead running while the client takes the one before.
-struct Ahead {
-    running: Option<Batch>,
+enum State {
+    /// Everything so far was in the page cache: pieces are read when they are asked for, by the thread that sends them.
+    /// Another thread would have to be woken for each, and would leave the bytes in another core's cache.
+    Cached(Reader),
+    /// A chunk was not: one batch is read while the client takes the one before, up to the end of the body.
+    Ahead(Batch),
+    Done,
 }
 
 /// A batch that is being read; the reader comes back with it.
 type Batch = tokio::task::JoinHandle<(Reader, Result<Vec<Bytes>, EngineError>)>;
 
-impl Ahead {
-    fn new(reader: Reader) -> Self {
-        Self { running: Self::start(reader) }
+impl Body {
+    fn is_done(&self) -> bool {
+        matches!(self.state, State::Done) && self.ready.is_empty()
     }
 
-    fn start(mut reader: Reader) -> Option<Batch> {
-        if reader.is_done() {
-            return None;
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, EngineError>>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(piece)));
+            }
+            self.state = match std::mem::replace(&mut self.state, State::Done) {
+                State::Done => return Poll::Ready(None),
+                State::Cached(mut reader) => match reader.cached_piece() {
+                    Some(piece) => {
+                        self.ready.push_back(piece);
+                        if reader.is_done() { State::Done } else { State::Cached(reader) }
+                    }
+                    None => reader.ahead(),
+                },
+                State::Ahead(mut batch) => match batch.poll_unpin(cx) {
+                    Poll::Pending => {
+                        self.state = State::Ahead(batch);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Err(e)) => {
+                        return Poll::Ready(Some(Err(EngineError::Internal(format!("read ahead: {e}")))));
+                    }
+                    Poll::Ready(Ok((reader, pieces))) => match pieces {
+                        Err(e) => return Poll::Ready(Some(Err(e))),
+                        Ok(pieces) => {
+                            self.ready.extend(pieces);
+                            reader.ahead()
+                        }
+                    },
+                },
+            };
         }
-        let runtime = reader.core.runtime.clone();
-        Some(runtime.spawn(async move {
-            let batch = reader.next_batch().await;
-            (reader, batch)
-        }))
-    }
-
-    async fn step(mut self) -> Result<Option<(Vec<Bytes>, Self)>, EngineError> {
-        let Some(running) = self.running.take() else { return Ok(None) };
-        let (reader, batch) = running.await.map_err(|e| EngineError::Internal(format!("read ahead: {e}")))?;
-        let batch = batch?;
-        Ok(Some((batch, Self::new(reader))))
     }
 }
 
-impl Drop for Ahead {
+impl futures::Stream for Body {
+    type Item = Result<Bytes, EngineError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_piece(cx)
+    }
+}
+
+impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
+        if let State::Ahead(batch) = &self.state {
+            batch.abort();
         }
     }
 }
@@ -206,21 +249,61 @@ impl Reader {
         self.nodes.is_empty() && self.pieces.is_empty()
     }
 
-    /// The whole read at once, when all of it is local and needs no node.
-    fn try_inline(&mut self) -> Result<Option<Bytes>, EngineError> {
-        if !self.nodes.is_empty() {
-            return Ok(None);
+    /// As many of the next chunks as fit a piece and can be had without waiting; none when the first one cannot, or does
+    /// not fit.
+    fn cached_piece(&mut self) -> Option<Bytes> {
+        if self.pieces.is_empty() {
+            self.cached_node()?;
         }
-        let mut joined = BytesMut::new();
-        for (chunk, range) in &self.pieces {
-            let Some(raw) = self.core.read_local(chunk)? else { return Ok(None) };
-            let piece = cut(&raw, range)?;
-            if self.pieces.len() == 1 {
-                return Ok(Some(piece));
+        let mut left = 0;
+        let more = self.pieces.iter().any(|(chunk, _)| {
+            left += u64::from(chunk.len);
+            left > SMALL_PIECE
+        });
+        let mut piece = if more { self.core.pieces.0.take() } else { Buffer::alone(usize::try_from(left).ok()?) };
+        let (mut skip, mut cut) = (0, 0);
+        while let Some((chunk, range)) = self.pieces.front() {
+            let length = chunk.len as usize;
+            let Some(room) = piece.spare().get_mut(..length) else { break };
+            if !self.core.local.read_cached(&chunk.id, room) {
+                break;
             }
-            joined.extend_from_slice(&piece);
+            // Only the first chunk of a read can begin late, and only the last one end early.
+            if piece.is_empty() {
+                skip = usize::try_from(range.start).ok()?;
+            }
+            cut = length.saturating_sub(usize::try_from(range.end).ok()?);
+            piece.advance(length);
+            self.pieces.pop_front();
         }
-        Ok(Some(joined.freeze()))
+        let end = piece.len().saturating_sub(cut);
+        (!piece.is_empty()).then(|| piece.freeze().slice(skip.min(end)..end))
+    }
+
+    /// The chunks of the next node, if it can be had without waiting.
+    fn cached_node(&mut self) -> Option<()> {
+        let (node, range) = self.nodes.front()?;
+        let mut raw = vec![0; usize::try_from(super::body::node_len(node.chunks)).ok()?];
+        if !self.core.local.read_cached(&node.id, &mut raw) {
+            return None;
+        }
+        // What cannot be decoded is left to `next_batch`, which says so.
+        let chunks = decode_node(&raw).ok()?;
+        self.pieces = overlap(&chunks, range.clone(), |c| u64::from(c.len)).collect();
+        self.nodes.pop_front();
+        Some(())
+    }
+
+    /// Reads on beside the client.
+    fn ahead(mut self) -> State {
+        if self.is_done() {
+            return State::Done;
+        }
+        let runtime = self.core.runtime.clone();
+        State::Ahead(runtime.spawn(async move {
+            let batch = self.next_batch().await;
+            (self, batch)
+        }))
     }
 
     async fn next_batch(&mut self) -> Result<Vec<Bytes>, EngineError> {

@@ -4,9 +4,12 @@ use super::format::{
     FRAME_HEADER_LEN, FRAME_MAGIC, FooterEntry, FormatError, FrameHeader, HEADER_LEN, PackHeader, PackId, TRAILER_LEN,
     Trailer, decode_frame,
 };
+use crate::chunk::codec::{self, Codec};
 use bytes::Bytes;
+use rustix::io::ReadWriteFlags;
+use std::cell::RefCell;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 
 /// Why a pack cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,51 @@ pub fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     // The allocator may have given more room than was asked for, and the read has filled it.
     buf.truncate(len);
     Ok(Bytes::from(buf))
+}
+
+/// Reads the frame at `offset` into `out`, decompressed, if all of it is in the page cache (`RWF_NOWAIT`): none when it is
+/// not, when the file system cannot tell, or when the frame is not one of `stored_len` bytes that give `out.len()`. The
+/// digest is the caller's to check.
+pub fn read_frame_cached(
+    file: &File,
+    offset: u64,
+    stored_len: usize,
+    codec: Codec,
+    out: &mut [u8],
+) -> Option<FrameHeader> {
+    thread_local!(static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    let mut head = [0; FRAME_HEADER_LEN];
+    let checked = |head: &[u8], raw_len: usize| {
+        let header = FrameHeader::decode(head).ok()?;
+        let fits = header.raw_len as usize == raw_len && header.stored_len as usize == stored_len;
+        (fits && header.codec == codec).then_some(header)
+    };
+    if codec == Codec::Raw {
+        // Header and payload by one call, the payload at its final place.
+        let fits = out.len() == stored_len && read_now(file, offset, [&mut head, out]);
+        return if fits { checked(&head, stored_len) } else { None };
+    }
+    STORED.with_borrow_mut(|stored| {
+        stored.resize(stored_len, 0);
+        if !read_now(file, offset, [&mut head, stored]) {
+            return None;
+        }
+        let header = checked(&head, out.len())?;
+        codec::decompress_into(stored, out).ok().map(|()| header)
+    })
+}
+
+/// Fills both buffers from `offset` on without waiting for the disk; false when that is not possible.
+fn read_now(file: &File, offset: u64, into: [&mut [u8]; 2]) -> bool {
+    let wanted = into[0].len() + into[1].len();
+    let mut parts = into.map(IoSliceMut::new);
+    loop {
+        match rustix::io::preadv2(file, &mut parts, offset, ReadWriteFlags::NOWAIT) {
+            Err(rustix::io::Errno::INTR) => {}
+            // A short read: the rest is not in the page cache.
+            read => return read.is_ok_and(|n| n == wanted),
+        }
+    }
 }
 
 /// Reads header and footer of a sealed pack.
