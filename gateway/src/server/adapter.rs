@@ -14,9 +14,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tidegate_tiering::buffer::BufferPool;
 use tracing::Instrument;
 
-use super::body::{ACCESS, Content, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
+use super::body::{ACCESS, Content, FREE_BUFFERS, GATHER_BYTES, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
 use super::convert;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     max_in_flight: usize,
     max_header_bytes: usize,
     body_channel_bytes: usize,
+    buffers: BufferPool,
     stall: Duration,
 }
 
@@ -59,6 +61,7 @@ impl Shared {
             max_in_flight: settings.max_concurrent_requests,
             max_header_bytes: settings.max_header_bytes,
             body_channel_bytes: settings.body_channel_bytes,
+            buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
         }
     }
@@ -94,8 +97,13 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
-    let incoming =
-        Incoming { payload, stall: shared.stall, metrics: Arc::clone(&shared.metrics), context: Arc::clone(&context) };
+    let incoming = Incoming {
+        payload,
+        stall: shared.stall,
+        metrics: Arc::clone(&shared.metrics),
+        context: Arc::clone(&context),
+        buffers: shared.buffers.clone(),
+    };
     let answer = if admitted {
         call(&shared, &request, incoming).instrument(span).await
     } else {

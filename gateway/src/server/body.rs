@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tidegate_tiering::buffer::BufferPool;
 use tidegate_tiering::engine::{BodyError, BodyOut};
 
 use super::metrics::HttpMetrics;
@@ -20,6 +21,12 @@ use super::request::{BodyFailure, RequestContext};
 /// head, so that larger pieces would make it grow its write buffer and give it back each time; this is the size
 /// that actix keeps.
 pub(crate) const PIECE_BYTES: usize = 128 * 1024;
+
+/// Bytes of a request's body that are gathered before the store gets them.
+pub(crate) const GATHER_BYTES: usize = 256 * 1024;
+
+/// Free buffers for request bodies that are kept: 16 MiB.
+pub(crate) const FREE_BUFFERS: usize = 64;
 
 /// The engine's body on its way through s3s: put into the response's extensions by GetObject, taken out by the
 /// adapter. s3s's own stream type would need `Sync`, that is a lock around every piece.
@@ -200,6 +207,8 @@ pub(crate) struct Incoming {
     pub(crate) stall: Duration,
     pub(crate) metrics: Arc<HttpMetrics>,
     pub(crate) context: Arc<RequestContext>,
+    /// Where [`pump`](Self::pump) gathers the body.
+    pub(crate) buffers: BufferPool,
 }
 
 impl Incoming {
@@ -238,11 +247,30 @@ impl Incoming {
     }
 
     /// Moves the body into a pipe until it ends, fails, or nobody reads it any more.
+    ///
+    /// Pieces are copied into buffers of ours. Passing them on, the tempting alternative, is dearer: actix can use its
+    /// read buffer again only when nobody holds a piece of it. Otherwise it allocates a new one, lets it grow by doubling, and
+    /// so copies as much. And the store gets few large pieces in place of many of 8 KiB and up.
     pub(crate) async fn pump(mut self, writer: Writer) {
+        let mut buffer = self.buffers.take();
         while writer.ready().await {
             match self.next().await {
-                Ok(Some(piece)) => writer.push(piece),
-                Ok(None) => return writer.finish(Ok(())),
+                Ok(Some(piece)) => {
+                    let mut rest = &piece[..];
+                    while !rest.is_empty() {
+                        rest = buffer.fill(rest);
+                        if buffer.spare().is_empty() {
+                            let full = std::mem::replace(&mut buffer, self.buffers.take());
+                            writer.push(full.freeze());
+                        }
+                    }
+                }
+                Ok(None) => {
+                    if !buffer.is_empty() {
+                        writer.push(buffer.freeze());
+                    }
+                    return writer.finish(Ok(()));
+                }
                 Err(error) => return writer.finish(Err(error)),
             }
         }

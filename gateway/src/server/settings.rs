@@ -120,7 +120,7 @@ impl Default for S3Settings {
             idle_timeout_seconds: 75,
             header_timeout_seconds: 15,
             body_read_timeout_seconds: 30,
-            body_channel_bytes: 1 << 20,
+            body_channel_bytes: 512 << 10,
             shutdown_timeout_seconds: 30,
             storage_classes: default_storage_classes(),
         }

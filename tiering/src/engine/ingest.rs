@@ -15,7 +15,6 @@ use futures::StreamExt;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// A body that is in packs and verified, but referred to by nothing yet. Its chunks stay pinned as long as `pins` lives:
 /// give it to the batch that refers to them, which outlives a caller that is cancelled.
@@ -27,9 +26,6 @@ pub(crate) struct Ingested {
 
 /// Bodies up to this size (bytes) are collected and ingested on the caller's thread: cheaper than a hop.
 const SMALL_BODY: u64 = 256 * 1024;
-
-/// Pieces in flight between the connection and the ingesting thread.
-const CHANNEL_PIECES: usize = 8;
 
 /// Ingests a body of at most `limit` bytes.
 pub(crate) async fn ingest(
@@ -73,31 +69,23 @@ async fn collect(mut body: BodyIn, length: u64) -> Result<Bytes, EngineError> {
     Ok(first.unwrap_or_else(|| joined.freeze()))
 }
 
+/// Takes the body piece by piece on a blocking thread, which asks the stream itself: a channel between the two would only
+/// add a hop and a queue. The stream ends with an error when the body is cut; the announced length is the second check.
 async fn ingest_streaming(
     core: &Arc<Core>,
     expect: BodyExpectation,
     limit: u64,
     mut body: BodyIn,
 ) -> Result<Ingested, EngineError> {
-    let (send, mut receive) = mpsc::channel::<Result<Bytes, BodyError>>(CHANNEL_PIECES);
-    let worker_core = Arc::clone(core);
+    let core = Arc::clone(core);
+    let runtime = core.runtime.clone();
     let worker = tokio::task::spawn_blocking(move || {
-        let mut pipeline = Pipeline::new(&worker_core, expect, limit);
-        while let Some(piece) = receive.blocking_recv() {
+        let mut pipeline = Pipeline::new(&core, expect, limit);
+        while let Some(piece) = runtime.block_on(body.next()) {
             pipeline.push(piece?)?;
         }
         pipeline.finish()
     });
-    while let Some(piece) = body.next().await {
-        let failed = piece.is_err();
-        // A closed channel means that the worker has failed: its own error says why.
-        if send.send(piece).await.is_err() || failed {
-            break;
-        }
-    }
-    // The worker takes the closed channel for the body's end, so a cut body must have been announced as an error;
-    // the announced length is the second check.
-    drop(send);
     worker.await.map_err(|e| EngineError::Internal(format!("ingest a body: {e}")))?
 }
 
