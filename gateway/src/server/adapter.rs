@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use tidegate_tiering::buffer::BufferPool;
 use tracing::Instrument;
 
-use super::body::{ACCESS, Content, FREE_BUFFERS, GATHER_BYTES, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
+use super::body::{
+    ACCESS, Content, FREE_BUFFERS, GATHER_BYTES, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus,
+};
 use super::convert;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;

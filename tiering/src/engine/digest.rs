@@ -1,9 +1,11 @@
 //! MD5 and S3's checksums of a body, computed while it passes and compared before anything is committed.
 
 use super::error::EngineError;
+use super::md5::Md5Stream;
 use super::types::{BodyExpectation, Checksum, ChecksumAlgorithm};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
 impl ChecksumAlgorithm {
@@ -69,10 +71,18 @@ impl Checksummer {
 
 /// All digests that one body needs.
 pub(crate) struct BodyDigest {
-    md5: Md5,
+    md5: Md5Of,
     checksums: Vec<Checksummer>,
     size: u64,
     expect: BodyExpectation,
+}
+
+/// Who computes a body's MD5.
+pub(crate) enum Md5Of {
+    /// The thread that has the body: for one that comes in one piece.
+    Here(Md5),
+    /// The threads for it, beside.
+    Beside(Md5Stream),
 }
 
 /// What a body turned out to be, after all expectations held.
@@ -83,17 +93,20 @@ pub(crate) struct Verified {
 }
 
 impl BodyDigest {
-    pub(crate) fn new(expect: BodyExpectation) -> Self {
+    pub(crate) fn new(expect: BodyExpectation, md5: Md5Of) -> Self {
         let mut algorithms: Vec<ChecksumAlgorithm> = expect.compute.into_iter().collect();
         algorithms.extend(expect.checksums.iter().map(|(a, _)| *a));
         algorithms.sort_by_key(|a| *a as u8);
         algorithms.dedup();
         let checksums = algorithms.into_iter().map(Checksummer::new).collect();
-        Self { md5: Md5::default(), checksums, size: 0, expect }
+        Self { md5, checksums, size: 0, expect }
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
+    pub(crate) fn update(&mut self, bytes: &Bytes) {
+        match &mut self.md5 {
+            Md5Of::Here(md5) => md5.update(bytes),
+            Md5Of::Beside(md5) => md5.update(bytes.clone()),
+        }
         for checksum in &mut self.checksums {
             checksum.update(bytes);
         }
@@ -106,7 +119,10 @@ impl BodyDigest {
         if let Some(length) = expect.length.filter(|l| *l != size) {
             return Err(super::types::BodyError::Incomplete(format!("{size} of {length} bytes came")).into());
         }
-        let md5: [u8; 16] = md5.finalize().into();
+        let md5: [u8; 16] = match md5 {
+            Md5Of::Here(md5) => md5.finalize().into(),
+            Md5Of::Beside(md5) => md5.finish(),
+        };
         if let Some(expected) = expect.md5.filter(|e| *e != md5) {
             return Err(bad("Content-MD5", BASE64.encode(expected), BASE64.encode(md5)));
         }

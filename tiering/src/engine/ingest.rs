@@ -4,7 +4,7 @@
 
 use super::Core;
 use super::body::{BodyBuilder, BodyRef, ChunkRef};
-use super::digest::{BodyDigest, Verified};
+use super::digest::{BodyDigest, Md5Of, Verified};
 use super::error::EngineError;
 use super::types::{BodyError, BodyExpectation, BodyIn};
 use crate::chunk::{ChunkId, Cutter};
@@ -12,6 +12,7 @@ use crate::local::Ingest;
 use crate::pack::FrameKind;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use md5::Md5;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(crate) async fn ingest(
         Some(length) if length > limit => Err(EngineError::TooLarge { size: length, limit }),
         Some(length) if length <= SMALL_BODY => {
             let bytes = collect(body, length).await?;
-            let mut pipeline = Pipeline::new(core, expect, limit);
+            let mut pipeline = Pipeline::new(core, BodyDigest::new(expect, Md5Of::Here(Md5::default())), limit);
             pipeline.push(bytes)?;
             pipeline.finish()
         }
@@ -80,7 +81,8 @@ async fn ingest_streaming(
     let core = Arc::clone(core);
     let runtime = core.runtime.clone();
     let worker = tokio::task::spawn_blocking(move || {
-        let mut pipeline = Pipeline::new(&core, expect, limit);
+        let digest = BodyDigest::new(expect, Md5Of::Beside(core.md5.begin()));
+        let mut pipeline = Pipeline::new(&core, digest, limit);
         while let Some(piece) = runtime.block_on(body.next()) {
             pipeline.push(piece?)?;
         }
@@ -137,14 +139,8 @@ pub(crate) fn put_node(session: &mut Ingest, node: Vec<u8>) -> Result<ChunkId, E
 }
 
 impl Pipeline {
-    pub(crate) fn new(core: &Arc<Core>, expect: BodyExpectation, limit: u64) -> Self {
-        Self {
-            cutter: Cutter::new(&core.settings.chunks),
-            digest: BodyDigest::new(expect),
-            sink: Sink::new(core),
-            limit,
-            seen: 0,
-        }
+    pub(crate) fn new(core: &Arc<Core>, digest: BodyDigest, limit: u64) -> Self {
+        Self { cutter: Cutter::new(&core.settings.chunks), digest, sink: Sink::new(core), limit, seen: 0 }
     }
 
     pub(crate) fn push(&mut self, bytes: Bytes) -> Result<(), EngineError> {

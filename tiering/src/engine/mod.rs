@@ -11,6 +11,7 @@ mod gc;
 mod ingest;
 mod keys;
 mod list;
+mod md5;
 mod metrics;
 mod multipart;
 mod objects;
@@ -111,6 +112,7 @@ pub(crate) struct Core {
     pub deployment: String,
     pub reads: ReadLeases,
     pub pieces: read::Pieces,
+    pub md5: md5::Md5Pool,
     pub barrier: Arc<MarkBarrier>,
     pub accounts: Arc<Accounts>,
     pub access: AccessBuffer,
@@ -252,6 +254,7 @@ impl Core {
             deployment,
             reads: ReadLeases::default(),
             pieces: read::Pieces::default(),
+            md5: md5::Md5Pool::for_this_machine(),
             barrier,
             accounts,
             access: AccessBuffer::default(),

@@ -7,8 +7,8 @@ use super::body::{BodyRef, ChunkRef, NodeRef, decode_node, overlap};
 use super::error::EngineError;
 use super::record::ObjectRecord;
 use super::types::{BodyOut, ObjectInfo, Residency, RestoreStatus};
-use crate::local::LocalError;
 use crate::buffer::{Buffer, BufferPool};
+use crate::local::LocalError;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, VecDeque};
@@ -142,7 +142,8 @@ impl ObjectHandle {
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
         }
-        let mut body = Body { state: State::Cached(Reader::new(&self.core, &self.record, range)), ready: VecDeque::new() };
+        let mut body =
+            Body { state: State::Cached(Reader::new(&self.core, &self.record, range)), ready: VecDeque::new() };
         // An error of the first piece is the answer; a body that fits one piece is finished here.
         let first = poll_fn(|cx| body.poll_piece(cx)).await;
         let Some(first) = first.transpose()? else { return Ok(futures::stream::empty().boxed()) };

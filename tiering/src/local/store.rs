@@ -323,7 +323,8 @@ impl Inner {
     fn read_cached(&self, id: &ChunkId, out: &mut [u8]) -> bool {
         let Some((place, pack)) = self.locate(id) else { return false };
         let Ok(Some(file)) = self.packs.file(&pack) else { return false };
-        let read = reader::read_frame_cached(&file, u64::from(place.offset), place.stored_len as usize, place.codec, out);
+        let read =
+            reader::read_frame_cached(&file, u64::from(place.offset), place.stored_len as usize, place.codec, out);
         let whole = matches!(read, Some(header) if header.id == *id) && ChunkId::of(out) == *id;
         if whole {
             self.counters.read_chunks.fetch_add(1, Ordering::Relaxed);
