@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::HeaderMap;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -72,15 +73,42 @@ impl Connection {
         Ok(sender)
     }
 
-    /// `key` and `query` consist of unreserved characters, `/` apart, and `query` is sorted: nothing needs escaping.
-    pub async fn call(
+    /// Sends a request and takes the whole answer. `key` and `query` consist of unreserved characters, `/` apart, and `query`
+    /// is sorted: nothing needs escaping.
+    pub async fn call(&mut self, method: Method, key: &str, query: &str, body: Bytes) -> Result<Answer, String> {
+        let answer = self.send(method, key, query, None, body).await?;
+        let headers = answer.headers().clone();
+        let body = answer.into_body().collect().await.map_err(|e| format!("{key}: {e}"))?.to_bytes();
+        Ok(Answer { headers, body })
+    }
+
+    /// Reads an object, or a range of it, piece by piece, and compares it with `expected` when that is given. Gives its length.
+    pub async fn read(&mut self, key: &str, range: Option<(u64, u64)>, expected: Option<Bytes>) -> Result<u64, String> {
+        let mut body = self.send(Method::GET, key, "", range, Bytes::new()).await?.into_body();
+        let mut length = 0usize;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| format!("{key}: {e}"))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            let end = length + piece.len();
+            if expected.as_ref().is_some_and(|whole| whole.get(length..end) != Some(&piece[..])) {
+                return Err(format!("{key}: wrong bytes between {length} and {end}"));
+            }
+            length = end;
+        }
+        match expected {
+            Some(whole) if whole.len() != length => Err(format!("{key}: {length} bytes instead of {}", whole.len())),
+            _ => Ok(length as u64),
+        }
+    }
+
+    async fn send(
         &mut self,
         method: Method,
         key: &str,
         query: &str,
         range: Option<(u64, u64)>,
         body: Bytes,
-    ) -> Result<Answer, String> {
+    ) -> Result<Response<Incoming>, String> {
         let path =
             if key.is_empty() { format!("/{}", self.target.bucket) } else { format!("/{}/{key}", self.target.bucket) };
         let now = timestamp();
@@ -98,12 +126,12 @@ impl Connection {
         }
         let request = request.body(Full::new(body)).map_err(|e| e.to_string())?;
         let answer = self.sender().await?.send_request(request).await.map_err(|e| format!("{uri}: {e}"))?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let body = answer.into_body().collect().await.map_err(|e| format!("{uri}: {e}"))?.to_bytes();
+        let status = answer.status().as_u16();
         if status >= 300 {
+            let body = answer.into_body().collect().await.map_err(|e| format!("{uri}: {e}"))?.to_bytes();
             return Err(format!("{uri}: {status} {}", String::from_utf8_lossy(&body)));
         }
-        Ok(Answer { headers, body })
+        Ok(answer)
     }
 
     fn authorization(&mut self, method: &str, path: &str, query: &str, now: &str) -> String {

@@ -94,45 +94,50 @@ impl Job {
         data::body(self.workload.kind, salt, number, self.workload.size)
     }
 
-    /// One operation: the bytes moved, and the ETag of a part.
+    /// One operation: the bytes moved, and the ETag of a part. `prepared` is what is sent, or what a read must give.
     async fn step(&self, connection: &mut Connection, number: u64, prepared: Bytes) -> Result<(u64, String), String> {
         let sent = prepared.len() as u64;
         let object = number % self.objects.max(1);
         match self.workload.action {
             Action::Put | Action::Versions { .. } => {
-                connection.call(Method::PUT, &self.key(number), "", None, prepared).await.map(|_| (sent, String::new()))
+                connection.call(Method::PUT, &self.key(number), "", prepared).await.map(|_| (sent, String::new()))
             }
             Action::Multipart => {
                 let query = format!("partNumber={}&uploadId={}", number + 1, self.upload);
-                let answer = connection.call(Method::PUT, "mp/object", &query, None, prepared).await?;
+                let answer = connection.call(Method::PUT, "mp/object", &query, prepared).await?;
                 let tag = answer.headers.get("etag").and_then(|v| v.to_str().ok()).unwrap_or_default();
                 Ok((sent, tag.to_owned()))
             }
             Action::Head => {
-                connection.call(Method::HEAD, &self.key(object), "", None, prepared).await.map(|_| Default::default())
+                connection.call(Method::HEAD, &self.key(object), "", prepared).await.map(|_| Default::default())
             }
-            Action::Get => {
-                let got = connection.call(Method::GET, &self.key(object), "", None, prepared).await?.body;
-                self.verify(number, &got, || self.body(object))?;
-                Ok((got.len() as u64, String::new()))
-            }
-            Action::Range => {
-                let first = (number.wrapping_mul(0x9e37_79b9) % (self.workload.size as u64 / RANGE)) * RANGE;
-                let range = Some((first, first + RANGE - 1));
-                let got = connection.call(Method::GET, &self.key(object), "", range, prepared).await?.body;
-                let whole = || self.body(object).slice(first as usize..(first + RANGE) as usize);
-                self.verify(number, &got, whole)?;
-                Ok((got.len() as u64, String::new()))
+            Action::Get | Action::Range => {
+                let expected = (!prepared.is_empty()).then_some(prepared);
+                let read = connection.read(&self.key(object), self.range(number), expected).await?;
+                Ok((read, String::new()))
             }
             Action::List => Err("listings go page by page".to_owned()),
         }
     }
 
-    fn verify(&self, number: u64, got: &Bytes, expected: impl Fn() -> Bytes) -> Result<(), String> {
-        if number.is_multiple_of(VERIFY_EVERY) && *got != expected() {
-            return Err(format!("wrong bytes in operation {number} of {}", self.workload.name));
+    /// First and last byte of a ranged read.
+    fn range(&self, number: u64) -> Option<(u64, u64)> {
+        let first = (number.wrapping_mul(0x9e37_79b9) % (self.workload.size as u64 / RANGE).max(1)) * RANGE;
+        (self.workload.action == Action::Range).then_some((first, first + RANGE - 1))
+    }
+
+    /// What an operation sends, or (of some reads) must get.
+    fn prepare(&self, number: u64) -> Bytes {
+        match self.workload.action {
+            Action::Put => self.body(number),
+            Action::Multipart => data::body(self.workload.kind, self.run.seed, number + (1 << 40), PART),
+            Action::Versions { .. } => self.versions.get(number as usize).cloned().unwrap_or_default(),
+            Action::Get | Action::Range if number.is_multiple_of(VERIFY_EVERY) => {
+                let whole = self.body(number % self.objects.max(1));
+                self.range(number).map_or(whole.clone(), |(first, last)| whole.slice(first as usize..=last as usize))
+            }
+            _ => Bytes::new(),
         }
-        Ok(())
     }
 
     async fn work(self: Arc<Self>) -> Tally {
@@ -143,12 +148,7 @@ impl Job {
             if number >= self.operations {
                 return tally;
             }
-            let prepared = match self.workload.action {
-                Action::Put => self.body(number),
-                Action::Multipart => data::body(self.workload.kind, self.run.seed, number + (1 << 40), PART),
-                Action::Versions { .. } => self.versions.get(number as usize).cloned().unwrap_or_default(),
-                _ => Bytes::new(),
-            };
+            let prepared = self.prepare(number);
             let start = Instant::now();
             let done = self.step(&mut connection, number, prepared).await;
             tally.add(
@@ -167,7 +167,7 @@ impl Job {
             let start = Instant::now();
             let more = if token.is_empty() { String::new() } else { format!("continuation-token={}&", escape(&token)) };
             let query = format!("{more}list-type=2&max-keys=1000&prefix={}%2F", self.workload.prefix);
-            let page = connection.call(Method::GET, "", &query, None, Bytes::new()).await;
+            let page = connection.call(Method::GET, "", &query, Bytes::new()).await;
             let done = page.map(|answer| {
                 let text = String::from_utf8_lossy(&answer.body).into_owned();
                 token = between(&text, "<NextContinuationToken>", "</NextContinuationToken>").unwrap_or_default();
@@ -224,7 +224,7 @@ pub async fn run(run: &Run, label: &str, workload: Workload) -> Result<Outcome, 
             versions = data::versions(run.seed ^ edit as u64, size, 0.01, edit, 6);
         }
         Action::Multipart => {
-            let begun = connection.call(Method::POST, "mp/object", "uploads=", None, Bytes::new()).await?;
+            let begun = connection.call(Method::POST, "mp/object", "uploads=", Bytes::new()).await?;
             let text = String::from_utf8_lossy(&begun.body).into_owned();
             upload = between(&text, "<UploadId>", "</UploadId>").ok_or("no UploadId")?;
         }
@@ -280,7 +280,7 @@ async fn complete(connection: &mut Connection, upload: &str, tags: &mut [(u64, S
         "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</CompleteMultipartUpload>"
     );
     let query = format!("uploadId={upload}");
-    connection.call(Method::POST, "mp/object", &query, None, Bytes::from(body)).await.map(drop)
+    connection.call(Method::POST, "mp/object", &query, Bytes::from(body)).await.map(drop)
 }
 
 fn between(text: &str, start: &str, end: &str) -> Option<String> {
