@@ -58,37 +58,52 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for dir in &dirs {
         files(dir, &mut list)?;
     }
-    println!("| avg KiB | chunks | mean KiB | dedup | dedup + zstd | index bytes | MB/s |");
-    println!("|---|---|---|---|---|---|---|");
-    for avg in [16u32, 32, 64, 128, 256] {
-        let settings = ChunkSettings { min: avg << 8, avg: avg << 10, max: avg << 12, ..ChunkSettings::default() };
-        settings.validate()?;
-        let mut sums = Sums::default();
-        let mut seconds = 0.0;
-        for path in &list {
-            // One file at a time in memory; reading is not part of the time.
-            let Ok(body) = std::fs::read(path) else { continue };
-            let body = Bytes::from(body);
-            let start = Instant::now();
-            let mut cutter = Cutter::new(&settings);
-            cutter.push(body);
-            while let Some(chunk) = cutter.next_chunk() {
-                sums.add(&chunk, settings.zstd_level);
-            }
-            if let Some(chunk) = cutter.finish() {
-                sums.add(&chunk, settings.zstd_level);
-            }
-            seconds += start.elapsed().as_secs_f64();
-        }
-        let (raw, chunks) = (sums.raw as f64, sums.chunks.len() as u64);
-        println!(
-            "| {avg} | {chunks} | {:.1} | {:.3}x | {:.3}x | {} | {:.0} |",
-            sums.unique as f64 / 1024.0 / chunks.max(1) as f64,
-            sums.unique as f64 / raw.max(1.0),
-            sums.stored as f64 / raw.max(1.0),
-            chunks * INDEX_BYTES_PER_CHUNK,
-            raw / 1e6 / seconds.max(1e-9),
-        );
+    println!("| shortest, average, longest KiB | zstd | chunks | mean KiB | dedup | dedup + zstd | index MB | MB/s |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let default = ChunkSettings::default();
+    let sizes = [(4, 16, 64), (8, 32, 128), (8, 48, 128), (16, 64, 256), (32, 128, 512), (64, 256, 1024)];
+    for (min, avg, max) in sizes {
+        let settings = ChunkSettings { min: min << 10, avg: avg << 10, max: max << 10, ..default };
+        row(&list, &settings)?;
     }
+    for zstd_level in [1, 3, 5] {
+        row(&list, &ChunkSettings { zstd_level, ..default })?;
+    }
+    Ok(())
+}
+
+/// Reads all files with one setting and prints what that gave.
+fn row(list: &[PathBuf], settings: &ChunkSettings) -> Result<(), String> {
+    settings.validate()?;
+    let mut sums = Sums::default();
+    let mut seconds = 0.0;
+    for path in list {
+        // One file at a time in memory; reading is not part of the time.
+        let Ok(body) = std::fs::read(path) else { continue };
+        let body = Bytes::from(body);
+        let start = Instant::now();
+        let mut cutter = Cutter::new(settings);
+        cutter.push(body);
+        while let Some(chunk) = cutter.next_chunk() {
+            sums.add(&chunk, settings.zstd_level);
+        }
+        if let Some(chunk) = cutter.finish() {
+            sums.add(&chunk, settings.zstd_level);
+        }
+        seconds += start.elapsed().as_secs_f64();
+    }
+    let (raw, chunks) = (sums.raw as f64, sums.chunks.len() as u64);
+    println!(
+        "| {}, {}, {} | {} | {chunks} | {:.1} | {:.3}x | {:.3}x | {:.1} | {:.0} |",
+        settings.min >> 10,
+        settings.avg >> 10,
+        settings.max >> 10,
+        settings.zstd_level,
+        sums.unique as f64 / 1024.0 / chunks.max(1) as f64,
+        sums.unique as f64 / raw.max(1.0),
+        sums.stored as f64 / raw.max(1.0),
+        (chunks * INDEX_BYTES_PER_CHUNK) as f64 / 1e6,
+        raw / 1e6 / seconds.max(1e-9),
+    );
     Ok(())
 }

@@ -9,10 +9,10 @@ use crate::chunk::ChunkId;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Up to this many chunks (2 MiB of body at the default average) stay in the record: about 2.3 KB.
+/// Up to this many chunks (3 MiB of body at the default average) stay in the record: about 2.3 KB.
 pub(crate) const INLINE_CHUNKS: usize = 64;
 
-/// Chunks of one node: 147 KB, some 128 MiB of body at the default average.
+/// Chunks of one node: 147 KB, some 192 MiB of body at the default average.
 pub(crate) const NODE_CHUNKS: usize = 4096;
 
 /// One chunk of a body.

@@ -17,7 +17,7 @@ const SEGMENT: usize = 512;
 const ENTRY: usize = 42;
 const INDEX_BITS: u32 = 22;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
-/// Most entries of a shard; 256 times that is a thousand million chunks, 32 TiB at 32 KiB.
+/// Most entries of a shard; 256 times that is a thousand million chunks, 48 TiB at 48 KiB.
 const MAX_SHARD: usize = INDEX_MASK as usize - 1;
 /// Packs are numbered with 24 bits in one run of the process.
 pub const MAX_SLOT: u32 = (1 << 24) - 1;
