@@ -8,6 +8,7 @@ use super::error::EngineError;
 use super::record::ObjectRecord;
 use super::types::{BodyOut, ObjectInfo, Residency, RestoreStatus};
 use crate::buffer::{Buffer, BufferPool};
+use crate::chunk::ChunkId;
 use crate::local::LocalError;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -30,6 +31,10 @@ const FREE_PIECES: usize = 64;
 
 /// Bytes that are read ahead of the client, per request, once a chunk had to come from the disk or from a tier.
 const BATCH_BYTES: u64 = 1 << 20;
+
+/// Bytes that the disk is asked for before they are read, per request that reads from the disk. Enough to keep a disk busy
+/// while a batch is verified and sent.
+const ANNOUNCED_BYTES: u64 = 4 << 20;
 
 /// Where pieces are read into.
 #[derive(Debug, Clone)]
@@ -233,6 +238,8 @@ struct Reader {
     record: Arc<ObjectRecord>,
     nodes: VecDeque<(NodeRef, Range<u64>)>,
     pieces: VecDeque<(ChunkRef, Range<u64>)>,
+    /// So many of the first pieces have been announced to the disk.
+    announced: usize,
     _lease: Lease,
 }
 
@@ -243,7 +250,7 @@ impl Reader {
             BodyRef::Nodes(nodes) => (overlap(nodes, range, |n| n.bytes).collect(), VecDeque::new()),
         };
         let lease = ReadLeases::take(core, record);
-        Self { core: Arc::clone(core), record: Arc::clone(record), nodes, pieces, _lease: lease }
+        Self { core: Arc::clone(core), record: Arc::clone(record), nodes, pieces, announced: 0, _lease: lease }
     }
 
     fn is_done(&self) -> bool {
@@ -313,6 +320,7 @@ impl Reader {
             let chunks = self.core.node(&node, self.tier()).await?;
             self.pieces = overlap(&chunks, range, |c| u64::from(c.len)).collect();
         }
+        let soon = self.announce();
         let mut batch = Vec::new();
         let mut bytes = 0u64;
         while bytes < BATCH_BYTES
@@ -321,8 +329,23 @@ impl Reader {
             bytes += range.end - range.start;
             batch.push((chunk, range));
         }
-        let raw = self.core.chunks(batch.iter().map(|(c, _)| *c).collect(), self.tier()).await?;
+        self.announced = self.announced.saturating_sub(batch.len());
+        let wanted = Wanted { chunks: batch.iter().map(|(c, _)| *c).collect(), soon };
+        let raw = self.core.chunks(wanted, self.tier()).await?;
         batch.iter().zip(raw).map(|((_, range), raw)| cut(&raw, range)).collect()
+    }
+
+    /// The chunks that come next and that the disk was not asked for yet.
+    fn announce(&mut self) -> Vec<ChunkId> {
+        let mut bytes = 0u64;
+        let within = self.pieces.iter().take_while(|(chunk, _)| {
+            bytes += u64::from(chunk.len);
+            bytes <= ANNOUNCED_BYTES
+        });
+        let end = within.count();
+        let soon = self.pieces.iter().take(end).skip(self.announced).map(|(chunk, _)| chunk.id).collect();
+        self.announced = self.announced.max(end);
+        soon
     }
 
     /// The tier that has the bytes too, if any.
@@ -342,6 +365,14 @@ fn cut(raw: &Bytes, range: &Range<u64>) -> Result<Bytes, EngineError> {
         return Err(EngineError::Corrupt(format!("a chunk of {} bytes where the manifest says {end}", raw.len())));
     }
     Ok(raw.slice(start..end))
+}
+
+/// Chunks to read.
+pub(crate) struct Wanted {
+    /// Now, in this order.
+    pub chunks: Vec<ChunkRef>,
+    /// These or later ones, soon: the disk may begin with them.
+    pub soon: Vec<ChunkId>,
 }
 
 impl Core {
@@ -398,11 +429,13 @@ impl Core {
     /// Raw chunks in order: local ones from packs, the others from `tier`, or from any tier that has them.
     pub(crate) async fn chunks(
         self: &Arc<Self>,
-        wanted: Vec<ChunkRef>,
+        wanted: Wanted,
         tier: Option<String>,
     ) -> Result<Vec<Bytes>, EngineError> {
         let core = Arc::clone(self);
+        let Wanted { chunks: wanted, soon } = wanted;
         let task = tokio::task::spawn_blocking(move || {
+            core.local.will_read(&soon);
             let found: Result<Vec<_>, _> = wanted.iter().map(|chunk| core.read_local(chunk)).collect();
             found.map(|found| (wanted, found))
         });
@@ -431,7 +464,7 @@ impl Core {
     ) -> Result<Vec<ChunkRef>, EngineError> {
         let len = u32::try_from(super::body::node_len(node.chunks))
             .map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))?;
-        let raw = self.chunks(vec![ChunkRef { id: node.id, len }], tier).await?;
+        let raw = self.chunks(Wanted { chunks: vec![ChunkRef { id: node.id, len }], soon: Vec::new() }, tier).await?;
         decode_node(raw.first().map_or(&[][..], |b| b))
     }
 }

@@ -12,8 +12,10 @@ use crate::pack::format::{FRAME_HEADER_LEN, decode_frame};
 use crate::pack::reader::{self, read_at};
 use crate::pack::{Frame, PackId};
 use bytes::Bytes;
+use rustix::fs::Advice;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -149,6 +151,9 @@ pub struct LocalStore {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// Frames closer together than this (bytes) are asked from the disk as one span.
+const READ_GAP: u64 = 128 << 10;
+
 /// A chunk found in the index may move to another pack while it is read; after so many moves something else is wrong.
 const MAX_READ_ATTEMPTS: usize = 16;
 
@@ -208,6 +213,12 @@ impl LocalStore {
     /// tells which, and does what is needed about it. Meant for threads that serve many connections.
     pub fn read_cached(&self, id: &ChunkId, out: &mut [u8]) -> bool {
         self.inner.read_cached(id, out)
+    }
+
+    /// Says that these chunks will be read soon, so that the disk can begin, with neighbours in one request. The system's own
+    /// read-ahead does not see such readers: they share one open file, and their places in it look random together.
+    pub fn will_read(&self, ids: &[ChunkId]) {
+        self.inner.will_read(ids);
     }
 
     /// The stored frame, verified as [`read`](Self::read) does; none when it is not here.
@@ -318,6 +329,27 @@ impl Inner {
         }
         let pack = self.packs.get(place.slot)?;
         Some((place, pack))
+    }
+
+    fn will_read(&self, ids: &[ChunkId]) {
+        // (slot, start, end) of frames, neighbours joined.
+        let mut spans: Vec<(u32, u64, u64)> = Vec::new();
+        for place in ids.iter().filter_map(|id| self.index.get(id)) {
+            let start = u64::from(place.offset);
+            let end = start + place.frame_len();
+            match spans.last_mut() {
+                Some((slot, from, to)) if *slot == place.slot && start >= *from && start <= *to + READ_GAP => {
+                    *to = (*to).max(end);
+                }
+                _ => spans.push((place.slot, start, end)),
+            }
+        }
+        for (slot, start, end) in spans {
+            let Some(pack) = self.packs.get(slot) else { continue };
+            let Ok(Some(file)) = self.packs.file(&pack) else { continue };
+            // A hint: the read itself meets every error.
+            let _ = rustix::fs::fadvise(&file, start, NonZeroU64::new(end - start), Advice::WillNeed);
+        }
     }
 
     fn read_cached(&self, id: &ChunkId, out: &mut [u8]) -> bool {
