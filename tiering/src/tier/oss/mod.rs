@@ -22,6 +22,8 @@ mod ops_object;
 mod ops_restore;
 mod presign;
 mod ram;
+#[cfg(feature = "oss-sdk")]
+mod sdk_presign;
 mod settings;
 mod sign_v1;
 mod sign_v4;
