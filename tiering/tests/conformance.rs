@@ -136,6 +136,7 @@ async fn a_store_that_answers_otherwise_is_found_out_and_cleaned_all_the_same() 
         "cold-restore-bulk",
         "cold-head-restoring",
         "cold-restore-again",
+        "cold-restore-raise",
     ];
     assert_eq!(different(&report), expected);
     let step = report.steps.iter().find(|s| s.step == "archive-restore").unwrap();

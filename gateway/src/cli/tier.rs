@@ -57,10 +57,10 @@ pub fn conformance(config: &Config, options: &Options, output: &Output) -> Resul
         .build()
         .map_err(|e| Failure::new(format!("cannot start a runtime: {e}")))?;
     let (report, record) = runtime.block_on(Box::pin(run.run(stopped())));
+    output.show(&report, render::conformance);
     if let Some(file) = &options.record {
         keep(file, &record)?;
     }
-    output.show(&report, render::conformance);
     Ok(match (report.ok, report.error.is_some()) {
         (true, _) => Exit::Ok,
         (false, true) => Exit::Failure,

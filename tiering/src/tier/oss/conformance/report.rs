@@ -219,7 +219,11 @@ impl ConformancePlan {
         let dearest =
             classes.iter().filter_map(|c| book.requests(*c, Request::Put, requests)).max().unwrap_or_default();
         let kept = classes.iter().filter_map(|c| book.early_deletion(*c, 1, 0));
-        let restored = [(Class::Archive, RetrievalSpeed::Normal), (Class::ColdArchive, RetrievalSpeed::Bulk)];
+        let restored = [
+            (Class::Archive, RetrievalSpeed::Normal),
+            (Class::ColdArchive, RetrievalSpeed::Bulk),
+            (Class::ColdArchive, RetrievalSpeed::Normal),
+        ];
         let restored = restored.iter().filter_map(|(c, speed)| book.retrieval(*c, *speed, 100, 1));
         let cost = kept.chain(restored).fold(dearest, |sum, money| sum + money);
         // Up to the next ten-thousandth.

@@ -6,6 +6,7 @@ use super::suite::{bytes, delete, get, head, put_class};
 use crate::tier::error::TierError;
 use crate::tier::metrics::Operation;
 use crate::tier::oss::settings::StorageClass;
+use md5::{Digest as _, Md5};
 use reqwest::Method;
 
 fn restore(name: &str, document: &str) -> Ask {
@@ -33,6 +34,8 @@ impl Run<'_> {
         self.step("archive-put", put_class(&name, bytes(100), StorageClass::Archive)).await?;
         self.step("archive-head", head(&name)).await?;
         self.step("archive-get-frozen", get(&name)).await?;
+        let etag = format!("\"{}\"", hex::encode_upper(Md5::digest(bytes(100))));
+        self.step("archive-get-frozen-conditional", get(&name).header("if-none-match", etag)).await?;
         let copy = Ask::new(Operation::CopyObject, Method::PUT, Some(&self.name("thawed")))
             .header("x-oss-copy-source", self.copy_source(&name))
             .header("x-oss-storage-class", "Standard");
@@ -59,6 +62,7 @@ impl Run<'_> {
         self.step("cold-restore-bulk", restore(&name, &tier("Bulk"))).await?;
         self.step("cold-head-restoring", head(&name)).await?;
         self.step("cold-restore-again", restore(&name, &tier("Bulk"))).await?;
+        self.step("cold-restore-raise", restore(&name, &tier("Standard"))).await?;
         self.step("cold-delete", delete(&name)).await?;
         Ok(())
     }
