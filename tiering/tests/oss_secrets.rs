@@ -40,7 +40,7 @@ fn answer(number: usize, request: &Recorded) -> Reply {
         target if target == "/" || target.contains("Action=") => {
             Reply::new(200).body(format!(r#"{{"Credentials":{GRANT}}}"#))
         }
-        _ if number % 2 == 0 => {
+        _ if number.is_multiple_of(2) => {
             let text = "<Error><Code>SignatureDoesNotMatch</Code><Message>m</Message>\
                         <StringToSign>x-oss-security-token:SECRET-TOKEN</StringToSign></Error>";
             Reply::new(403).body(text)

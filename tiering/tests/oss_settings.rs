@@ -263,10 +263,16 @@ async fn a_store_that_does_not_accept_is_given_up_after_the_time_to_connect() {
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let mut held = Vec::new();
-    while let Ok(Ok(stream)) =
-        tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address)).await
-    {
-        held.push(stream);
+    let mut refused = 0;
+    // Twice in a row, so that a busy machine is not taken for a full queue.
+    while refused < 2 {
+        match tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address)).await {
+            Ok(stream) => {
+                held.push(stream.unwrap());
+                refused = 0;
+            }
+            Err(_) => refused += 1,
+        }
         assert!(held.len() < 100, "the queue does not fill");
     }
     let mut settings = settings(&format!("http://{address}"));
@@ -298,7 +304,7 @@ async fn a_body_that_stops_moving_is_given_up_and_one_that_moves_slowly_is_not()
             let pieces = if number == 0 { 40 } else { 10 };
             for piece in bytes.chunks(1).take(pieces) {
                 stream.write_all(piece).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(60)).await;
             }
             number += 1;
             if number > 1 {
@@ -307,7 +313,7 @@ async fn a_body_that_stops_moving_is_given_up_and_one_that_moves_slowly_is_not()
         }
     });
     let mut settings = settings(&format!("http://{address}"));
-    settings.read_timeout_ms = 400;
+    settings.read_timeout_ms = 2000;
     let slow = read(&tier(&settings), "a", 0..40).await.unwrap();
     assert_eq!(slow, body.bytes(0..40));
     let error = read(&tier(&settings), "a", 0..40).await.unwrap_err();

@@ -8,11 +8,11 @@ use tidegate_tiering::tier::oss::conformance::{ConformancePlan, ConformanceRepor
 /// What `tidegate tier conformance` says before it begins.
 pub fn conformance_plan(plan: &ConformancePlan) -> String {
     format!(
-        "tier {}: about {} requests to bucket {}.\n\
-         Written, and removed at the end: some forty small objects below {}, among them one of class IA, one of class\n\
+        "tier {}: {} requests to bucket {}.\n\
+         Written, and removed at the end: {} small objects below {}, among them one of class IA, one of class\n\
          Archive and one of class ColdArchive, which are billed for their minimum durations. Nothing else is touched; settings of the\n\
          bucket are only read. Cost: at most {} {} by list prices of {}.\n\n",
-        plan.tier, plan.requests, plan.bucket, plan.prefix, plan.cost, plan.currency, plan.prices_as_of
+        plan.tier, plan.requests, plan.bucket, plan.objects, plan.prefix, plan.cost, plan.currency, plan.prices_as_of
     )
 }
 

@@ -3,7 +3,7 @@
 //! The simulator's answers ship with the program (`expected.json`); a test records them anew and compares. A run writes below a
 //! fresh folder of the tier's prefix, removes everything there when it ends, and only reads the bucket's settings.
 //!
-//! Architecture invariant: every name of a step is made by [`Run::name`], so no request can touch another key.
+//! Architecture invariant: every name of a step is made by `Run::name`, so no request can touch another key.
 
 mod answer;
 mod exchange;
@@ -70,7 +70,7 @@ impl Conformance {
     /// What a run will do and cost.
     pub fn plan(&self) -> ConformancePlan {
         let settings = &self.client.settings;
-        ConformancePlan::new(&self.tier, &settings.bucket, &self.client.key(&self.folder), expected().steps.len())
+        ConformancePlan::new(&self.tier, &settings.bucket, &self.client.key(&self.folder), &expected())
     }
 
     /// Runs the suite until its end or until `stop` is ready, and removes what it wrote in any case.
@@ -218,11 +218,7 @@ impl<'a> Run<'a> {
 
     /// Sends one request and records its answer.
     async fn step(&mut self, step: &'static str, ask: Ask) -> Result<Raw, TierError> {
-        let writes = matches!(
-            ask.call.operation,
-            Operation::PutObject | Operation::CopyObject | Operation::CompleteMultipartUpload
-        );
-        if let Some(name) = ask.call.name.as_deref().filter(|_| writes) {
+        if let Some(name) = writes(&ask) {
             self.of.note(name);
         }
         let raw = self.of.client.ask(&ask).await?;
@@ -260,7 +256,15 @@ impl<'a> Run<'a> {
 
     fn record(&mut self, step: &'static str, ask: &Ask, raw: &Raw) {
         let (request, answer) = (self.normal.request(ask), self.normal.answer(ask, raw));
+        let writes = writes(ask).map(|name| self.normal.text(name));
         let raw = Some(RawAnswer::new(raw, &answer));
-        self.steps.push(RecordedStep { step: step.to_owned(), request, answer, raw });
+        self.steps.push(RecordedStep { step: step.to_owned(), request, writes, answer, raw });
     }
+}
+
+/// The name that a request writes, or tries to.
+fn writes(ask: &Ask) -> Option<&str> {
+    let operation = ask.call.operation;
+    let writes = matches!(operation, Operation::PutObject | Operation::CopyObject | Operation::CompleteMultipartUpload);
+    ask.call.name.as_deref().filter(|_| writes)
 }

@@ -3,7 +3,7 @@
 use super::answer::{Answer, Difference};
 use super::exchange::Raw;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidegate_policies::{Class, PriceBook, Request, RetrievalSpeed};
 
 /// Version of [`ConformanceRecord`].
@@ -29,6 +29,9 @@ pub struct RecordedStep {
     pub step: String,
     /// The request, in one line, without its signature.
     pub request: String,
+    /// The object that it writes, or tries to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<String>,
     /// What is compared.
     pub answer: Answer,
     /// The answer as it came.
@@ -198,7 +201,9 @@ pub struct ConformancePlan {
     pub bucket: String,
     /// What all keys of the run start with.
     pub prefix: String,
-    /// About how many requests, the clean-up included.
+    /// How many objects are written, all small.
+    pub objects: u64,
+    /// How many requests, the clean-up included, when none has to be repeated.
     pub requests: u64,
     /// Upper bound of the cost, in the price book's currency.
     pub cost: String,
@@ -209,10 +214,15 @@ pub struct ConformancePlan {
 }
 
 impl ConformancePlan {
-    /// For a suite of `steps` requests.
-    pub(super) fn new(tier: &str, bucket: &str, prefix: &str, steps: usize) -> Self {
-        // Each step may have written an object that is deleted; the clean-up lists three times.
-        let requests = (steps as u64).saturating_mul(2).saturating_add(3);
+    /// For the requests of `suite`.
+    pub(super) fn new(tier: &str, bucket: &str, prefix: &str, suite: &ConformanceRecord) -> Self {
+        let count = |steps: &mut dyn Iterator<Item = &RecordedStep>| {
+            steps.filter_map(|step| step.writes.as_deref()).collect::<BTreeSet<&str>>().len() as u64
+        };
+        let tried = count(&mut suite.steps.iter());
+        let objects = count(&mut suite.steps.iter().filter(|step| step.answer.status == 200));
+        // Beside the steps: two settings of the bucket, and the clean-up, which lists three times and deletes each name.
+        let requests = (suite.steps.len() as u64).saturating_add(5).saturating_add(tried);
         let book = PriceBook::default();
         // One object of each; every request at the price of the dearest of these classes; a class without a price counts nothing.
         let classes = [Class::Ia, Class::Archive, Class::ColdArchive];
@@ -232,6 +242,7 @@ impl ConformancePlan {
             tier: tier.to_owned(),
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
+            objects,
             requests,
             cost: format!("{}.{:04}", tenths / 10_000, tenths % 10_000),
             currency: book.currency,
@@ -253,7 +264,7 @@ mod tests {
             bytes: String::new(),
             document: Vec::new(),
         };
-        RecordedStep { step: name.to_owned(), request: "GET x".to_owned(), answer, raw: None }
+        RecordedStep { step: name.to_owned(), request: "GET x".to_owned(), writes: None, answer, raw: None }
     }
 
     #[test]
@@ -280,7 +291,10 @@ mod tests {
 
     #[test]
     fn the_cost_is_small_and_not_nothing() {
-        let plan = ConformancePlan::new("ia", "b", "p/", 90);
+        let write = |name: &str, status| RecordedStep { writes: Some(name.to_owned()), ..step("put", status) };
+        let suite = ConformanceRecord::new(vec![write("a", 200), write("a", 200), write("b", 400), step("get", 200)]);
+        let plan = ConformancePlan::new("ia", "b", "p/", &suite);
+        assert_eq!((plan.objects, plan.requests), (1, 11));
         let cost: f64 = plan.cost.parse().unwrap();
         assert!(cost > 0.0 && cost < 0.05, "{}", plan.cost);
     }
