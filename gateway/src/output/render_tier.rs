@@ -2,6 +2,7 @@
 
 use super::render::{finish, pairs};
 use super::table;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use tidegate_tiering::tier::oss::conformance::{ConformancePlan, ConformanceReport, ConformanceStep, Outcome};
 
@@ -23,9 +24,10 @@ pub fn conformance(report: &ConformanceReport) -> String {
         steps.add_row([step.step.as_str(), outcome(step.outcome), step.request.as_str()]);
     }
     let mut text = finish(steps, &[]);
-    for step in report.steps.iter().filter(|step| step.outcome != Outcome::Same) {
+    for step in report.steps.iter().filter(|step| step.outcome == Outcome::Different) {
         text += &details(step);
     }
+    text += &not_asked(report);
     let mut facts: Vec<(&str, String)> =
         report.facts.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     facts.push(("bucket", format!("{} at {}", report.bucket, report.host)));
@@ -56,9 +58,6 @@ fn outcome(outcome: Outcome) -> &'static str {
 }
 
 fn details(step: &ConformanceStep) -> String {
-    if step.outcome == Outcome::Skipped {
-        return format!("{}: not asked: {}\n\n", step.step, step.why);
-    }
     let mut text = format!("{}: {}\n", step.step, step.request);
     for difference in &step.differences {
         let _ = writeln!(text, "  {}", difference.what);
@@ -67,6 +66,15 @@ fn details(step: &ConformanceStep) -> String {
     }
     text.push('\n');
     text
+}
+
+/// One line for each reason.
+fn not_asked(report: &ConformanceReport) -> String {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for step in report.steps.iter().filter(|step| step.outcome == Outcome::Skipped) {
+        reasons.entry(step.why.as_str()).or_default().push(step.step.as_str());
+    }
+    reasons.iter().map(|(why, steps)| format!("not asked, because {why}: {}\n\n", steps.join(", "))).collect()
 }
 
 /// Documents have lines of their own.
@@ -105,7 +113,7 @@ mod tests {
         for part in [
             "simulator: 400",
             "store:     501",
-            "wrong-region: not asked: no region",
+            "not asked, because no region: wrong-region",
             "left behind: p/x",
             "1 same, 1 different, 1 not asked",
         ] {
