@@ -11,7 +11,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed
   2  the command line is wrong
-  3  the configuration or a policy is wrong, or a probe or scrub found problems
+  3  the configuration or a policy is wrong, or a probe, a scrub or a conformance run found problems
   4  no server answers at the admin socket";
 
 /// S3 in, deduplicated on disk, cold to the cloud by rule, and back.
@@ -143,6 +143,34 @@ pub enum TierCommand {
         /// The tier; all when left out
         name: Option<String>,
     },
+    /// Print the least RAM policy that the key of an OSS tier needs (JSON)
+    RamPolicy {
+        /// The tier
+        #[arg(long, value_name = "NAME")]
+        tier: String,
+        /// Also allow what `tier conformance` does
+        #[arg(long)]
+        conformance: bool,
+    },
+    /// Ask the bucket of an OSS tier what the simulator was asked, and show where the answers differ; needs no server
+    ///
+    /// Says first what it will write and what that costs at most. Writes below a fresh folder of the tier's prefix and removes
+    /// everything there at the end, also after a failure or Ctrl-C. Settings of the bucket are only read.
+    Conformance(Conformance),
+}
+
+/// What to do about conformance.
+#[derive(Debug, Args)]
+pub struct Conformance {
+    /// The tier
+    #[arg(long, value_name = "NAME")]
+    pub tier: String,
+    /// Keep all answers as they came in this file (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Only say what would be written and what it costs
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The journal.
@@ -214,6 +242,9 @@ mod tests {
             "tidegate object status s3://b/a/key --json",
             "tidegate tier list",
             "tidegate tier probe ia",
+            "tidegate tier ram-policy --tier ia --conformance",
+            "tidegate tier conformance --tier ia --record answers.json --json",
+            "tidegate tier conformance --tier ia --dry-run",
             "tidegate gc --dry-run",
             "tidegate scrub",
             "tidegate journal dump --from 10 --limit 5",
@@ -236,6 +267,8 @@ mod tests {
             ("tidegate policy plan --horizon 30", "such as 30s"),
             ("tidegate serve --failpoint x:0", "from 1"),
             ("tidegate completions tcl", "tcl"),
+            ("tidegate tier conformance ia", "ia"),
+            ("tidegate tier ram-policy", "--tier"),
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(word), "{line}: {error}");

@@ -111,6 +111,9 @@ async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Re
             output.show(&reports, |reports| render::probes(reports));
             Ok(if reports.iter().all(|r| r.ok) { Exit::Ok } else { Exit::Problems })
         }
+        TierCommand::RamPolicy { .. } | TierCommand::Conformance(_) => {
+            Err(Failure::usage("this command needs no server"))
+        }
     }
 }
 

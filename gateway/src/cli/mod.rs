@@ -6,12 +6,13 @@ mod live;
 mod offline;
 mod s3_url;
 mod serve;
+mod tier;
 
 pub use serve::Addresses;
 
 use crate::config::{Config, Problem};
 use crate::output::Output;
-use args::{Arguments, Command, PolicyCommand};
+use args::{Arguments, Command, PolicyCommand, TierCommand};
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong (clap says so itself).
     Usage = 2,
-    /// The configuration or a policy is wrong, or a probe or scrub found problems.
+    /// The configuration or a policy is wrong, or a probe, a scrub or a conformance run found problems.
     Problems = 3,
     /// No server answers at the admin socket.
     Unreachable = 4,
@@ -124,7 +125,8 @@ fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Pro
     let strict = |name: &str| std::env::var(name).ok();
     // The secrets of the server are not needed to talk to it, so their absence must not stand in the way.
     let lenient = |name: &str| Some(std::env::var(name).unwrap_or_default());
-    let needs_secrets = checking || matches!(command, Command::Serve(_));
+    let asks_a_tier = matches!(command, Command::Tier(TierCommand::Conformance(_)));
+    let needs_secrets = checking || asks_a_tier || matches!(command, Command::Serve(_));
     let env: crate::config::Env<'_> = if needs_secrets { &strict } else { &lenient };
     let (name, loaded) = match &config {
         Some(path) => (path.display().to_string(), Config::load(path, env)),
@@ -153,6 +155,10 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Failure> {
             offline::dump_journal(&config, from, limit, &output)
         }
         Command::Index(args::IndexCommand::Rebuild) => offline::rebuild_index(&config, &output),
+        Command::Tier(TierCommand::RamPolicy { tier, conformance }) => {
+            tier::ram_policy(&config, &tier, conformance, &output)
+        }
+        Command::Tier(TierCommand::Conformance(options)) => tier::conformance(&config, &options, &output),
         live => live::run(live, &config, &output),
     }
 }

@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs. A closed pipe is not an error.
 
 pub mod render;
+mod render_tier;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -50,6 +51,11 @@ impl Output {
     /// What a server says on standard output; the same with `--json`, for `listening` is made for programs too.
     pub fn say(&self, text: &str) {
         self.raw(text);
+    }
+
+    /// Tells something on standard error, beside the result.
+    pub fn note(&self, text: &str) {
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 
     /// Prints an error to standard error, as JSON with `--json`.

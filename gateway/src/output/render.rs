@@ -11,8 +11,10 @@ use tidegate_tiering::engine::{
     TierReport,
 };
 
+pub use super::render_tier::{conformance, conformance_plan};
+
 /// `right` names the columns of numbers.
-fn finish(mut table: Table, right: &[usize]) -> String {
+pub(super) fn finish(mut table: Table, right: &[usize]) -> String {
     for column in right {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -24,7 +26,7 @@ fn finish(mut table: Table, right: &[usize]) -> String {
     text
 }
 
-fn pairs(rows: Vec<(&str, String)>) -> String {
+pub(super) fn pairs(rows: Vec<(&str, String)>) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.into_iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }

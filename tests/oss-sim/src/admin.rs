@@ -3,6 +3,7 @@
 use crate::blob::receive_document;
 use crate::clock::iso;
 use crate::faults::FaultPlan;
+use crate::ram::Policy;
 use crate::request::Query;
 use crate::sim::{Sim, lock};
 use bytes::Bytes;
@@ -30,6 +31,14 @@ struct Advance {
 #[serde(deny_unknown_fields)]
 struct ClockSettings {
     skew_check: bool,
+}
+
+/// What an access key may do; everything without a policy.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyPolicy {
+    access_key: String,
+    policy: Option<Policy>,
 }
 
 type Answer = Result<Value, (StatusCode, String)>;
@@ -80,6 +89,14 @@ fn act(sim: &Sim, method: &Method, path: &str, query: &str, body: &[u8]) -> Answ
         ("GET", "/requests") => to_json(&sim.counts()),
         ("POST", "/requests/reset") => {
             lock(&sim.counts).clear();
+            Ok(json!({}))
+        }
+        ("PUT", "/policies") => {
+            let KeyPolicy { access_key, policy } = read(body)?;
+            if let Some(policy) = &policy {
+                policy.check().map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+            }
+            sim.set_policy(&access_key, policy);
             Ok(json!({}))
         }
         ("GET", "/faults") => to_json(lock(&sim.faults).plan()),

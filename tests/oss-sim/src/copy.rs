@@ -21,6 +21,13 @@ pub struct Source {
     version: Option<String>,
 }
 
+impl Source {
+    /// Bucket and key.
+    pub fn into_names(self) -> (String, String) {
+        (self.bucket, self.key)
+    }
+}
+
 /// Reads `x-oss-copy-source: /bucket/url-encoded-key[?versionId=…]`.
 ///
 /// # Errors

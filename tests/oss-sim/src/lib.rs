@@ -31,6 +31,7 @@ mod model;
 mod multipart;
 mod objects;
 mod persist;
+mod ram;
 mod request;
 mod restore;
 mod routing;
@@ -48,6 +49,7 @@ pub use clock::VirtualClock;
 pub use faults::{CODES_503, Fault, FaultPlan, FaultRule};
 pub use ledger::{Code, Line};
 pub use model::Class;
+pub use ram::Policy;
 pub use restore::Tier;
 pub use sim::{Count, ObjectState, Sim};
 
@@ -216,6 +218,7 @@ impl Builder {
             blobs,
             region: self.region.clone(),
             keys: self.keys.clone().into(),
+            policies: BTreeMap::new().into(),
             cname: self.cname.clone(),
             store: store.into(),
             faults: faults::Faults::default().into(),

@@ -369,6 +369,11 @@ pub async fn delete_many(sim: &Sim, req: &Req, payload: &mut Payload) -> Result<
     if root.name != "Delete" || count == 0 || count > MAX_DELETE {
         return Err(OssError::malformed_xml("Delete must hold 1 to 1000 Object nodes"));
     }
+    // All or nothing: a refusal half-way would leave it unclear what was deleted.
+    for object in root.all("Object") {
+        let key = object.text_of("Key").unwrap_or_default();
+        crate::ram::permit(sim, req, "oss:DeleteObject", (req.bucket()?, Some(key)))?;
+    }
     let quiet = root.text_of("Quiet").is_some_and(|q| q.trim() == "true");
     let url = req.query.get("encoding-type") == Some("url");
     let mut out = Writer::new("DeleteResult");

@@ -91,6 +91,8 @@ pub struct Req {
     pub host: String,
     /// Virtual time of arrival.
     pub now: u64,
+    /// AccessKeyId of who asks; empty until the signature was checked.
+    pub caller: String,
 }
 
 impl Req {

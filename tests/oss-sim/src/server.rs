@@ -7,7 +7,7 @@ use crate::faults::{CODES_503, Fault};
 use crate::request::{Query, Reply, ReplyBody, Req, header};
 use crate::send::{Damage, Source, stream};
 use crate::sim::{Sim, lock};
-use crate::{auth, bucket, copy, extras, get, list, multipart, objects, restore, routing};
+use crate::{auth, bucket, copy, extras, get, list, multipart, objects, ram, restore, routing};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -99,7 +99,13 @@ pub async fn serve(sim: Arc<Sim>, request: Request<Incoming>) -> Result<Response
         }
         Ok(req) => {
             let op = operation(&req);
-            run(&sim, &req, op, &mut payload, &mut answer).await?
+            match ram::authorize(&sim, &req, op) {
+                Ok(()) => run(&sim, &req, op, &mut payload, &mut answer).await?,
+                Err(error) => {
+                    sim.account(op, &Err(error.clone()));
+                    Err(error)
+                }
+            }
         }
     };
     if result.is_err() {
@@ -113,10 +119,11 @@ fn parse(sim: &Sim, parts: http::request::Parts, now: u64) -> Result<Req, OssErr
     let host = header(&parts.headers, "host").unwrap_or_default();
     let target = routing::route(&host, parts.uri.path(), &sim.region, &sim.cname)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-    let req =
-        Req { method: parts.method, bucket: target.bucket, key: target.key, query, headers: parts.headers, host, now };
+    let caller = String::new();
+    let (method, headers) = (parts.method, parts.headers);
+    let mut req = Req { method, bucket: target.bucket, key: target.key, query, headers, host, now, caller };
     let keys = lock(&sim.keys).clone();
-    auth::check(&req, &keys, &sim.clock, &sim.region)?;
+    req.caller = auth::check(&req, &keys, &sim.clock, &sim.region)?;
     Ok(req)
 }
 

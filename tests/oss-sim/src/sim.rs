@@ -8,6 +8,7 @@ use crate::faults::{Faults, mix};
 use crate::ledger::{Code, Line, is_get_type};
 use crate::model::Class;
 use crate::persist::Record;
+use crate::ram::Policy;
 use crate::request::Reply;
 use crate::store::Store;
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub struct Sim {
     pub(crate) blobs: Blobs,
     pub(crate) region: String,
     pub(crate) keys: Mutex<Vec<AccessKey>>,
+    /// RAM policies by access key; a key without one may do everything.
+    pub(crate) policies: Mutex<BTreeMap<String, Policy>>,
     pub(crate) cname: BTreeMap<String, String>,
     pub(crate) store: Mutex<Store>,
     pub(crate) faults: Mutex<Faults>,
@@ -177,6 +180,15 @@ impl Sim {
         let mut keys = lock(&self.keys);
         keys.retain(|k| k.id != key.id);
         keys.push(key);
+    }
+
+    /// From now on the key may do what `policy` allows and nothing else; without a policy, everything.
+    pub fn set_policy(&self, id: &str, policy: Option<Policy>) {
+        let mut policies = lock(&self.policies);
+        match policy {
+            Some(policy) => policies.insert(id.to_string(), policy),
+            None => policies.remove(id),
+        };
     }
 
     /// Removes an access key.

@@ -25,7 +25,8 @@ fn req(method: &str, bucket: &str, key: &str, query: Query, headers: &[(&str, &s
     }
     let some = |t: &str| Some(t.to_string()).filter(|t| !t.is_empty());
     let method = method.parse().unwrap();
-    Req { method, bucket: some(bucket), key: some(key), query, headers: map, host: String::new(), now: 0 }
+    let (host, caller) = (String::new(), String::new());
+    Req { method, bucket: some(bucket), key: some(key), query, headers: map, host, now: 0, caller }
 }
 
 /// The request that a V1 string to sign describes.

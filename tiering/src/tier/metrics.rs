@@ -36,6 +36,34 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Operation; 24] = [
+        Operation::PutObject,
+        Operation::GetObject,
+        Operation::HeadObject,
+        Operation::GetObjectMeta,
+        Operation::DeleteObject,
+        Operation::DeleteMultipleObjects,
+        Operation::CopyObject,
+        Operation::InitiateMultipartUpload,
+        Operation::UploadPart,
+        Operation::UploadPartCopy,
+        Operation::CompleteMultipartUpload,
+        Operation::AbortMultipartUpload,
+        Operation::ListParts,
+        Operation::ListMultipartUploads,
+        Operation::ListObjectsV2,
+        Operation::RestoreObject,
+        Operation::CleanRestoredObject,
+        Operation::PutObjectTagging,
+        Operation::GetObjectTagging,
+        Operation::DeleteObjectTagging,
+        Operation::GetBucketInfo,
+        Operation::PutBucketLifecycle,
+        Operation::GetBucketLifecycle,
+        Operation::PresignObject,
+    ];
+
     /// The store's name of the operation.
     pub const fn name(self) -> &'static str {
         match self {

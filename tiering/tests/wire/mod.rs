@@ -2,9 +2,12 @@
 #![allow(dead_code, clippy::unwrap_used)] // each test binary uses a part of it
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 /// One request as it came.
 #[derive(Debug, Clone)]
@@ -13,6 +16,8 @@ pub struct Recorded {
     pub target: String,
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
+    /// Where it came from.
+    pub peer: IpAddr,
 }
 
 impl Recorded {
@@ -41,6 +46,8 @@ pub struct Reply {
     pub drop: bool,
     /// Never answer.
     pub hang: bool,
+    /// Answer only when there is a permit, and take it.
+    pub gate: Option<Arc<Semaphore>>,
 }
 
 impl Reply {
@@ -66,6 +73,12 @@ impl Reply {
         Self { drop: true, ..Self::default() }
     }
 
+    /// Waits for a permit of `gate`.
+    pub fn behind(mut self, gate: &Arc<Semaphore>) -> Self {
+        self.gate = Some(Arc::clone(gate));
+        self
+    }
+
     pub fn hanging() -> Self {
         Self { hang: true, ..Self::default() }
     }
@@ -83,13 +96,37 @@ pub struct Server {
 impl Server {
     /// Starts one that answers with `handler`, which is given the request and its number from 0.
     pub async fn start(handler: impl Fn(usize, &Recorded) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(None, Arc::new(handler)).await
+    }
+
+    /// The same behind TLS.
+    pub async fn start_tls(
+        tls: Arc<tokio_rustls::rustls::ServerConfig>,
+        handler: impl Fn(usize, &Recorded) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(TlsAcceptor::from(tls)), Arc::new(handler)).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>, handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}", listener.local_addr().unwrap());
         let server = Self { address, requests: Arc::default() };
-        let (requests, handler): (_, Handler) = (server.requests.clone(), Arc::new(handler));
+        let requests = server.requests.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, requests.clone(), handler.clone()));
+            while let Ok((stream, peer)) = listener.accept().await {
+                let (requests, handler, tls) = (requests.clone(), handler.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, peer.ip(), requests, handler).await,
+                        // A client that trusts nobody ends the handshake.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, peer.ip(), requests, handler).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         server
@@ -104,7 +141,7 @@ impl Server {
     }
 }
 
-async fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Recorded> {
+async fn read_request<S: AsyncRead + Unpin>(reader: &mut BufReader<S>, peer: IpAddr) -> Option<Recorded> {
     let mut line = String::new();
     reader.read_line(&mut line).await.ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace().map(str::to_owned);
@@ -121,12 +158,17 @@ async fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Recorded> {
     let len = headers.get("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
     let mut body = vec![0; len];
     reader.read_exact(&mut body).await.ok()?;
-    Some(Recorded { method, target, headers, body })
+    Some(Recorded { method, target, headers, body, peer })
 }
 
-async fn serve(stream: TcpStream, requests: Arc<Mutex<Vec<Recorded>>>, handler: Handler) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: IpAddr,
+    requests: Arc<Mutex<Vec<Recorded>>>,
+    handler: Handler,
+) {
     let mut reader = BufReader::new(stream);
-    while let Some(request) = read_request(&mut reader).await {
+    while let Some(request) = read_request(&mut reader, peer).await {
         let number = {
             let mut all = requests.lock().unwrap();
             all.push(request.clone());
@@ -135,6 +177,9 @@ async fn serve(stream: TcpStream, requests: Arc<Mutex<Vec<Recorded>>>, handler: 
         let reply = handler(number, &request);
         if reply.hang {
             std::future::pending::<()>().await;
+        }
+        if let Some(gate) = &reply.gate {
+            gate.acquire().await.unwrap().forget();
         }
         if reply.drop {
             return;
@@ -151,7 +196,10 @@ async fn serve(stream: TcpStream, requests: Arc<Mutex<Vec<Recorded>>>, handler: 
         if request.method != "HEAD" {
             out.extend_from_slice(&reply.body[..reply.cut.unwrap_or(reply.body.len())]);
         }
-        if reader.get_mut().write_all(&out).await.is_err() || reply.cut.is_some() {
+        if reader.get_mut().write_all(&out).await.is_err() || reader.get_mut().flush().await.is_err() {
+            return;
+        }
+        if reply.cut.is_some() {
             return;
         }
     }

@@ -1,132 +1,32 @@
 //! One request: built, signed, sent, watched, judged, and repeated when that is right.
 
 use super::body::Sent;
+use super::call::{Answer, Body, Call, Repeat};
 use super::credentials::{CachedCredentials, Credentials};
 use super::endpoint::Endpoint;
 use super::fault::{self, Fault};
 use super::settings::{OssSettings, SignatureVersion};
+use super::transport::{BACKOFF_MAX, backoff, http_client, while_it_moves};
 use super::{date, sign_v1, sign_v4};
 use crate::clock::{Clock, Timestamp};
-use crate::tier::BodySource;
 use crate::tier::error::{ErrorDetails, TierError, TierErrorKind};
 use crate::tier::metrics::{Operation, Outcome, TierMetrics};
 use bytes::{Bytes, BytesMut};
 use prometheus::IntGauge;
+use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, StatusCode};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// First step of the back-off, and its bound: as the vendor's clients have them.
-const BACKOFF_BASE: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(20);
 /// Bound of an answer that is read whole: a listing of 1,000 keys of 1,023 bytes, percent-encoded, is below it.
-const MAX_ANSWER_BYTES: usize = 8 << 20;
+pub(crate) const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Bound of an error document.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// How often one call may be sent again at once because its time or its key had to be replaced. More than once, since
 /// the store's clock may jump or a key be replaced while the call is repeated.
 const MAX_REPAIRS: u32 = 3;
-/// Idle connections are dropped before the service does it (60 s), which spares a failed request.
-const POOL_IDLE: Duration = Duration::from_secs(45);
-
-/// What a request carries.
-#[derive(Clone)]
-pub(crate) enum Body {
-    /// Nothing.
-    Empty,
-    /// A small document.
-    Document(Bytes),
-    /// A range of a body, streamed and hashed.
-    Source(Arc<dyn BodySource>, Range<u64>),
-}
-
-/// May a request whose fate is unknown be sent again?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Yes: twice is the same as once.
-    Always,
-    /// Only when the store refused it: twice would leave two uploads, or extend a restore twice.
-    IfRefused,
-}
-
-/// One request, before it is signed.
-#[derive(Clone)]
-pub(crate) struct Call {
-    pub operation: Operation,
-    pub method: Method,
-    /// Name below the tier's prefix; `None` for the bucket.
-    pub name: Option<String>,
-    pub query: Vec<(String, String)>,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Body,
-    pub repeat: Repeat,
-}
-
-impl Call {
-    pub(crate) fn new(operation: Operation, method: Method, name: Option<&str>) -> Self {
-        let name = name.map(str::to_owned);
-        let (query, headers) = (Vec::new(), Vec::new());
-        Self { operation, method, name, query, headers, body: Body::Empty, repeat: Repeat::Always }
-    }
-
-    pub(crate) fn query(mut self, name: &str, value: impl ToString) -> Self {
-        self.query.push((name.to_owned(), value.to_string()));
-        self
-    }
-
-    pub(crate) fn header(mut self, name: &str, value: impl ToString) -> Self {
-        self.headers.push((name.to_owned(), value.to_string()));
-        self
-    }
-
-    pub(crate) fn document(mut self, text: String) -> Self {
-        self.body = Body::Document(Bytes::from(text));
-        self.header("content-type", "application/xml")
-    }
-
-    pub(crate) fn source(mut self, body: Arc<dyn BodySource>, range: Range<u64>) -> Self {
-        self.body = Body::Source(body, range);
-        self.header("content-type", "application/octet-stream")
-    }
-
-    pub(crate) fn once(mut self) -> Self {
-        self.repeat = Repeat::IfRefused;
-        self
-    }
-
-    fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or_default()
-    }
-}
-
-/// A 2xx answer.
-pub(crate) struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    /// The body, read whole; empty for GetObject.
-    pub body: Bytes,
-    /// CRC-64 of what was sent from a [`Body::Source`].
-    pub sent_crc64: Option<u64>,
-    /// GetObject: the body, and the permit that its transfer holds.
-    pub stream: Option<(reqwest::Response, OwnedSemaphorePermit)>,
-}
-
-impl Answer {
-    /// A header as text; empty when it is missing.
-    pub(crate) fn header(&self, name: &str) -> &str {
-        fault::header(&self.headers, name)
-    }
-
-    /// The store's CRC-64 of the whole object.
-    pub(crate) fn crc64(&self) -> Option<u64> {
-        self.header("x-oss-hash-crc64ecma").trim().parse().ok()
-    }
-}
 
 /// Counts a request as running, also when its future is dropped half-way.
 struct Running(IntGauge);
@@ -144,9 +44,20 @@ impl Drop for Running {
     }
 }
 
+/// Who signs a request, and as of when.
+#[derive(Clone, Copy)]
+pub(crate) struct Signing<'a> {
+    /// Nobody: the request goes out without a signature.
+    pub credentials: Option<&'a Credentials>,
+    /// By the store's clock.
+    pub now: Timestamp,
+    /// Region of the scope.
+    pub region: &'a str,
+}
+
 /// The client of one tier.
 pub struct Client {
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     pub(crate) endpoint: Endpoint,
     pub(crate) settings: OssSettings,
     pub(crate) credentials: CachedCredentials,
@@ -163,60 +74,6 @@ impl std::fmt::Debug for Client {
             .field("endpoint", &self.endpoint)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-/// The connection pool that `settings` describe.
-pub(crate) fn http_client(settings: &OssSettings) -> Result<reqwest::Client, TierError> {
-    let refuse = |what: &str, why: String| TierError::invalid("settings", "", format!("{what}: {why}"));
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .http1_only()
-        .no_proxy()
-        .tcp_nodelay(true)
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(settings.concurrency)
-        .local_address(settings.source_address)
-        .connect_timeout(Duration::from_millis(settings.connect_timeout_ms));
-    if let Some(proxy) = &settings.proxy {
-        // The proxy's URL may hold a password, so it is not repeated in the error.
-        builder = builder
-            .proxy(reqwest::Proxy::all(proxy.expose()).map_err(|e| refuse("proxy", e.without_url().to_string()))?);
-    }
-    if let Some(path) = &settings.ca_file {
-        let what = format!("ca_file {}", path.display());
-        let pem = std::fs::read(path).map_err(|e| refuse(&what, e.to_string()))?;
-        let list = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| refuse(&what, e.to_string()))?;
-        if list.is_empty() {
-            return Err(refuse(&what, "there is no PEM certificate in it".to_owned()));
-        }
-        builder = builder.tls_certs_merge(list);
-    }
-    builder.build().map_err(|e| {
-        let fault = fault::of_transport(e, ErrorDetails::default());
-        refuse("connection settings", fault.error.details().message.clone())
-    })
-}
-
-/// Wait before attempt `attempt + 1`: full jitter, at least what the store asked for.
-fn backoff(attempt: u32, asked: Duration) -> Duration {
-    let step = BACKOFF_BASE.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
-    let cap = u64::try_from(step.min(BACKOFF_MAX).as_millis()).unwrap_or(u64::MAX);
-    asked.min(BACKOFF_MAX).max(Duration::from_millis(rand::random_range(0..=cap)))
-}
-
-/// Waits for `future` as long as `progress` grows within each `idle`.
-async fn while_it_moves<F: Future>(future: F, progress: impl Fn() -> u64, idle: Duration) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    let mut seen = progress();
-    loop {
-        match tokio::time::timeout(idle, &mut future).await {
-            Ok(output) => return Some(output),
-            Err(_) if progress() == seen => return None,
-            Err(_) => seen = progress(),
-        }
     }
 }
 
@@ -326,7 +183,8 @@ impl Client {
     ) -> Result<Answer, Fault> {
         let place = || self.place(call.operation, call.name());
         let sent = Sent::new();
-        let request = self.request(call, credentials, &sent).map_err(|error| Fault { error, refused: true })?;
+        let signing = Signing { credentials: Some(credentials), now: self.now(), region: &self.settings.region };
+        let request = self.request(call, &signing, &sent).map_err(|error| Fault { error, refused: true })?;
         let outcome = while_it_moves(self.http.execute(request), || sent.bytes(), self.idle()).await;
         self.metrics.sent_bytes.inc_by(sent.bytes());
         if let Some(error) = sent.take_failure() {
@@ -373,13 +231,19 @@ impl Client {
         }
     }
 
-    fn stalled(&self, call: &Call) -> Fault {
+    pub(crate) fn stalled(&self, call: &Call) -> Fault {
         let text = format!("nothing moved for {} ms", self.settings.read_timeout_ms);
         let error = self.error(TierErrorKind::Unavailable, (call.operation, call.name()), text);
         Fault { error, refused: false }
     }
 
-    async fn read(&self, mut response: reqwest::Response, limit: usize, call: &Call) -> Result<Bytes, Fault> {
+    /// The rest of an answer, at most `limit` bytes.
+    pub(crate) async fn read(
+        &self,
+        mut response: reqwest::Response,
+        limit: usize,
+        call: &Call,
+    ) -> Result<Bytes, Fault> {
         let mut body = BytesMut::new();
         loop {
             match tokio::time::timeout(self.idle(), response.chunk()).await {
@@ -401,7 +265,8 @@ impl Client {
         }
     }
 
-    fn learn_time(&self, headers: &HeaderMap) {
+    /// From now on requests follow the clock that answered.
+    pub(crate) fn learn_time(&self, headers: &HeaderMap) {
         let Some(theirs) = date::parse_http(fault::header(headers, "date")) else { return };
         let ours = self.clock.now().millis();
         let skew = i64::try_from(i128::from(theirs.millis()) - i128::from(ours)).unwrap_or(0);
@@ -413,10 +278,16 @@ impl Client {
         );
     }
 
-    fn request(&self, call: &Call, credentials: &Credentials, sent: &Sent) -> Result<reqwest::Request, TierError> {
+    /// The request that `call` means, signed; `sent` watches its body.
+    pub(crate) fn request(
+        &self,
+        call: &Call,
+        signing: &Signing<'_>,
+        sent: &Sent,
+    ) -> Result<reqwest::Request, TierError> {
         let key = call.name.as_deref().map(|name| self.key(name));
         let url = self.endpoint.url(key.as_deref(), &call.query)?;
-        let headers = self.signed_headers(call, key.as_deref(), credentials);
+        let headers = self.signed_headers(call, key.as_deref(), signing);
         let mut map = HeaderMap::with_capacity(headers.len() + 2);
         for (name, value) in headers {
             let bad =
@@ -444,13 +315,17 @@ impl Client {
         Ok(request)
     }
 
-    fn signed_headers(&self, call: &Call, key: Option<&str>, credentials: &Credentials) -> Vec<(String, String)> {
-        let now = self.now();
+    fn signed_headers(&self, call: &Call, key: Option<&str>, signing: &Signing<'_>) -> Vec<(String, String)> {
+        let now = signing.now;
+        let encoding = call.headers.iter().any(|(name, _)| name == "accept-encoding");
         let mut headers = call.headers.clone();
         let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
         add("date", date::http(now));
-        // Otherwise text is compressed on the fly, without a length and without an ETag.
-        add("accept-encoding", "identity".to_owned());
+        if !encoding {
+            // Otherwise text is compressed on the fly, without a length and without an ETag.
+            add("accept-encoding", "identity".to_owned());
+        }
+        let Some(credentials) = signing.credentials else { return headers };
         if let Some(token) = &credentials.security_token {
             add("x-oss-security-token", token.expose().to_owned());
         }
@@ -467,7 +342,10 @@ impl Client {
             additional: &[],
         };
         let authorization = match self.settings.signature {
-            SignatureVersion::V4 => sign_v4::authorization(&what, self.scope(), credentials, now),
+            SignatureVersion::V4 => {
+                let scope = sign_v4::Scope { region: signing.region, ..self.scope() };
+                sign_v4::authorization(&what, scope, credentials, now)
+            }
             SignatureVersion::V1 => sign_v1::authorization(&what, credentials, &date::http(now)),
         };
         headers.push(("authorization".to_owned(), authorization));
@@ -485,20 +363,5 @@ impl Client {
             Some(limit) => call.header("x-oss-traffic-limit", limit),
             None => call,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_is_jittered_bounded_and_never_below_what_was_asked_for() {
-        for attempt in 1..200 {
-            assert!(backoff(attempt, Duration::ZERO) <= BACKOFF_MAX);
-        }
-        assert!((0..100).all(|_| backoff(1, Duration::ZERO) <= BACKOFF_BASE));
-        assert!(backoff(1, Duration::from_secs(3)) >= Duration::from_secs(3));
-        assert!(backoff(1, Duration::from_secs(300)) <= BACKOFF_MAX);
     }
 }

@@ -23,6 +23,9 @@ const STALE_KEYS: &[&str] =
 /// Code of a request whose time is more than 15 minutes off.
 const SKEWED: &str = "RequestTimeTooSkewed";
 
+/// How rustls begins every complaint about a server's certificate.
+const BAD_CERTIFICATE: &str = "invalid peer certificate";
+
 /// The error document.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -124,6 +127,9 @@ pub(crate) fn of_transport(error: reqwest::Error, place: ErrorDetails) -> Fault 
     while let Some(cause) = source {
         message.push_str(&format!(": {cause}"));
         source = cause.source();
+    }
+    if message.contains(BAD_CERTIFICATE) {
+        message.push_str(". Certificates to trust beside the system's are named by the setting ca_file");
     }
     Fault { error: TierError::new(kind, ErrorDetails { message, ..place }), refused }
 }

@@ -1,13 +1,15 @@
 //! Alibaba Cloud OSS by its native protocol: a thin client, and the tier on top of it.
 //!
-//! Requests go through [`Client`]: built and signed (`sign_v4`, `sign_v1`), sent over one pool of connections, bodies
-//! streamed and hashed on the way (`body`), refusals sorted (`fault`), repeated when that is right. What a request means
-//! is in `ops_*`.
+//! A request (`call`) goes through [`Client`]: built and signed (`sign_v4`, `sign_v1`), sent over one pool of connections
+//! (`transport`), bodies streamed and hashed on the way (`body`), refusals sorted (`fault`), repeated when that is right. What a
+//! request means is in `ops_*`; what permission it needs in `ram`.
 //!
 //! Architecture invariant: nothing outside this module knows that OSS exists.
 
 mod body;
+mod call;
 mod client;
+pub mod conformance;
 pub mod credentials;
 mod date;
 mod encode;
@@ -19,15 +21,20 @@ mod ops_multipart;
 mod ops_object;
 mod ops_restore;
 mod presign;
+mod ram;
+#[cfg(feature = "oss-sdk")]
+mod sdk_presign;
 mod settings;
 mod sign_v1;
 mod sign_v4;
+mod transport;
 mod xml;
 
 pub use client::Client;
 pub use ops_bucket::BucketInfo;
 pub use ops_multipart::{Part, UnfinishedUpload};
 pub use ops_object::MAX_DELETE_NAMES;
+pub use ram::{RamPolicy, RamPurpose, RamStatement, operations_of};
 pub use settings::{OssSettings, SignatureVersion, StorageClass};
 
 use super::error::TierError;

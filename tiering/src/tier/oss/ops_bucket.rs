@@ -1,6 +1,7 @@
 //! Tags of objects, and what concerns the bucket.
 
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::encode;
 use super::xml;
 use crate::tier::error::{TierError, TierErrorKind};

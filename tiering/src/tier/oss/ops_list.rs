@@ -1,6 +1,7 @@
 //! Listings.
 
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::xml;
 use crate::tier::RemoteMeta;
 use crate::tier::error::{TierError, TierErrorKind};

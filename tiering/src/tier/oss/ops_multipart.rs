@@ -1,7 +1,8 @@
 //! Uploads in parts.
 
 use super::body::combine_crc64;
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::ops_object::etag;
 use super::settings::MAX_PARTS;
 use super::xml;

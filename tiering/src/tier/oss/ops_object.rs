@@ -1,7 +1,8 @@
 //! Operations on one object, and deletion of many.
 
 use super::body::CRC64;
-use super::client::{Answer, Call, Client};
+use super::call::{Answer, Call};
+use super::client::Client;
 use super::encode;
 use super::settings::StorageClass;
 use super::xml;

@@ -1,6 +1,7 @@
 //! Restores of archived objects.
 
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::settings::StorageClass;
 use crate::tier::error::TierError;
 use crate::tier::metrics::Operation;

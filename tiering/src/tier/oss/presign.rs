@@ -1,8 +1,10 @@
 //! Signed URLs, for those who have no key.
 
 use super::client::Client;
+use super::credentials::Credentials;
 use super::settings::SignatureVersion;
 use super::{sign_v1, sign_v4};
+use crate::clock::Timestamp;
 use crate::tier::error::{TierError, TierErrorKind};
 use crate::tier::metrics::Operation;
 use std::time::Duration;
@@ -45,6 +47,17 @@ impl Client {
             return Err(self.error(TierErrorKind::Invalid, (Operation::PresignObject, name), text));
         }
         let credentials = self.credentials.get().await?;
+        self.presign_at(method, name, headers, (&credentials, self.now(), seconds))
+    }
+
+    /// A URL that was signed by `credentials` at a point in time and is valid for so many seconds from then.
+    pub(crate) fn presign_at(
+        &self,
+        method: &str,
+        name: &str,
+        headers: &[(String, String)],
+        (credentials, now, seconds): (&Credentials, Timestamp, u64),
+    ) -> Result<String, TierError> {
         let key = self.key(name);
         let what = sign_v4::Signed {
             method,
@@ -54,10 +67,9 @@ impl Client {
             headers,
             additional: &[],
         };
-        let now = self.now();
         let query = match self.settings.signature {
-            SignatureVersion::V4 => sign_v4::presign_query(&what, self.scope(), &credentials, now, seconds).0,
-            SignatureVersion::V1 => sign_v1::presign_query(&what, &credentials, now.seconds().saturating_add(seconds)),
+            SignatureVersion::V4 => sign_v4::presign_query(&what, self.scope(), credentials, now, seconds).0,
+            SignatureVersion::V1 => sign_v1::presign_query(&what, credentials, now.seconds().saturating_add(seconds)),
         };
         Ok(self.endpoint.url(Some(&key), &query)?.to_string())
     }

@@ -1,7 +1,7 @@
 //! How the configuration names a source, and the source from it.
 
-use super::super::client::http_client;
 use super::super::settings::OssSettings;
+use super::super::transport::http_client;
 use super::chain::Chain;
 use super::metadata::{CredentialsUri, EcsRole};
 use super::profiles::{CliConfig, CredentialsFile};
