@@ -59,6 +59,7 @@ fn place_of(pack: &Pack, e: &FooterEntry) -> Location {
         freq: 0,
         colour: false,
         cached: false,
+        doubted: false,
     }
 }
 
