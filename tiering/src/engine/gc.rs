@@ -215,3 +215,31 @@ impl Core {
 
 /// Reclaiming begins here, so that writers meet a margin and not the limit.
 const WATERMARK_PERCENT: u64 = 90;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(bytes: usize) -> AppliedOp {
+        let op = Op { table: Table::Object, key: b"b\0k".to_vec(), value: Some(vec![0; bytes]) };
+        AppliedOp { op, old: None }
+    }
+
+    #[test]
+    fn more_commits_than_a_mark_can_hold_end_it_and_take_no_more_memory_and_the_next_mark_begins_anew() {
+        let barrier = MarkBarrier::default();
+        barrier.applied(1, &[written(10)]);
+        let listening = barrier.open();
+        barrier.applied(2, &[written(10)]);
+        assert_eq!(barrier.take().unwrap().len(), 1, "what came before it began is none of its business");
+        for seq in 3..6 {
+            barrier.applied(seq, &[written(MAX_SEEN_BYTES / 2)]);
+        }
+        assert!(barrier.lock().as_ref().is_some_and(|seen| seen.values.capacity() == 0));
+        assert!(matches!(barrier.take(), Err(EngineError::SlowDown(_))));
+        drop(listening);
+        let _listening = barrier.open();
+        barrier.applied(6, &[written(10)]);
+        assert_eq!(barrier.take().unwrap().len(), 1);
+    }
+}
