@@ -224,7 +224,12 @@ impl<'a> Walk<'a> {
         self.recalls += 1;
         let len = u32::try_from(super::body::node_len(node.chunks)).unwrap_or(u32::MAX);
         let wanted = [ChunkRef { id: node.id, len }];
-        let found = self.core.runtime.block_on(self.core.recall_frames(&wanted, tier, false))?;
+        let found = self.core.runtime.block_on(self.core.recall_frames(&wanted, tier, false)).inspect_err(|e| {
+            // A tier that is down shall not be waited for once for each node; that a pack is archived is told at once.
+            if matches!(e, EngineError::Tier { source, .. } if !source.is_frozen()) {
+                self.recalls = MAX_RECALLS;
+            }
+        })?;
         let frame = found.get(&node.id).ok_or_else(|| EngineError::Corrupt("it did not come".into()))?;
         let raw = frame.verify(&node.id).map_err(|e| EngineError::Corrupt(e.to_string()))?;
         let kept = self.core.local.begin().put_frame(node.id, frame, PackClass::Hot);
