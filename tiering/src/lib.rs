@@ -113,8 +113,8 @@
 //! # Locks
 //!
 //! Nothing holds a lock across an `await` except `gc_running` and the credentials' refresh. Order within the local store: the table in
-//! [`local`]. The committer holds the index exclusively while it applies one batch; single lookups share it, pages of a scan
-//! take it only to begin. Observers run on the committer's thread: they take their own mutex for a moment and never commit.
+//! [`local`]; in the index of remote chunks, its own lock and then a shard's. The committer holds the namespace's index
+//! exclusively while it applies one batch; single lookups share it, pages of a scan take it only to begin. Observers run on the committer's thread: they take their own mutex for a moment and never commit.
 
 pub mod chunk;
 pub mod clock;

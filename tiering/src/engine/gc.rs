@@ -32,7 +32,7 @@ struct Seen {
     missed: bool,
 }
 
-/// Most bytes of values that wait for the walk. It looks every [`LISTEN_EVERY`] values, so this is far off unless writers
+/// Most bytes of values that wait for the walk. It looks after every thousand of its own values, so this is far off unless writers
 /// outrun it; then the mark is given up.
 const MAX_SEEN_BYTES: usize = 128 << 20;
 

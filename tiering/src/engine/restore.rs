@@ -161,9 +161,13 @@ impl Core {
     /// next poll; neither it nor one that cannot be read holds up the others.
     pub(crate) async fn advance_restores(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut thawed = Thawed::default();
+        // Up to the newest job of now: those that come meanwhile are for the next round, or a steady stream of them would
+        // keep the older ones from ever being looked at again.
+        let newest = self.meta.scan(Table::Job, (Bound::Unbounded, Bound::Unbounded), 1, true)?;
+        let Some((newest, _)) = newest.into_iter().next() else { return Ok(()) };
         let mut start = Bound::Unbounded;
         loop {
-            let page = self.meta.scan(Table::Job, (start, Bound::Unbounded), WINDOW, false)?;
+            let page = self.meta.scan(Table::Job, (start, Bound::Included(newest.clone())), WINDOW, false)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             start = Bound::Excluded(last.clone());
             let mut ready = Vec::new();

@@ -200,6 +200,38 @@ fn a_damaged_frame_keeps_its_pack_and_is_reported() {
     assert!(!path.exists());
 }
 
+#[test]
+fn a_doubt_keeps_what_was_there_when_it_came_up_and_nothing_later_and_does_not_outlive_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let sweep = |store: &LocalStore, live: std::ops::Range<u64>, doubt| {
+        let mark = store.begin_mark().unwrap();
+        live.for_each(|n| assert!(mark.live(&chunk(n).0)));
+        let expected = mark.preview(doubt);
+        let report = mark.sweep(ALL_DEAD, doubt, &never).unwrap();
+        assert_eq!(expected.doubted_chunks, report.doubted_chunks);
+        (report.dead_chunks, report.doubted_chunks)
+    };
+    put_all(&store, 0..40);
+    // Never told of a doubt, so this one is new, whatever the caller thinks.
+    assert_eq!(sweep(&store, 0..10, Doubt::Known), (0, 30));
+    put_all(&store, 40..60);
+    assert_eq!(sweep(&store, 0..10, Doubt::Known), (20, 30), "what came later goes");
+    // What was named then, and is no more, may be named by what cannot be read.
+    assert_eq!(sweep(&store, 0..5, Doubt::Known), (0, 35));
+    put_all(&store, 40..50);
+    assert_eq!(sweep(&store, 0..5, Doubt::New), (0, 45), "another doubt holds all that is here now");
+    assert_eq!(sweep(&store, 0..5, Doubt::Known), (0, 45));
+    store.sync().unwrap();
+    store.save_index().unwrap();
+    drop(store);
+    let (store, _) = open(dir.path());
+    put_all(&store, 50..60);
+    assert_eq!(sweep(&store, 0..5, Doubt::Known), (0, 55), "nobody knows any more what came when");
+    assert_eq!(sweep(&store, 0..5, Doubt::None), (55, 0));
+    assert!((0..5).all(|n| is_there(&store, n)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
