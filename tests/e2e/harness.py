@@ -229,7 +229,6 @@ class Tidegate:
         self.binary = binary or TIDEGATE
         self.sim = sim
         self.process = None
-        self.offset = 0
         if policy is not None:
             self.policy.write_text(policy if isinstance(policy, str) else yaml.safe_dump(policy, sort_keys=False))
         self.settings = merged(self.default_settings(policy is not None), overrides)
@@ -256,9 +255,6 @@ class Tidegate:
         self.process = Process([self.binary, "serve", "--config", self.config, *extra], self.folder / "tidegate.log")
         if wait:
             self.wait_ready(timeout)
-            if self.offset:
-                # A moved clock forgets it with its process.
-                self.cli("clock", "advance", f"{self.offset}s")
         return self
 
     def wait_ready(self, timeout=60):
@@ -312,7 +308,6 @@ class Tidegate:
     def advance_own(self, seconds):
         """Moves the gateway's clock alone."""
         self.cli("clock", "advance", f"{int(seconds)}s")
-        self.offset += int(seconds)
 
     def lose_local_packs(self):
         """Deletes all local copies while stopped: what is cold must then come from the cloud."""

@@ -239,6 +239,17 @@ def test_the_clock_moves_only_when_it_may(gateway):
     assert result.code not in (0, 2, 101) and "adjustable_clock" in result.err, result
 
 
+def test_a_clock_that_was_moved_stays_moved_when_the_server_is_killed(gateway):
+    server = gateway().start()
+    moved = json.loads(server.cli("clock", "advance", "40d", "--json").out)
+    server.kill()
+    server.start()
+    now = json.loads(server.cli("clock", "advance", "1s", "--json").out)
+    assert moved["offset_ms"] == 40 * DAY * 1000
+    assert now["offset_ms"] == moved["offset_ms"] + 1000
+    assert now["now"] >= moved["now"]
+
+
 def test_a_transition_shows_in_stats_and_tier_list(gateway, sim):
     server = gateway(sim=sim, policy=policy(BUCKET)).start()
     client = server.client()

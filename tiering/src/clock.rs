@@ -3,7 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time: whole milliseconds since the Unix epoch, UTC.
@@ -65,14 +69,53 @@ pub trait Clock: Send + Sync + fmt::Debug {
 #[derive(Debug, Default)]
 pub struct SystemClock {
     offset_ms: AtomicU64,
+    /// The file that keeps the offset; held while it is raised.
+    kept_in: Mutex<Option<PathBuf>>,
 }
 
 impl SystemClock {
-    /// Moves this clock forward; it never goes back. Returns the new total offset.
-    pub fn advance(&self, by: Duration) -> Duration {
+    /// The machine's clock with the offset that `file` keeps; no file, no offset. A store whose clock was moved goes on with
+    /// it after a restart: what it has written would otherwise lie in the future, and due times and restored copies with it.
+    ///
+    /// # Errors
+    /// Of reading; `InvalidData` when the file holds no number of milliseconds.
+    pub fn kept_in(file: PathBuf) -> io::Result<Self> {
+        let offset = match std::fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().map_err(|e| {
+                let what =
+                    format!("{} does not hold the milliseconds by which the clock is ahead: {e}", file.display());
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(e),
+        };
+        Ok(Self { offset_ms: AtomicU64::new(offset), kept_in: Mutex::new(Some(file)) })
+    }
+
+    /// How far this clock is ahead of the machine's.
+    pub fn offset(&self) -> Duration {
+        Duration::from_millis(self.offset_ms.load(Ordering::SeqCst))
+    }
+
+    /// Moves this clock forward; it never goes back. Returns the new total offset, which is durable first where the clock
+    /// has a file.
+    ///
+    /// # Errors
+    /// Of writing the file; the clock is then not moved.
+    pub fn advance(&self, by: Duration) -> io::Result<Duration> {
+        let kept_in = self.kept_in.lock().unwrap_or_else(PoisonError::into_inner);
         let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        let before = self.offset_ms.fetch_add(by, Ordering::SeqCst);
-        Duration::from_millis(before.saturating_add(by))
+        let offset = self.offset_ms.load(Ordering::SeqCst).saturating_add(by);
+        if let Some(file) = kept_in.as_deref() {
+            let temporary = file.with_extension("tmp");
+            let mut out = File::create(&temporary)?;
+            writeln!(out, "{offset}")?;
+            out.sync_all()?;
+            std::fs::rename(&temporary, file)?;
+            file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
+        }
+        self.offset_ms.store(offset, Ordering::SeqCst);
+        Ok(Duration::from_millis(offset))
     }
 }
 
@@ -106,5 +149,34 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.now_ms.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_moved_is_as_far_ahead_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("clock-offset");
+        let clock = SystemClock::kept_in(file.clone()).unwrap();
+        assert_eq!(clock.offset(), Duration::ZERO);
+        clock.advance(Duration::from_secs(3)).unwrap();
+        assert_eq!(clock.advance(Duration::from_secs(4)).unwrap(), Duration::from_secs(7));
+        let before = clock.now();
+        let again = SystemClock::kept_in(file.clone()).unwrap();
+        assert_eq!(again.offset(), Duration::from_secs(7));
+        assert!(again.now() >= before);
+        std::fs::write(&file, "soon").unwrap();
+        assert!(SystemClock::kept_in(file).unwrap_err().to_string().contains("clock-offset"));
+    }
+
+    #[test]
+    fn a_clock_whose_offset_cannot_be_kept_does_not_move() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = SystemClock::kept_in(dir.path().join("missing/clock-offset")).unwrap();
+        assert!(clock.advance(Duration::from_secs(1)).is_err());
+        assert_eq!(clock.offset(), Duration::ZERO);
     }
 }

@@ -32,17 +32,22 @@
 //! 4. *No dangling reference.* Bytes are durable before the record that names them is; a remote pack is `Live` before a
 //!    version becomes cold. What a crash leaves over is an orphan and is reclaimed: local chunks by the next mark,
 //!    remote packs at the next start.
-//! 5. *Local metadata first, remote deletion later*, by a durable state of the pack's record. The deletion names no
-//!    version, so buckets of tiers must not be versioned (`docs/oss.md`).
+//! 5. *Local metadata first, remote deletion later*, by a durable state of the pack's record. The deletion names the
+//!    version that the tier gave the pack, where it gave one (`docs/oss.md`).
 //! 6. *An expiring restored copy never touches the remote one*: the residency goes from `Restored` to `Cold`, no more.
 //! 7. *Dry runs change nothing stored and ask no tier*: [`engine::Engine::plan`], and [`engine::Engine::gc`] with
 //!    `dry_run`. (The second one recolours the chunk index in memory, as an abandoned mark does.)
-//! 8. *Queues, buffers, retries, requests and pages have bounds*, which are settings or named constants. Not bounded by a
-//!    number of their own, but by the namespace: the chunk index, the index of remote chunks, the commits that are noted
-//!    while a mark runs, and the list of open restores.
+//! 8. *Queues, buffers, retries, requests, pages and lists have bounds*, which are settings or named constants. The commits that
+//!    are noted while a mark runs: `MAX_SEEN_BYTES`, then the mark is given up and the next one tries again. Restore
+//!    jobs: read `WINDOW` at a time, what a round has learnt of thaws `MAX_THAWED`. Bounded not by a number but by what is
+//!    stored: 48 bytes for each local chunk, as many for each chunk in a pack of a tier (`engine/remote_index.rs`), and
+//!    some 400 bytes for each remote pack (of 48 MiB) while a mark runs.
 //! 9. *Silence is a failure.* The scheduler's last turn and the lag of the oldest due action are metrics
 //!    (`docs/operations.md` has the alerts).
-//! 10. *When information is missing, data is kept.* A mark that fails or is stopped removes nothing.
+//! 10. *When information is missing, data is kept.* A mark that fails or is stopped removes nothing; one that cannot read
+//!     something keeps all that it may name (`engine/blind.rs`). A record that does not decode stops nothing else: it is
+//!     reported, passed over and left as it is (`engine/broken.rs`). Only listings refuse to go on: without the key they
+//!     would lie.
 //!
 //! # What runs at the same time, and why that is safe
 //!
@@ -59,7 +64,8 @@
 //! - **D, the barrier.** From before the mark begins until the walk is over, every commit is noted and walked too
 //!   (`MarkBarrier`). What is named later was named by something that stood then, and so is marked.
 //! - **E, counters on remote packs.** A commit that makes a version refer to a pack raises `references` in the pack's
-//!   record and states the record as it was; so does the commit that dooms the pack. One of the two fails.
+//!   record and states the record as it was; so does the commit that dooms the pack. One of the two fails. With more packs
+//!   than a commit can name, it states their records and moves the tier's fence, which dooms by a mark state.
 //! - **F, equal chunks.** Two writers of one chunk meet at the shard's lock; the later one keeps the earlier frame, and its
 //!   own is dead weight until compaction.
 //! - **G, one at a time.** One garbage collection (`gc_running`), one scheduler loop, one request for chunks that are being
@@ -108,8 +114,8 @@
 //! # Locks
 //!
 //! Nothing holds a lock across an `await` except `gc_running` and the credentials' refresh. Order within the local store: the table in
-//! [`local`]. The committer holds the index exclusively while it applies one batch; single lookups share it, pages of a scan
-//! take it only to begin. Observers run on the committer's thread: they take their own mutex for a moment and never commit.
+//! [`local`]; in the index of remote chunks, its own lock and then a shard's. The committer holds the namespace's index
+//! exclusively while it applies one batch; single lookups share it, pages of a scan take it only to begin. Observers run on the committer's thread: they take their own mutex for a moment and never commit.
 
 pub mod buffer;
 pub mod chunk;

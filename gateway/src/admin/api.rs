@@ -306,7 +306,7 @@ async fn advance(state: State, body: Bytes) -> Answer<ClockAnswer> {
     if by > MAX_ADVANCE {
         return Err(ApiError::invalid("the clock moves by at most 36500d at once"));
     }
-    let offset = state.clock().advance(by);
+    let offset = state.clock().advance(by).map_err(|e| ApiError::internal(format!("keep the clock's offset: {e}")))?;
     tracing::warn!(by_ms = by.as_millis(), now = %state.clock().now(), "the clock was moved");
     let offset_ms = u64::try_from(offset.as_millis()).ok();
     Ok(Json(ClockAnswer { now: state.clock().now(), offset_ms }))

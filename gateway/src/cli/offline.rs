@@ -97,7 +97,8 @@ pub fn rebuild_index(config: &Config, output: &Output) -> Result<Exit, Failure> 
         }
     };
     let settings = config.engine_settings();
-    let made = meta::rebuild(&config.data_dir, &settings.meta, &SystemClock::default(), &mut progress);
+    let clock = SystemClock::kept_in(config.clock_file()).map_err(|e| Failure::new(format!("the clock: {e}")))?;
+    let made = meta::rebuild(&config.data_dir, &settings.meta, &clock, &mut progress);
     bar.finish_and_clear();
     let made = made.map_err(Failure::new)?;
     let notes = made.torn_tail.iter().map(|tail| format!("a torn tail of the journal was cut off: {tail:?}")).collect();

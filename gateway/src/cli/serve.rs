@@ -70,7 +70,11 @@ fn prefer_small_pages() {
 }
 
 async fn run(config: Config, options: &Serve, output: &Output) -> Result<Exit, Failure> {
-    let clock = Arc::new(SystemClock::default());
+    let clock = SystemClock::kept_in(config.clock_file()).map_err(|e| Failure::new(format!("the clock: {e}")))?;
+    let clock = Arc::new(clock);
+    if !clock.offset().is_zero() {
+        tracing::warn!(ahead_ms = clock.offset().as_millis(), file = %config.clock_file().display(), "the clock was moved");
+    }
     let registry = prometheus::Registry::new();
     let metrics = GatewayMetrics::new(registry.clone()).map_err(Failure::new)?;
     let admin = AdminServer::bind(&config.admin, config.admin_socket()).map_err(Failure::new)?;
@@ -124,7 +128,10 @@ async fn open_engine(
     }
     let classes = config.classes.clone();
     let components = Components { clock, tiers, classes, policy, policy_text, registry: registry.clone() };
-    Engine::open(config.engine_settings(), components).await.map_err(Failure::new)
+    let settings = config.engine_settings();
+    let named = config.store.hot.max_bytes.is_some();
+    tracing::info!(max_bytes = settings.disk.max_bytes, named, free_floor = settings.disk.free_floor, "disk limits");
+    Engine::open(settings, components).await.map_err(Failure::new)
 }
 
 /// What the start of the endpoint needs besides the engine.

@@ -175,6 +175,11 @@ impl Config {
         self.store.engine(self.data_dir.clone())
     }
 
+    /// The file that keeps how far the clock was moved.
+    pub fn clock_file(&self) -> PathBuf {
+        self.data_dir.join("clock-offset")
+    }
+
     /// Where the admin socket is.
     pub fn admin_socket(&self) -> PathBuf {
         self.admin.socket.clone().unwrap_or_else(|| self.data_dir.join("admin.sock"))

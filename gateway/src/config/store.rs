@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_tiering::chunk::ChunkSettings;
 use tidegate_tiering::engine::{EngineSettings, LimitSettings, TieringSettings};
-use tidegate_tiering::local::{BudgetSettings, LocalSettings};
+use tidegate_tiering::local::{BudgetSettings, LocalSettings, default_max_bytes};
 use tidegate_tiering::meta::{Durability, MetaSettings};
 
 /// The storage engine. Every section and field may be left out.
@@ -79,8 +79,9 @@ impl Default for ChunkSection {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HotSection {
-    /// The packs never take more than this, in bytes.
-    pub max_bytes: u64,
+    /// The packs never take more than this, in bytes. Default: nine tenths of the file system that holds the data
+    /// directory, less `free_floor`.
+    pub max_bytes: Option<u64>,
     /// The file system keeps at least this much free, in bytes.
     pub free_floor: u64,
     /// Part of `max_bytes` that only compaction may take, in bytes. Default: an eighth of `max_bytes`, at most 256 MiB.
@@ -90,8 +91,7 @@ pub struct HotSection {
 impl Default for HotSection {
     /// The engine's.
     fn default() -> Self {
-        let BudgetSettings { max_bytes, free_floor, .. } = BudgetSettings::default();
-        Self { max_bytes, free_floor, compaction_reserve: None }
+        Self { max_bytes: None, free_floor: BudgetSettings::default().free_floor, compaction_reserve: None }
     }
 }
 
@@ -144,6 +144,7 @@ impl StoreSettings {
     /// The engine's settings for the store in `data_dir`.
     pub fn engine(&self, data_dir: PathBuf) -> EngineSettings {
         let HotSection { max_bytes, free_floor, compaction_reserve } = self.hot;
+        let max_bytes = max_bytes.unwrap_or_else(|| default_max_bytes(&data_dir, free_floor));
         let most = BudgetSettings::default().compaction_reserve;
         let compaction_reserve = compaction_reserve.unwrap_or_else(|| most.min(max_bytes / RESERVE_SHARE));
         let ChunkSection { min, avg, max, zstd_level } = self.chunks;

@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, Table};
 use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
-    Amount, GcReport, IndexRebuilt, JournalLine, ObjectStatusReport, PlanReport, Residency, ScrubReport, StatsReport,
-    TierReport,
+    Amount, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency, ScrubReport,
+    StatsReport, TierReport,
 };
 
 pub use super::render_tier::{conformance, conformance_plan};
@@ -257,8 +257,32 @@ pub fn gc(report: &GcReport) -> String {
         ("kept for now", show_size(report.kept_bytes)),
         ("remote packs", format!("{} {would}queued for deletion", report.remote_packs_doomed)),
     ]);
+    if report.unreadable_total > 0 {
+        let kept = show_size(report.doubted_bytes);
+        let _ = writeln!(
+            text,
+            "{} could not be read; for their sake {kept} of chunks and {} remote packs are kept:",
+            report.unreadable_total, report.remote_packs_kept
+        );
+        for unreadable in &report.unreadable {
+            let _ = writeln!(text, "  {}: {}", unreadable.what, unreadable.detail);
+        }
+    }
+    text += &lossy(&report.lossy, report.lossy_total);
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+/// Which bodies cannot be read in full.
+fn lossy(named: &[LossyBody], total: u64) -> String {
+    let mut text = String::new();
+    if total > 0 {
+        let _ = writeln!(text, "{total} cannot be read in full; upload the same bytes again, or delete them:");
+        for body in named {
+            let _ = writeln!(text, "  {}: {} chunks are lost", body.what, body.chunks);
+        }
     }
     text
 }
@@ -288,6 +312,7 @@ pub fn scrub(report: &ScrubReport) -> String {
         report.repaired,
         report.lost
     );
+    text += &lossy(&report.lossy, report.lossy_total);
     text
 }
 

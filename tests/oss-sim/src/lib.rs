@@ -346,6 +346,13 @@ impl Running {
         self.sim.reset_bill();
     }
 
+    /// Turns versioning on for a bucket.
+    pub fn keep_versions(&self, bucket: &str) {
+        let enable = |meta: &mut BucketMeta| meta.versioning = Some(model::Versioning::Enabled);
+        // A bucket that is not there keeps none.
+        let _ = self.sim.store().change_bucket(bucket, enable);
+    }
+
     /// Puts a fault plan into force.
     pub fn set_faults(&self, plan: FaultPlan) {
         lock(&self.sim.faults).set(plan);

@@ -3,17 +3,15 @@
 //! the order of steps in [`Core::collect_garbage`] and the barrier below.
 
 use super::Core;
-use super::body::{BodyRef, ChunkRef, NodeRef, decode_node};
+use super::blind::Blind;
+use super::doom::RemotePack;
 use super::error::EngineError;
-use super::keys;
-use super::record::{ObjectRecord, PartRecord, Record, RemotePackRecord, RemotePackState};
+use super::record::RemotePackState;
 use super::report::GcReport;
-use super::types::Residency;
-use crate::local::{Mark, SweepGoal};
-use crate::meta::{AppliedOp, CommitObserver, MetaStore, Table};
-use crate::pack::PackId;
-use std::collections::{BTreeMap, HashSet};
-use std::ops::{Bound, ControlFlow};
+use super::walk::{LivePacks, Walk, Walked};
+use crate::local::SweepGoal;
+use crate::meta::{AppliedOp, CommitObserver, Op, Table, Value};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Hears of every commit while a mark is running: references made behind the walk's back (a copy to a key that the
@@ -27,19 +25,16 @@ pub(crate) struct MarkBarrier {
 /// What was written since the walk last looked.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Values with their tables.
-    values: Vec<(Table, Vec<u8>)>,
+    /// Values with their tables and keys.
+    values: Vec<Op>,
     bytes: usize,
     /// More came than is kept: the mark is not complete any more.
     missed: bool,
 }
 
-/// Most bytes of values that wait for the walk. It looks every [`LISTEN_EVERY`] values, so this is far off unless writers
+/// Most bytes of values that wait for the walk. It looks after every thousand of its own values, so this is far off unless writers
 /// outrun it; then the mark is given up.
 const MAX_SEEN_BYTES: usize = 128 << 20;
-
-/// Values walked between two looks at what was written meanwhile.
-const LISTEN_EVERY: usize = 1024;
 
 /// While this lives, the barrier is open.
 struct Listening<'a>(&'a MarkBarrier);
@@ -60,7 +55,7 @@ impl MarkBarrier {
         Listening(self)
     }
 
-    fn take(&self) -> Result<Vec<(Table, Vec<u8>)>, EngineError> {
+    pub(super) fn take(&self) -> Result<Vec<Op>, EngineError> {
         match self.lock().as_mut().map(std::mem::take) {
             Some(seen) if !seen.missed => Ok(seen.values),
             _ => Err(EngineError::SlowDown("more is written than a mark can follow; nothing was removed".into())),
@@ -73,13 +68,13 @@ impl CommitObserver for MarkBarrier {
         if let Some(seen) = self.lock().as_mut() {
             for AppliedOp { op, .. } in ops.iter().filter(|o| matches!(o.op.table, Table::Object | Table::Part)) {
                 let Some(value) = &op.value else { continue };
-                seen.bytes = seen.bytes.saturating_add(value.len());
+                seen.bytes = seen.bytes.saturating_add(value.len() + op.key.len());
                 seen.missed |= seen.bytes > MAX_SEEN_BYTES;
                 if seen.missed {
                     seen.values = Vec::new();
                     return;
                 }
-                seen.values.push((op.table, value.clone()));
+                seen.values.push(op.clone());
             }
         }
     }
@@ -88,29 +83,21 @@ impl CommitObserver for MarkBarrier {
 /// Bytes of remote packs that no version refers to, by tier: as of the last mark.
 pub(crate) type DeadBytes = BTreeMap<String, u64>;
 
-/// One walk: what it marks locally and what it counts remotely.
-struct Walk<'a> {
-    core: &'a Arc<Core>,
-    mark: &'a Mark,
-    /// Packs that something in a tier lives in, with the bytes that live: each chunk counts once in a pack.
-    remote: BTreeMap<(u32, PackId), u64>,
-    /// Chunks whose bytes are counted, by tier and the first eight bytes of their ids: enough for a sum of bytes, and
-    /// whether a pack lives does not depend on it.
-    counted: HashSet<(u32, u64)>,
-    /// Tiers met on the way. Not those of the configuration: a tier that is missing there for a while must not
-    /// look empty, or all its packs would be taken for dead.
-    tiers: Vec<String>,
+/// What a walk and the sweep behind it came to.
+struct Marked {
+    report: GcReport,
+    live: LivePacks,
+    blind: Blind,
 }
-
-/// Live bytes by tier and pack.
-type LivePacks = BTreeMap<(String, PackId), u64>;
 
 impl Core {
     /// One cycle: mark, sweep local packs, doom unreferenced remote packs. `bytes_to_free` above zero also evicts clean
     /// copies of cold versions. With `dry_run` nothing is changed.
     ///
+    /// What the walk cannot read does not end it: everything that it may name is kept (see [`super::blind`]).
+    ///
     /// # Errors
-    /// Whatever the walk meets: then nothing at all is removed (when information is missing, keep the data).
+    /// Of the index, or of a shutdown: then nothing at all is removed (when information is missing, keep the data).
     pub(crate) async fn collect_garbage(
         self: &Arc<Self>,
         dry_run: bool,
@@ -123,45 +110,54 @@ impl Core {
         // comes to refer to one of these raises its counter, which fails the doom's compare-and-swap. (A copy of a cold
         // version raises none: its commit expects the source to stand, and the source was marked or observed.)
         let candidates = self.remote_packs(RemotePackState::Live)?;
+        let mut fences = BTreeMap::new();
+        for found in &candidates {
+            if !fences.contains_key(&found.tier) {
+                fences.insert(found.tier.clone(), self.fence(&found.tier)?);
+            }
+        }
         let core = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || (core.mark_and_sweep(dry_run, bytes_to_free), only_one));
         let (outcome, _only_one) = task.await.map_err(|e| EngineError::Internal(format!("collect garbage: {e}")))?;
-        let (mut report, live) = outcome?;
+        let Marked { mut report, live, blind } = outcome?;
         let mut dead: DeadBytes = BTreeMap::new();
-        for (key, record) in candidates {
-            let (tier, pack) = keys::split_remote_pack(&key)
-                .ok_or_else(|| EngineError::Corrupt("a remote pack's key does not come apart".into()))?;
-            let pack = PackId(pack.to_be_bytes());
-            if let Some(live_bytes) = live.get(&(tier.to_owned(), pack)) {
-                let overhead = record.bytes.saturating_sub(*live_bytes);
-                *dead.entry(tier.to_owned()).or_default() += overhead;
-            } else if dry_run || self.doom_candidate(tier, pack, record).await? {
+        for found in candidates {
+            if let Some(live_bytes) = live.get(&(found.tier.clone(), found.pack)) {
+                let overhead = found.record.bytes.saturating_sub(*live_bytes);
+                *dead.entry(found.tier).or_default() += overhead;
+            } else if blind.may_need(&found.tier) || !self.remote.holds(&found.tier, &found.pack) {
+                report.remote_packs_kept += 1;
+            } else if dry_run || self.doom_candidate(found, &fences).await? {
                 report.remote_packs_doomed += 1;
             }
         }
         *self.dead_bytes.lock().unwrap_or_else(PoisonError::into_inner) = dead;
+        self.tell_blind(&blind, &mut report);
+        if !dry_run {
+            self.thaw_for_walk(&blind).await;
+        }
         Ok(report)
     }
 
-    async fn doom_candidate(&self, tier: &str, pack: PackId, record: RemotePackRecord) -> Result<bool, EngineError> {
+    async fn doom_candidate(
+        &self,
+        found: RemotePack,
+        fences: &BTreeMap<String, Option<Value>>,
+    ) -> Result<bool, EngineError> {
         // A job that has just uploaded a pack refers to it with its next commit. Without a job, a pack that nobody
         // ever referred to was left by a crash.
-        if record.references == 0 && self.making.holds(&pack) {
+        if found.record.references == 0 && self.making.holds(&found.pack) {
             return Ok(false);
         }
-        let stored = record.encode()?;
-        self.doom_pack(tier, pack, &stored, record).await
+        let fence = fences.get(&found.tier).and_then(Option::as_ref);
+        self.doom_marked(found, fence).await
     }
 
-    fn mark_and_sweep(
-        self: &Arc<Self>,
-        dry_run: bool,
-        bytes_to_free: u64,
-    ) -> Result<(GcReport, LivePacks), EngineError> {
+    fn mark_and_sweep(self: &Arc<Self>, dry_run: bool, bytes_to_free: u64) -> Result<Marked, EngineError> {
         let listening = self.barrier.open();
         let mark = self.local.begin_mark()?;
-        let mut walk =
-            Walk { core: self, mark: &mark, remote: BTreeMap::new(), counted: HashSet::new(), tiers: Vec::new() };
+        self.remote.begin_count();
+        let mut walk = Walk::new(self, &mark, dry_run);
         walk.everything()?;
         walk.readers()?;
         // A commit can be seen in the index a moment before the barrier hears of it: a completed upload, whose parts the
@@ -171,26 +167,33 @@ impl Core {
         self.meta.sync()?;
         walk.listen()?;
         drop(listening);
-        let live = walk.live_packs();
+        let Walked { live, mut blind, lost } = walk.end();
         let mut report = GcReport { dry_run, ..Default::default() };
+        self.tell_lost(lost, &mut report);
+        let doubt = self.doubt_of(&mut blind);
         if dry_run {
-            let dead = mark.preview();
+            let dead = mark.preview(doubt);
             report.dead_bytes = dead.dead_bytes;
             report.dead_chunks = dead.dead_chunks;
+            report.doubted_bytes = dead.doubted_bytes;
             report.packs = dead.packs;
-            return Ok((report, live));
+            return Ok(Marked { report, live, blind });
         }
         let stop = self.stop.clone();
-        let swept = mark.sweep(SweepGoal { bytes_to_free, ..SweepGoal::default() }, &|| stop.is_cancelled())?;
+        let goal = SweepGoal { bytes_to_free, ..SweepGoal::default() };
+        let swept = mark.sweep(goal, doubt, &|| stop.is_cancelled())?;
+        self.remember_doubt(&blind);
         report.packs = swept.packs;
         report.packs_deleted = swept.packs_deleted;
         report.packs_compacted = swept.packs_compacted;
         report.dead_chunks = swept.dead_chunks;
         report.dead_bytes = swept.dead_bytes;
+        report.doubted_bytes = swept.doubted_bytes;
         report.freed_bytes = swept.freed_bytes;
         report.kept_bytes = swept.kept_bytes;
+        report.notes.extend(swept.damaged.iter().map(|d| format!("damaged, its pack stays: {d}")));
         self.metrics.reclaimed_bytes.inc_by(swept.freed_bytes);
-        Ok((report, live))
+        Ok(Marked { report, live, blind })
     }
 
     /// Bytes by which local packs stand above the watermark that leaves a margin for writers.
@@ -213,122 +216,30 @@ impl Core {
 /// Reclaiming begins here, so that writers meet a margin and not the limit.
 const WATERMARK_PERCENT: u64 = 90;
 
-impl Walk<'_> {
-    /// Every version and every part of an unfinished upload.
-    fn everything(&mut self) -> Result<(), EngineError> {
-        let mut walked = 0usize;
-        for table in [Table::Object, Table::Part] {
-            let mut failed = None;
-            let core = Arc::clone(self.core);
-            core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |_, value| {
-                walked += 1;
-                let mut step = self.value(table, value);
-                if step.is_ok() && walked.is_multiple_of(LISTEN_EVERY) {
-                    step = self.listen();
-                }
-                if step.is_ok() && core.stop.is_cancelled() {
-                    step = Err(EngineError::Unavailable("shutting down".into()));
-                }
-                match step {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(e) => {
-                        failed = Some(e);
-                        ControlFlow::Break(())
-                    }
-                }
-            })?;
-            if let Some(e) = failed {
-                return Err(e);
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(bytes: usize) -> AppliedOp {
+        let op = Op { table: Table::Object, key: b"b\0k".to_vec(), value: Some(vec![0; bytes]) };
+        AppliedOp { op, old: None }
+    }
+
+    #[test]
+    fn more_commits_than_a_mark_can_hold_end_it_and_take_no_more_memory_and_the_next_mark_begins_anew() {
+        let barrier = MarkBarrier::default();
+        barrier.applied(1, &[written(10)]);
+        let listening = barrier.open();
+        barrier.applied(2, &[written(10)]);
+        assert_eq!(barrier.take().unwrap().len(), 1, "what came before it began is none of its business");
+        for seq in 3..6 {
+            barrier.applied(seq, &[written(MAX_SEEN_BYTES / 2)]);
         }
-        Ok(())
-    }
-
-    /// Marks what was committed since the last look.
-    fn listen(&mut self) -> Result<(), EngineError> {
-        self.core.barrier.take()?.into_iter().try_for_each(|(table, value)| self.value(table, &value))
-    }
-
-    fn live_packs(self) -> LivePacks {
-        let name = |number: u32| self.tiers.get(number as usize).cloned().unwrap_or_default();
-        self.remote.iter().map(|((tier, pack), bytes)| ((name(*tier), *pack), *bytes)).collect()
-    }
-
-    /// Bodies that are being read, whether or not their versions are still there: reads win.
-    fn readers(&mut self) -> Result<(), EngineError> {
-        self.core.reads.current().iter().try_for_each(|record| self.record(record))
-    }
-
-    fn value(&mut self, table: Table, value: &[u8]) -> Result<(), EngineError> {
-        match table {
-            Table::Object => self.record(&ObjectRecord::decode(value)?),
-            _ => self.body(&PartRecord::decode(value)?.body, true, None),
-        }
-    }
-
-    fn record(&mut self, record: &ObjectRecord) -> Result<(), EngineError> {
-        let (keep, tier) = match &record.residency {
-            Residency::Hot => (true, None),
-            Residency::Restored { tier, .. } => (true, Some(tier.as_str())),
-            // What a restore has brought so far must not be taken away again under its hands.
-            Residency::Cold { tier } => (record.restoring.is_some(), Some(tier.as_str())),
-        };
-        self.body(&record.body, keep, tier)
-    }
-
-    fn body(&mut self, body: &BodyRef, keep: bool, tier: Option<&str>) -> Result<(), EngineError> {
-        match body {
-            BodyRef::Inline(chunks) => {
-                self.chunks(chunks, keep, tier);
-                Ok(())
-            }
-            BodyRef::Nodes(nodes) => nodes.iter().try_for_each(|node| {
-                // Manifests stay local for ever: they are metadata.
-                self.mark.live(&node.id);
-                self.count_remote(node.id, tier);
-                let chunks = self.read_node(node, tier)?;
-                self.chunks(&chunks, keep, tier);
-                Ok(())
-            }),
-        }
-    }
-
-    fn chunks(&mut self, chunks: &[ChunkRef], keep: bool, tier: Option<&str>) {
-        for chunk in chunks {
-            if keep {
-                self.mark.live(&chunk.id);
-            } else {
-                self.mark.cached(&chunk.id);
-            }
-            self.count_remote(chunk.id, tier);
-        }
-    }
-
-    fn count_remote(&mut self, id: crate::chunk::ChunkId, tier: Option<&str>) {
-        let Some(tier) = tier else { return };
-        let number = self.tiers.iter().position(|t| t == tier).unwrap_or_else(|| {
-            self.tiers.push(tier.to_owned());
-            self.tiers.len() - 1
-        });
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let mut front = [0; 8];
-        front.copy_from_slice(&id.0[..8]);
-        let fresh = self.counted.insert((number, u64::from_le_bytes(front)));
-        // Every pack that has the chunk stays: which of them a job gives up in the end is not known yet.
-        for (pack, stored_len) in self.core.remote.places(tier, &id) {
-            let frame = crate::pack::format::FRAME_HEADER_LEN as u64 + u64::from(stored_len);
-            *self.remote.entry((number, pack)).or_default() += if fresh { frame } else { 0 };
-        }
-    }
-
-    fn read_node(&self, node: &NodeRef, tier: Option<&str>) -> Result<Vec<ChunkRef>, EngineError> {
-        if let Some(chunks) = self.core.local_node(node)? {
-            return Ok(chunks);
-        }
-        // Damaged locally: the tier has it, or the walk fails and nothing is removed.
-        let len = u32::try_from(super::body::node_len(node.chunks)).unwrap_or(u32::MAX);
-        let wanted = [ChunkRef { id: node.id, len }];
-        let found = self.core.runtime.block_on(self.core.recall(&wanted, tier))?;
-        decode_node(found.get(&node.id).map_or(&[][..], |raw| raw))
+        assert!(barrier.lock().as_ref().is_some_and(|seen| seen.values.capacity() == 0));
+        assert!(matches!(barrier.take(), Err(EngineError::SlowDown(_))));
+        drop(listening);
+        let _listening = barrier.open();
+        barrier.applied(6, &[written(10)]);
+        assert_eq!(barrier.take().unwrap().len(), 1);
     }
 }

@@ -99,6 +99,11 @@ pub(crate) fn split_remote_pack(key: &[u8]) -> Option<(&str, u128)> {
     Some((tier, u128::from_be_bytes(id.try_into().ok()?)))
 }
 
+/// The key of a tier's fence in the table System: a counter (8 bytes, little endian).
+pub(crate) fn fence(tier: &str) -> Vec<u8> {
+    [b"fence/", tier.as_bytes()].concat()
+}
+
 /// The key of a job.
 pub(crate) fn job(id: u128) -> Vec<u8> {
     id.to_be_bytes().to_vec()

@@ -1,7 +1,7 @@
 //! The engine's metrics. Names follow Prometheus's conventions: base units, counters end in `_total`. Handles are
 //! resolved once; labels come from configuration (tiers) or from enums, never from keys.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 macro_rules! metrics {
     ($( $(#[$doc:meta])* $field:ident: $kind:ident($name:literal, $help:literal) ),* $(,)?) => {
@@ -17,6 +17,8 @@ macro_rules! metrics {
             pub queue: IntGaugeVec,
             /// Failed jobs in a row, by tier.
             pub tier_failures: IntGaugeVec,
+            /// Records that do not decode, by table.
+            pub broken_records: IntCounterVec,
             /// Time of the journal's sync.
             pub journal_sync: Histogram,
         }
@@ -31,6 +33,10 @@ macro_rules! metrics {
                     remote_bytes: vec("tidegate_remote_pack_bytes", "Bytes of packs in tiers.", &["tier", "state"])?,
                     queue: vec("tidegate_transition_queue_versions", "Versions waiting for a transition.", &["tier"])?,
                     tier_failures: vec("tidegate_tier_consecutive_failures", "Failed jobs in a row.", &["tier"])?,
+                    broken_records: IntCounterVec::new(
+                        Opts::new("tidegate_unusable_records_total", "Stored records found that cannot be used, each once."),
+                        &["table"],
+                    )?,
                     journal_sync: Histogram::with_opts(
                         HistogramOpts::new("tidegate_journal_sync_duration_seconds", "Time of the journal's sync.")
                             .buckets(prometheus::exponential_buckets(0.000_05, 2.0, 16)?),
@@ -40,6 +46,7 @@ macro_rules! metrics {
                 for family in [&metrics.objects, &metrics.bytes, &metrics.remote_bytes, &metrics.queue, &metrics.tier_failures] {
                     registry.register(Box::new(family.clone()))?;
                 }
+                registry.register(Box::new(metrics.broken_records.clone()))?;
                 registry.register(Box::new(metrics.journal_sync.clone()))?;
                 Ok(metrics)
             }
@@ -84,6 +91,14 @@ metrics! {
     pack_bytes: Gauge("tidegate_local_pack_bytes", "Bytes of local pack files."),
     /// Limit.
     max_bytes: Gauge("tidegate_local_max_bytes", "The limit that local packs never exceed."),
+    /// What the last mark found missing.
+    damaged_objects: IntGauge("tidegate_damaged_objects", "Objects and parts of which the last mark found chunks neither local nor in a tier."),
+    /// What the last mark could not read.
+    gc_unreadable: IntGauge("tidegate_gc_unreadable", "Manifest nodes and records that the last mark could not read; what they may name is kept."),
+    /// Memory.
+    local_index_bytes: Gauge("tidegate_local_index_bytes", "Memory of the index of local chunks."),
+    /// Memory.
+    remote_index_bytes: Gauge("tidegate_remote_index_bytes", "Memory of the index of chunks in tiers."),
     /// Age of the oldest restore.
     oldest_restore_age: Gauge("tidegate_oldest_restore_age_seconds", "Age of the oldest restore that is not done."),
     /// Restores on their way.

@@ -2,9 +2,13 @@
 //! the invariants and the locking table.
 
 mod accounts;
+mod blind;
 mod body;
+mod broken;
+mod capacity;
 mod claims;
 mod digest;
+mod doom;
 mod due;
 pub mod error;
 mod gc;
@@ -23,6 +27,7 @@ mod read;
 mod record;
 mod reindex;
 mod remote;
+mod remote_index;
 pub mod report;
 mod restore;
 mod scheduler;
@@ -32,6 +37,7 @@ mod settings;
 mod state;
 mod transition;
 pub mod types;
+mod walk;
 
 pub use error::EngineError;
 pub use multipart::{PartPage, UploadPartCopy};
@@ -48,11 +54,13 @@ use crate::local::{DiskBudget, LocalSettings, LocalStore};
 use crate::meta::{DataSync, GroupStats, JournaledStore, MetaStore};
 use crate::tier::Tier;
 use accounts::Accounts;
+use broken::Broken;
 use gc::MarkBarrier;
 use metrics::Metrics;
 use policy::{ActivePolicy, Progress};
 use read::ReadLeases;
-use remote::{InFlight, RemoteIndex};
+use remote::InFlight;
+use remote_index::RemoteIndex;
 use scheduler::Scheduler;
 use settings::ClassMap;
 use state::{AccessBuffer, Claimed, TierErrors};
@@ -120,7 +128,9 @@ pub(crate) struct Core {
     pub making: transition::Making,
     pub tier_errors: TierErrors,
     pub dead_bytes: Mutex<gc::DeadBytes>,
+    pub last_doubt: Mutex<blind::LastDoubt>,
     pub metrics: Arc<Metrics>,
+    pub broken: Broken,
     pub runtime: tokio::runtime::Handle,
     pub jobs: TaskTracker,
     pub gc_running: Arc<tokio::sync::Mutex<()>>,
@@ -239,7 +249,8 @@ impl Core {
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;
         let remote = RemoteIndex::default();
-        remote.load(&meta as &dyn MetaStore)?;
+        let broken = Broken::new(metrics.broken_records.clone());
+        remote.load(&meta as &dyn MetaStore, &broken)?;
         let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
         Ok(Core {
             classes: ClassMap(components.classes),
@@ -262,7 +273,9 @@ impl Core {
             making: transition::Making::default(),
             tier_errors: TierErrors::default(),
             dead_bytes: Mutex::default(),
+            last_doubt: Mutex::default(),
             metrics,
+            broken,
             runtime,
             jobs: TaskTracker::new(),
             gc_running: Arc::default(),

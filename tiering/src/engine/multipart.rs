@@ -287,10 +287,21 @@ impl Core {
     pub(crate) async fn drop_orphan_parts(&self) -> Result<usize, EngineError> {
         let all = || (Bound::Unbounded, Bound::Unbounded);
         let mut open = HashSet::new();
+        let mut unknown = false;
         self.meta.scan_each(Table::Upload, all(), &mut |key, _| {
-            open.extend(keys::split_upload(key).map(|(_, _, id)| id.to_owned()));
+            match keys::split_upload(key) {
+                Some((_, _, id)) => drop(open.insert(id.to_owned())),
+                None => {
+                    unknown = true;
+                    self.broken.report(Table::Upload, key, &EngineError::Corrupt("its key does not come apart".into()));
+                }
+            }
             ControlFlow::Continue(())
         })?;
+        if unknown {
+            // Whose parts they are cannot be told: all stay.
+            return Ok(0);
+        }
         let mut orphans = Vec::new();
         self.meta.scan_each(Table::Part, all(), &mut |key, _| {
             let id = key.get(..keys::UPLOAD_ID_LEN).and_then(|id| std::str::from_utf8(id).ok());

@@ -76,14 +76,15 @@ impl Engine {
             metrics.queue.with_label_values(&[&queue.tier]).set(gauge(waiting));
             metrics.tier_failures.with_label_values(&[&queue.tier]).set(i64::from(queue.failures));
         }
-        let jobs = self.core.restore_jobs()?;
-        let oldest = jobs.iter().map(|(_, job)| job.requested).min();
-        metrics.restores_open.set(ratio(jobs.len() as u64, 1));
+        let (open, oldest) = self.core.open_restores()?;
+        metrics.restores_open.set(ratio(open, 1));
         metrics.oldest_restore_age.set(oldest.map_or(0.0, |at| stats.time.since(at).as_secs_f64()));
-        metrics.doomed_packs.set(ratio(self.core.remote_packs(RemotePackState::Doomed)?.len() as u64, 1));
+        metrics.doomed_packs.set(ratio(self.core.doomed_packs()?, 1));
         metrics.unique_bytes.set(ratio(stats.local.unique_bytes, 1));
         metrics.stored_bytes.set(ratio(stats.local.stored_bytes, 1));
         metrics.pack_bytes.set(ratio(stats.local.pack_bytes, 1));
+        metrics.remote_index_bytes.set(ratio(self.core.remote.size().1, 1));
+        metrics.local_index_bytes.set(ratio(self.core.local.usage().index_bytes, 1));
         metrics.max_bytes.set(ratio(stats.disk.max_bytes, 1));
         Ok(())
     }
@@ -280,33 +281,30 @@ impl Core {
                 stats.logical_bytes += amount.bytes;
             }
         }
-        for (key, record) in self.remote_packs(RemotePackState::Live)? {
-            if keys::split_remote_pack(&key).is_some_and(|(tier, _)| tier == name) {
+        self.each_remote_pack(|pack| {
+            if pack.tier == name && pack.record.state == RemotePackState::Live {
                 stats.packs += 1;
-                stats.stored_bytes += record.bytes;
+                stats.stored_bytes += pack.record.bytes;
             }
-        }
+        })?;
         let dead = self.dead_bytes.lock().unwrap_or_else(PoisonError::into_inner);
         stats.dead_bytes = dead.get(name).copied().unwrap_or(0);
         Ok(stats)
     }
 
     fn job_stats(&self) -> Result<Vec<JobStats>, EngineError> {
-        let job = |kind: &str, state: &str, count: usize| JobStats {
-            kind: kind.to_owned(),
-            state: state.to_owned(),
-            count: count as u64,
-        };
+        let job =
+            |kind: &str, state: &str, count: u64| JobStats { kind: kind.to_owned(), state: state.to_owned(), count };
         let mut out = Vec::new();
         for queue in self.claims().lengths() {
             let kind = format!("transition to {}", queue.tier);
             let state = if queue.failures > 0 { "waiting after a failure" } else { "waiting" };
-            out.push(job(&kind, state, queue.waiting));
-            out.push(job(&kind, "running", queue.running));
-            out.push(job(&kind, "thawing", queue.thawing));
+            out.push(job(&kind, state, queue.waiting as u64));
+            out.push(job(&kind, "running", queue.running as u64));
+            out.push(job(&kind, "thawing", queue.thawing as u64));
         }
-        out.push(job("restore", "open", self.restore_jobs()?.len()));
-        out.push(job("delete pack", "waiting", self.remote_packs(RemotePackState::Doomed)?.len()));
+        out.push(job("restore", "open", self.open_restores()?.0));
+        out.push(job("delete pack", "waiting", self.doomed_packs()?));
         out.retain(|j| j.count > 0);
         Ok(out)
     }
@@ -367,7 +365,6 @@ fn explain(e: &tidegate_policies::RuleExplanation<'_>) -> String {
 
 /// One operation of the journal as people read it: table, key and value, decoded as far as this build knows them.
 pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\0', " / ");
     let shown = |value: &[u8]| -> Result<String, EngineError> {
         Ok(match op.table {
             Table::Bucket => format!("{:?}", BucketRecord::decode(value)?),
@@ -382,15 +379,7 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
             Table::System | Table::Due => text(value),
         })
     };
-    let key = match op.table {
-        Table::Due => {
-            keys::split_due(&op.key).map_or_else(|| hex::encode(&op.key), |(at, s)| format!("{at} {}", text(s)))
-        }
-        Table::RemotePack | Table::Manifest | Table::Thaw => keys::split_remote_pack(&op.key)
-            .map_or_else(|| hex::encode(&op.key), |(tier, pack)| format!("{tier} / {pack:032x}")),
-        Table::Job => hex::encode(&op.key),
-        _ => text(&op.key),
-    };
+    let key = describe_key(op.table, &op.key);
     let value = match &op.value {
         None => "deleted".to_owned(),
         Some(value) => shown(value).unwrap_or_else(|e| format!("{e} ({} bytes)", value.len())),
@@ -398,7 +387,26 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
     (format!("{:?}", op.table), key, value)
 }
 
-fn gauge(n: u64) -> i64 {
+/// A key as people read it.
+pub(crate) fn describe_key(table: Table, key: &[u8]) -> String {
+    match table {
+        Table::Due => keys::split_due(key).map_or_else(|| hex::encode(key), |(at, s)| format!("{at} {}", text(s))),
+        Table::RemotePack | Table::Manifest | Table::Thaw => keys::split_remote_pack(key)
+            .map_or_else(|| hex::encode(key), |(tier, pack)| format!("{tier} / {pack:032x}")),
+        Table::Job => hex::encode(key),
+        Table::Part => match key.split_at_checked(keys::UPLOAD_ID_LEN) {
+            Some((id, number)) => format!("{} / part {}", text(id), hex::encode(number)),
+            None => hex::encode(key),
+        },
+        _ => text(key),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\0', " / ")
+}
+
+pub(crate) fn gauge(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 

@@ -45,7 +45,8 @@ impl Engine {
                 start = Bound::Excluded(last.clone());
                 for (subject, stored) in &page {
                     let Some((bucket, key)) = keys::split_object(subject) else { continue };
-                    let record = ObjectRecord::decode(stored)?;
+                    let decoded = ObjectRecord::decode(stored);
+                    let Some(record) = self.core.usable(Table::Object, subject, decoded) else { continue };
                     self.core.plan_version((bucket, key), record, request.limit, &mut report, &mut sums);
                 }
             }

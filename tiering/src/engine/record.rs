@@ -21,16 +21,25 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
             .map_err(|e| EngineError::Internal(format!("encode a {} record: {e}", Self::NAME)))
     }
 
+    /// Reads a record of an older version; none for a version that there never was.
+    fn decode_older(_version: u8, _rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        None
+    }
+
     fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
-        match bytes.split_first() {
-            Some((&version, rest)) if version == Self::VERSION => postcard::from_bytes(rest)
-                .map_err(|e| EngineError::Corrupt(format!("a {} record does not decode: {e}", Self::NAME))),
-            Some((version, _)) => Err(EngineError::Corrupt(format!(
+        let damaged = |e| EngineError::Corrupt(format!("a {} record does not decode: {e}", Self::NAME));
+        let (version, rest) = match bytes.split_first() {
+            Some((&version, rest)) if version == Self::VERSION => return postcard::from_bytes(rest).map_err(damaged),
+            Some((&version, rest)) => (version, rest),
+            None => return Err(EngineError::Corrupt(format!("an empty {} record", Self::NAME))),
+        };
+        match Self::decode_older(version, rest) {
+            Some(older) => older.map_err(damaged),
+            None => Err(EngineError::Corrupt(format!(
                 "a {} record has version {version}; this build reads up to {}: use a newer tidegate",
                 Self::NAME,
                 Self::VERSION
             ))),
-            None => Err(EngineError::Corrupt(format!("an empty {} record", Self::NAME))),
         }
     }
 }
@@ -123,10 +132,37 @@ pub(crate) struct RemotePackRecord {
     /// Raised by every commit that makes a version refer to this pack, so that a doom decided before fails its
     /// compare-and-swap.
     pub references: u64,
+    /// The version that the tier gave it, where the bucket keeps versions: its deletion names it.
+    pub version: Option<String>,
 }
 
 impl Record for RemotePackRecord {
     const NAME: &'static str = "remote pack";
+    const VERSION: u8 = 2;
+
+    fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 1).then(|| postcard::from_bytes::<RemotePackRecordV1>(rest).map(Self::from))
+    }
+}
+
+/// Version 1 of the record: it knew no versions of objects.
+#[derive(Deserialize)]
+struct RemotePackRecordV1 {
+    name: String,
+    state: RemotePackState,
+    bytes: u64,
+    chunks: u32,
+    created: Timestamp,
+    crc64: Option<u64>,
+    etag: Option<String>,
+    references: u64,
+}
+
+impl From<RemotePackRecordV1> for RemotePackRecord {
+    fn from(old: RemotePackRecordV1) -> Self {
+        let RemotePackRecordV1 { name, state, bytes, chunks, created, crc64, etag, references } = old;
+        Self { name, state, bytes, chunks, created, crc64, etag, references, version: None }
+    }
 }
 
 /// Where each chunk of a remote pack lies: the local copy of its footer.
@@ -147,6 +183,20 @@ pub(crate) struct RemoteEntry {
 
 impl Record for RemoteFooter {
     const NAME: &'static str = "remote footer";
+}
+
+impl RemoteFooter {
+    /// Refuses lengths that no frame has, which the index of remote chunks could not hold.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        match self
+            .entries
+            .iter()
+            .find(|e| e.stored_len > u32::try_from(crate::chunk::MAX_CHUNK_LEN).unwrap_or(u32::MAX))
+        {
+            Some(e) => Err(EngineError::Corrupt(format!("a footer with a frame of {} bytes", e.stored_len))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An accepted RestoreObject.
@@ -236,6 +286,37 @@ mod tests {
         assert_eq!(hex::encode(sample().encode().unwrap()), literal);
         let bytes = hex::decode(literal).unwrap();
         assert_eq!(ObjectRecord::decode(&bytes).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_remote_pack_record_of_version_1_stays_readable_and_version_2_is_as_documented() {
+        let front = concat!(
+            "067061636b2f31", // name: "pack/1"
+            "01",             // state: live
+            "80808018",       // bytes: 48 MiB (varint)
+            "dc0b",           // chunks: 1500
+            "01",             // created
+            "0109",           // CRC-64: 9
+            "010178",         // ETag: "x"
+            "03",             // references
+        );
+        let mut record = RemotePackRecord {
+            name: "pack/1".into(),
+            state: RemotePackState::Live,
+            bytes: 48 << 20,
+            chunks: 1_500,
+            created: Timestamp(1),
+            crc64: Some(9),
+            etag: Some("x".into()),
+            references: 3,
+            version: None,
+        };
+        let version_1 = hex::decode(format!("01{front}")).unwrap();
+        assert_eq!(RemotePackRecord::decode(&version_1).unwrap(), record);
+        record.version = Some("CAE".into());
+        let version_2 = format!("02{front}0103434145");
+        assert_eq!(hex::encode(record.encode().unwrap()), version_2);
+        assert_eq!(RemotePackRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
     }
 
     #[test]

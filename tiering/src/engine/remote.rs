@@ -1,160 +1,21 @@
-//! Where chunks lie in the tiers, and how they are read back: by ranges of packs, neighbours in one request, one
+//! How chunks are read back from the tiers: by ranges of packs, neighbours in one request, one
 //! request for all who want the same chunk at the same time, every frame verified.
 
 use super::Core;
 use super::body::ChunkRef;
 use super::error::EngineError;
-use super::keys;
-use super::record::{Record, RemoteFooter, RemotePackRecord, RemotePackState};
+use super::remote_index::Located;
 use super::settings::Recall;
 use crate::chunk::{ChunkId, Codec};
-use crate::meta::{MetaStore, Table};
+use crate::pack::Frame;
 use crate::pack::PackClass;
 use crate::pack::format::{FRAME_HEADER_LEN, decode_frame};
-use crate::pack::{Frame, PackId};
 use crate::tier::{TierError, TierErrorKind};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt};
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::{Bound, ControlFlow};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-
-/// A chunk in a pack of a tier.
-#[derive(Debug, Clone)]
-pub(crate) struct Located {
-    pub pack: PackId,
-    /// Name of the pack in the tier.
-    pub name: Arc<str>,
-    /// Of the frame's header.
-    pub offset: u32,
-    /// Length of the frame's payload.
-    pub stored_len: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    slot: u32,
-    offset: u32,
-    stored_len: u32,
-}
-
-#[derive(Debug, Default)]
-struct TierIndex {
-    packs: Vec<(PackId, Arc<str>)>,
-    slots: HashMap<PackId, u32>,
-    chunks: HashMap<ChunkId, Place>,
-    /// Further places of chunks that two jobs have sent at the same time: when the first pack goes, the next one serves.
-    spare: HashMap<ChunkId, Vec<Place>>,
-}
-
-impl TierIndex {
-    fn add(&mut self, id: ChunkId, place: Place) {
-        match self.chunks.entry(id) {
-            Entry::Vacant(free) => drop(free.insert(place)),
-            Entry::Occupied(_) => self.spare.entry(id).or_default().push(place),
-        }
-    }
-
-    fn remove(&mut self, id: &ChunkId, slot: u32) {
-        let mut spare = self.spare.remove(id).unwrap_or_default();
-        spare.retain(|place| place.slot != slot);
-        if self.chunks.get(id).is_some_and(|place| place.slot == slot) {
-            match spare.pop() {
-                Some(place) => drop(self.chunks.insert(*id, place)),
-                None => drop(self.chunks.remove(id)),
-            }
-        }
-        if !spare.is_empty() {
-            self.spare.insert(*id, spare);
-        }
-    }
-}
-
-/// Of every tier: which live pack has which chunk. Rebuilt at start from the footers that the namespace keeps.
-#[derive(Debug, Default)]
-pub(crate) struct RemoteIndex {
-    tiers: RwLock<BTreeMap<String, TierIndex>>,
-}
-
-impl RemoteIndex {
-    /// Reads the footers of all live packs.
-    pub(crate) fn load(&self, meta: &dyn MetaStore) -> Result<(), EngineError> {
-        let mut failed = None;
-        let everything = (Bound::Unbounded, Bound::Unbounded);
-        meta.scan_each(Table::RemotePack, everything, &mut |key, value| match self.load_one(meta, key, value) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(e) => {
-                failed = Some(e);
-                ControlFlow::Break(())
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
-    }
-
-    fn load_one(&self, meta: &dyn MetaStore, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let record = RemotePackRecord::decode(value)?;
-        let Some((tier, pack)) = keys::split_remote_pack(key) else {
-            return Err(EngineError::Corrupt("a remote pack's key does not come apart".into()));
-        };
-        if record.state != RemotePackState::Live {
-            return Ok(());
-        }
-        let footer = meta.get(Table::Manifest, key)?.ok_or_else(|| {
-            EngineError::Corrupt(format!("the footer of pack {} in tier {tier} is missing", record.name))
-        })?;
-        self.add(tier, PackId(pack.to_be_bytes()), &record.name, &RemoteFooter::decode(&footer)?);
-        Ok(())
-    }
-
-    /// Adds a pack. A chunk that another pack has too keeps its first place, so that marks name one pack only.
-    pub(crate) fn add(&self, tier: &str, pack: PackId, name: &str, footer: &RemoteFooter) {
-        let mut tiers = self.tiers.write().unwrap_or_else(PoisonError::into_inner);
-        let index = tiers.entry(tier.to_owned()).or_default();
-        let slot = u32::try_from(index.packs.len()).unwrap_or(u32::MAX);
-        index.packs.push((pack, name.into()));
-        index.slots.insert(pack, slot);
-        for entry in &footer.entries {
-            let place = Place { slot, offset: entry.offset, stored_len: entry.stored_len };
-            index.add(entry.id, place);
-        }
-    }
-
-    /// Removes a doomed pack.
-    pub(crate) fn remove(&self, tier: &str, pack: PackId, footer: &RemoteFooter) {
-        let mut tiers = self.tiers.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = tiers.get_mut(tier) else { return };
-        let Some(slot) = index.slots.remove(&pack) else { return };
-        for entry in &footer.entries {
-            index.remove(&entry.id, slot);
-        }
-    }
-
-    /// Where `tier` has a chunk.
-    pub(crate) fn locate(&self, tier: &str, id: &ChunkId) -> Option<Located> {
-        let tiers = self.tiers.read().unwrap_or_else(PoisonError::into_inner);
-        let index = tiers.get(tier)?;
-        let place = index.chunks.get(id)?;
-        let (pack, name) = index.packs.get(place.slot as usize)?;
-        Some(Located { pack: *pack, name: Arc::clone(name), offset: place.offset, stored_len: place.stored_len })
-    }
-
-    /// Every live pack of `tier` that holds a chunk, with the length of its payload there.
-    pub(crate) fn places(&self, tier: &str, id: &ChunkId) -> Vec<(PackId, u32)> {
-        let tiers = self.tiers.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = tiers.get(tier) else { return Vec::new() };
-        let spare = index.spare.get(id).map_or(&[][..], Vec::as_slice);
-        let all = index.chunks.get(id).into_iter().chain(spare);
-        all.filter_map(|place| Some((index.packs.get(place.slot as usize)?.0, place.stored_len))).collect()
-    }
-
-    /// All tiers that have a chunk.
-    pub(crate) fn tiers_with(&self, id: &ChunkId) -> Vec<String> {
-        let tiers = self.tiers.read().unwrap_or_else(PoisonError::into_inner);
-        tiers.iter().filter(|(_, index)| index.chunks.contains_key(id)).map(|(name, _)| name.clone()).collect()
-    }
-}
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the readers of one ranged request share.
 type Fetch = Shared<BoxFuture<'static, Result<Arc<HashMap<ChunkId, Arc<Frame>>>, Arc<EngineError>>>>;
@@ -400,6 +261,7 @@ pub(crate) fn codec_of(raw_len: u32, stored_len: u32) -> Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pack::PackId;
 
     fn at(pack: u8, offset: u32) -> (ChunkRef, Located) {
         let chunk = ChunkRef { id: ChunkId::of(&[pack, (offset % 251) as u8, (offset / 251) as u8]), len: 100 };
@@ -415,22 +277,5 @@ mod tests {
             shape,
             vec![("p1".to_owned(), 2, 40, 344), ("p1".to_owned(), 1, 5_000, 5_152), ("p2".to_owned(), 1, 40, 192)]
         );
-    }
-
-    #[test]
-    fn a_chunk_in_two_packs_keeps_its_place_when_the_other_pack_goes() {
-        let index = RemoteIndex::default();
-        let id = ChunkId::of(b"x");
-        let footer =
-            RemoteFooter { entries: vec![super::super::record::RemoteEntry { id, offset: 40, stored_len: 1 }] };
-        index.add("ia", PackId([1; 16]), "one", &footer);
-        index.add("ia", PackId([2; 16]), "two", &footer);
-        index.remove("ia", PackId([2; 16]), &footer);
-        assert_eq!(index.locate("ia", &id).map(|l| l.name.to_string()), Some("one".to_owned()));
-        index.add("ia", PackId([3; 16]), "three", &footer);
-        index.remove("ia", PackId([1; 16]), &footer);
-        assert_eq!(index.locate("ia", &id).map(|l| l.name.to_string()), Some("three".to_owned()));
-        index.remove("ia", PackId([3; 16]), &footer);
-        assert!(index.locate("ia", &id).is_none());
     }
 }

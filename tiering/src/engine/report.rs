@@ -374,10 +374,42 @@ pub struct GcReport {
     pub freed_bytes: u64,
     /// Dead bytes that are kept because their grace has not passed or something is unknown.
     pub kept_bytes: u64,
+    /// Bytes of chunks that nothing known refers to, kept because something unreadable may.
+    pub doubted_bytes: u64,
     /// Remote packs whose deletion was put into the queue (or would be).
     pub remote_packs_doomed: u64,
+    /// Remote packs that nothing known refers to, kept because something unreadable may, or because what is in them is not known.
+    pub remote_packs_kept: u64,
+    /// What could not be read: the first hundred.
+    pub unreadable: Vec<Unreadable>,
+    /// How much could not be read.
+    pub unreadable_total: u64,
+    /// Bodies of which chunks are neither local nor in a tier: the first hundred.
+    pub lossy: Vec<LossyBody>,
+    /// How many such bodies there are.
+    pub lossy_total: u64,
     /// What else is to be said, such as why something was kept.
     pub notes: Vec<String>,
+}
+
+/// Something that a mark could not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unreadable {
+    /// Object, upload part or record.
+    pub what: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// An object or upload part that cannot be read in full.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossyBody {
+    /// Bucket and key, or upload and part.
+    pub what: String,
+    /// Chunks (and manifest nodes) of it that are nowhere; uploading the same bytes again brings them back.
+    pub chunks: u64,
 }
 
 /// How far a scrub has come.
@@ -410,6 +442,11 @@ pub struct ScrubReport {
     pub repaired: u64,
     /// How many of them have no other copy.
     pub lost: u64,
+    /// Bodies that cannot be read in full, by this damage or by earlier damage: the first hundred. Uploading the same bytes
+    /// anywhere mends all of them.
+    pub lossy: Vec<LossyBody>,
+    /// How many such bodies there are.
+    pub lossy_total: u64,
 }
 
 /// A chunk that failed its digest.

@@ -8,13 +8,14 @@ use super::record::{ObjectRecord, Record, RestoreJob, ThawRecord};
 use super::types::{Residency, RestoreOutcome, RestoreRequest};
 use super::{Core, Engine};
 use crate::chunk::ChunkId;
+use crate::clock::Timestamp;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::pack::PackClass;
 use crate::pack::PackId;
 use crate::tier::{RestorePriority, RestoreState};
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,8 +29,30 @@ const RECALL_BATCH: u64 = 8 << 20;
 /// Jobs that are taken together: what their versions have in the same packs is read together.
 const WINDOW: usize = 256;
 
-/// What one round has learnt of thaws: true when the pack can be read.
-pub(crate) type Thawed = BTreeMap<(String, PackId), bool>;
+/// Packs whose thaw is remembered within a round: about 100 bytes each. Beyond it, packs are asked after again.
+const MAX_THAWED: usize = 100_000;
+
+/// What one round has learnt of thaws: true when the pack can be read. Forgetting costs a HEAD, no more.
+#[derive(Debug, Default)]
+pub(crate) struct Thawed(BTreeMap<(String, PackId), bool>);
+
+impl Thawed {
+    fn get(&self, tier: &str, pack: PackId) -> Option<bool> {
+        self.0.get(&(tier.to_owned(), pack)).copied()
+    }
+
+    fn note(&mut self, tier: &str, pack: PackId, ready: bool) {
+        if self.0.len() >= MAX_THAWED {
+            self.0.clear();
+        }
+        self.0.insert((tier.to_owned(), pack), ready);
+    }
+}
+
+fn read_job(key: &[u8], value: &[u8]) -> Result<(u128, RestoreJob), EngineError> {
+    let id: [u8; 16] = key.try_into().map_err(|_| EngineError::Corrupt("a job's key is not 16 bytes long".into()))?;
+    Ok((u128::from_be_bytes(id), RestoreJob::decode(value)?))
+}
 
 /// A job whose packs can all be read, with the version as it was found.
 struct Ready {
@@ -80,7 +103,7 @@ impl Core {
         let mut batch =
             Batch::new(Reason::RestoreRequest).expect(Expect::Equals(Table::Object, subject.clone(), stored.to_vec()));
         let outcome = match &record.residency {
-            _ if record.restoring.is_some() => return Err(EngineError::RestoreInProgress),
+            _ if self.restore_runs(&record)? => return Err(EngineError::RestoreInProgress),
             Residency::Restored { tier, .. } => {
                 next.residency = Residency::Restored { tier: tier.clone(), until: now.plus(DAY * restore.days) };
                 RestoreOutcome::Extended
@@ -113,31 +136,47 @@ impl Core {
         Ok(outcome)
     }
 
-    /// All accepted restores, oldest first.
-    pub(crate) fn restore_jobs(&self) -> Result<Vec<(u128, RestoreJob)>, EngineError> {
-        let all = self.meta.scan(Table::Job, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false)?;
-        all.iter()
-            .map(|(key, value)| {
-                let id: [u8; 16] = key
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| EngineError::Corrupt("a job's key is not 16 bytes long".into()))?;
-                Ok((u128::from_be_bytes(id), RestoreJob::decode(value)?))
-            })
-            .collect()
+    /// Whether a restore of this version is under way. One whose job cannot be read will never end: a new one may begin.
+    fn restore_runs(&self, record: &ObjectRecord) -> Result<bool, EngineError> {
+        let Some(id) = record.restoring else { return Ok(false) };
+        let key = keys::job(id);
+        let stored = self.meta.get(Table::Job, &key)?;
+        Ok(stored.is_none_or(|job| self.usable(Table::Job, &key, read_job(&key, &job)).is_some()))
     }
 
-    /// Takes every restore job one step further. A job that fails says so and is tried again by the next poll; it
-    /// never holds up the others.
+    /// How many restores are open, and when the oldest was asked for. Jobs that cannot be read count as well.
+    pub(crate) fn open_restores(&self) -> Result<(u64, Option<Timestamp>), EngineError> {
+        let (mut count, mut oldest) = (0, None::<Timestamp>);
+        self.meta.scan_each(Table::Job, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
+            count += 1;
+            if let Some((_, job)) = self.usable(Table::Job, key, read_job(key, value)) {
+                oldest = Some(oldest.map_or(job.requested, |at| at.min(job.requested)));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok((count, oldest))
+    }
+
+    /// Takes every restore job one step further, a window at a time. A job that fails says so and is tried again by the
+    /// next poll; neither it nor one that cannot be read holds up the others.
     pub(crate) async fn advance_restores(self: &Arc<Self>) -> Result<(), EngineError> {
-        let mut thawed = Thawed::new();
-        for window in self.restore_jobs()?.chunks(WINDOW) {
+        let mut thawed = Thawed::default();
+        // Up to the newest job of now: those that come meanwhile are for the next round, or a steady stream of them would
+        // keep the older ones from ever being looked at again.
+        let newest = self.meta.scan(Table::Job, (Bound::Unbounded, Bound::Unbounded), 1, true)?;
+        let Some((newest, _)) = newest.into_iter().next() else { return Ok(()) };
+        let mut start = Bound::Unbounded;
+        loop {
+            let page = self.meta.scan(Table::Job, (start, Bound::Included(newest.clone())), WINDOW, false)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            start = Bound::Excluded(last.clone());
             let mut ready = Vec::new();
-            for (id, job) in window {
+            for (key, value) in &page {
                 if self.stop.is_cancelled() {
                     return Ok(());
                 }
-                match self.ready_to_restore(*id, job, &mut thawed).await {
+                let Some((id, job)) = self.usable(Table::Job, key, read_job(key, value)) else { continue };
+                match self.ready_to_restore(id, &job, &mut thawed).await {
                     Ok(found) => ready.extend(found),
                     Err(e) => self.note_tier_error(&job.tier, "restore", &e),
                 }
@@ -152,7 +191,6 @@ impl Core {
                 self.finish_and_note(ready).await;
             }
         }
-        Ok(())
     }
 
     /// Looks after the thaws that a job needs; the job with its version when all of them are done.
@@ -236,12 +274,11 @@ impl Core {
             let (packs, unknown) = self.packs_to_thaw(record, tier)?;
             let mut all = true;
             for (pack, name) in packs {
-                let known = thawed.get(&(tier.to_owned(), pack)).copied();
-                let ready = match known {
+                let ready = match thawed.get(tier, pack) {
                     Some(ready) => ready,
                     None => self.thaw(tier, pack, &name, priority).await?,
                 };
-                thawed.insert((tier.to_owned(), pack), ready);
+                thawed.note(tier, pack, ready);
                 all &= ready;
             }
             if !all || unknown.is_empty() {

@@ -6,16 +6,15 @@ use super::claims::{Claim, Failure, Grouping, backoff};
 use super::due::Action;
 use super::error::EngineError;
 use super::keys::{self, DueKind};
-use super::policy::ActivePolicy;
-use super::record::{ObjectRecord, Record, RemotePackRecord, RemotePackState};
+use super::record::{ObjectRecord, Record, RemotePackState};
 use super::transition::{Done, Transition};
 use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::tier::TierErrorKind;
 use futures::{FutureExt, StreamExt};
-use std::collections::{BTreeMap, HashSet};
-use std::ops::{Bound, ControlFlow};
+use std::collections::HashSet;
+use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -47,9 +46,6 @@ const PAGES_A_TURN: usize = 8;
 
 /// Due entries that are worked on at a time: their commits share the journal's syncs.
 const SIDE_BY_SIDE: usize = 64;
-
-/// Pages of the idle order that one look for candidates takes: those in front may all be exempt, or on their way.
-const PAGES_BY_CAPACITY: usize = 32;
 
 /// Waits between cycles under pressure: what one frees, writers need time to use up; and one that frees nothing is a
 /// walk for nothing.
@@ -134,7 +130,10 @@ impl Scheduler {
                 async move {
                     match keys::split_due(&key) {
                         Some((at, subject)) => core.act(at, subject, now).await,
-                        None => Ok(false),
+                        None => {
+                            core.broken.report(Table::Due, &key, &EngineError::Corrupt("it is too short".into()));
+                            Ok(false)
+                        }
                     }
                 }
             });
@@ -159,8 +158,11 @@ impl Scheduler {
         let entries = self.page(DueKind::Upload, now)?;
         let full = entries.len() >= self.core.settings.tiering.due_batch;
         for key in entries {
-            let Some((at, subject)) = keys::split_due(&key) else { continue };
-            let Some((_, _, id)) = keys::split_upload(subject) else { continue };
+            let split = keys::split_due(&key).and_then(|(at, s)| Some((at, s, keys::split_upload(s)?.2)));
+            let Some((at, subject, id)) = split else {
+                self.core.broken.report(Table::Due, &key, &EngineError::Corrupt("it names no upload".into()));
+                continue;
+            };
             match self.core.abort_due_upload(subject, id, at).await {
                 Ok(()) => self.core.metrics.aborted_uploads.inc(),
                 // Completed or aborted meanwhile; its commit has taken the entry out.
@@ -369,25 +371,12 @@ impl Core {
         if self.upload(subject, id)?.due == Some(at) { self.abort_upload(subject, id).await } else { Ok(()) }
     }
 
-    /// Deletes doomed packs once the commits that doomed them are on disk: with relaxed durability a power cut could
-    /// bring versions back whose packs are gone.
-    async fn delete_doomed_durably(
-        self: &Arc<Self>,
-        doomed: &BTreeMap<Vec<u8>, RemotePackRecord>,
-    ) -> Result<(), EngineError> {
-        let core = Arc::clone(self);
-        let synced = tokio::task::spawn_blocking(move || core.meta.sync());
-        synced.await.map_err(|e| EngineError::Internal(format!("sync the journal: {e}")))??;
-        self.delete_doomed(doomed).await.map(drop)
-    }
-
     /// Does what is due for one version. False when nothing could be done now (claimed already, or a full table).
     async fn act(self: &Arc<Self>, at: Timestamp, subject: &[u8], now: Timestamp) -> Result<bool, EngineError> {
         let stored = self.meta.get(Table::Object, subject)?;
-        let Some((stored, record)) = stored.and_then(|s| ObjectRecord::decode(&s).ok().map(|r| (s, r))) else {
-            // Entry and version go in one commit, so this is a race with a delete that is being applied.
-            return Ok(false);
-        };
+        // Entry and version go in one commit, so that without one this is a race with a delete that is being applied.
+        let Some(stored) = stored else { return Ok(false) };
+        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
         if record.due != Some(at) || self.claims().holds(subject) {
             return Ok(false);
         }
@@ -434,86 +423,6 @@ impl Core {
         let mut batch = Batch::new(reason).expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()));
         self.put_version(&mut batch, (bucket, key), Some(old), &mut next)?;
         Ok(self.meta.commit(batch).await.map(drop))
-    }
-
-    /// Remote packs in a state, by key.
-    pub(crate) fn remote_packs(
-        &self,
-        state: RemotePackState,
-    ) -> Result<BTreeMap<Vec<u8>, RemotePackRecord>, EngineError> {
-        let mut out = BTreeMap::new();
-        let mut failed = None;
-        self.meta.scan_each(Table::RemotePack, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
-            match RemotePackRecord::decode(value) {
-                Ok(record) if record.state == state => drop(out.insert(key.to_vec(), record)),
-                Ok(_) => {}
-                Err(e) => {
-                    failed = Some(e);
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        failed.map_or(Ok(out), Err)
-    }
-
-    /// What was being uploaded when the last process ended is an orphan: its name is never used again.
-    pub(crate) async fn doom_orphans(&self) -> Result<u64, EngineError> {
-        let mut count = 0;
-        for (key, record) in self.remote_packs(RemotePackState::Uploading)? {
-            let (tier, pack) = keys::split_remote_pack(&key)
-                .ok_or_else(|| EngineError::Corrupt("a remote pack's key does not come apart".into()))?;
-            let stored = record.encode()?;
-            self.doom_pack(tier, crate::pack::PackId(pack.to_be_bytes()), &stored, record).await?;
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    /// Moves idle hot versions where the policy's fill-level triggers want them, the longest idle first.
-    pub(crate) fn transition_by_capacity(&self, now: Timestamp) -> Result<u64, EngineError> {
-        let active = self.policy();
-        let fill = self.fill_percent();
-        if active.policy.lowest_fill_trigger().is_none_or(|lowest| fill < lowest) {
-            return Ok(0);
-        }
-        let mut wanted = self.bytes_over_watermark();
-        let mut claimed = 0;
-        let limit = self.settings.tiering.due_batch.max(1);
-        let (mut start, end) = keys::due_until(DueKind::Idle, now);
-        for _ in 0..PAGES_BY_CAPACITY {
-            let page = self.meta.scan(Table::Due, (start, end.clone()), limit, false)?;
-            let Some((last, _)) = page.last() else { break };
-            start = Bound::Excluded(last.clone());
-            for (key, _) in page {
-                if wanted == 0 {
-                    return Ok(claimed);
-                }
-                let Some((_, subject)) = keys::split_due(&key) else { continue };
-                if let Some(size) = self.claim_idle(subject, (&active, fill), now)? {
-                    claimed += 1;
-                    wanted = wanted.saturating_sub(size);
-                }
-            }
-        }
-        Ok(claimed)
-    }
-
-    /// Claims an idle version for the tier that a fill-level trigger names; its size when it was claimed.
-    fn claim_idle(
-        &self,
-        subject: &[u8],
-        (active, fill): (&ActivePolicy, u8),
-        now: Timestamp,
-    ) -> Result<Option<u64>, EngineError> {
-        let Some(stored) = self.meta.get(Table::Object, subject)? else { return Ok(None) };
-        let Ok(record) = ObjectRecord::decode(&stored) else { return Ok(None) };
-        let Some((bucket, name)) = keys::split_object(subject) else { return Ok(None) };
-        let facts = super::due::facts(bucket, name, &record, self.last_access(bucket, name));
-        let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { return Ok(None) };
-        let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size };
-        let done = self.claims().claim(tier, claim, now, self.settings.tiering.max_claims);
-        Ok(done.then_some(record.size))
     }
 
     /// How late the oldest due action is, for the metric and the alert on it.

@@ -19,7 +19,7 @@ impl Engine {
             let core = Arc::clone(&self.core);
             let step = tokio::task::spawn_blocking(move || core.local.scrub_pack(cursor));
             let step = step.await.map_err(|e| EngineError::Internal(format!("scrub: {e}")))??;
-            let Some(step) = step else { return Ok(report) };
+            let Some(step) = step else { break };
             cursor = Some(step.pack);
             report.packs += 1;
             report.chunks += step.chunks;
@@ -39,6 +39,10 @@ impl Engine {
             }
             progress(seen);
         }
+        // Who suffers: a walk over all names, which also finds what earlier damage took. It removes nothing.
+        let walk = self.core.collect_garbage(true, 0).await?;
+        (report.lossy, report.lossy_total) = (walk.lossy, walk.lossy_total);
+        Ok(report)
     }
 
     async fn repair(&self, id: &crate::chunk::ChunkId) -> Result<(), EngineError> {

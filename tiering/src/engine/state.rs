@@ -57,7 +57,8 @@ impl Core {
         let mut writes = Vec::new();
         for (subject, at) in noted {
             let known = self.meta.get(Table::Access, &subject)?;
-            let known = known.as_deref().map(AccessRecord::decode).transpose()?;
+            // One that cannot be read is replaced: it would have been in any case.
+            let known = known.and_then(|k| self.usable(Table::Access, &subject, AccessRecord::decode(&k)));
             if known.is_none_or(|k| at.since(k.at) >= precision) {
                 writes.push((subject, at));
             }
@@ -66,7 +67,11 @@ impl Core {
         for group in writes.chunks(512) {
             let commits = group.iter().map(|(subject, at)| self.write_access(subject, *at));
             for outcome in futures::future::join_all(commits).await {
-                outcome?;
+                match outcome {
+                    Err(e @ EngineError::Unavailable(_)) => return Err(e),
+                    Err(e) => tracing::warn!(error = %e, "a last read was not noted"),
+                    Ok(()) => {}
+                }
             }
         }
         Ok(())
@@ -85,7 +90,7 @@ impl Core {
         };
         // Its place in the idle order moves along.
         let Some(stored) = self.meta.get(Table::Object, subject)? else { return Ok(()) };
-        let record = ObjectRecord::decode(&stored)?;
+        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(()) };
         if record.idle.is_some() {
             match self.replace(subject, &stored, &record, record.clone(), Reason::Access).await? {
                 Ok(()) | Err(MetaError::Conflict { .. }) => {}

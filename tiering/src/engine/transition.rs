@@ -22,11 +22,11 @@ use super::restore::Thawed;
 use super::types::Residency;
 use crate::chunk::ChunkId;
 use crate::failpoint;
-use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::pack::format::FRAME_HEADER_LEN;
 use crate::pack::{FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
 use crate::tier::RestorePriority;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How often a group's commit is tried again after conflicts.
@@ -34,6 +34,10 @@ const MAX_RACES: usize = 32;
 
 /// Records (bytes) that one commit of a job changes: a quarter of what the journal takes in one record.
 const COMMIT_BYTES: usize = 4 << 20;
+
+/// Most packs whose counters one commit raises: at some 300 bytes each that is 3 of the 16 MiB that a record of the journal
+/// may have. An object of 5 TiB refers to more than 100,000 packs.
+pub(super) const MAX_REFERRED: usize = 10_000;
 
 /// What a transition job did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -118,7 +122,7 @@ impl Transition {
             ready: Vec::new(),
             made: Vec::new(),
             moved: Moved::default(),
-            thawed: Thawed::new(),
+            thawed: Thawed::default(),
             waiting: Vec::new(),
             resting: Vec::new(),
         }
@@ -303,6 +307,7 @@ impl Transition {
             crc64: None,
             etag: None,
             references: 0,
+            version: None,
         };
         let intent = record.encode()?;
         self.made.push(id);
@@ -328,6 +333,7 @@ impl Transition {
         record.state = RemotePackState::Live;
         record.crc64 = receipt.crc64;
         record.etag = receipt.etag;
+        record.version = receipt.version_id;
         let footer = RemoteFooter { entries };
         let batch = Batch::new(Reason::RemotePack)
             .expect(Expect::Equals(Table::RemotePack, key.clone(), intent))
@@ -335,7 +341,7 @@ impl Transition {
             .put(Table::Manifest, key, footer.encode()?);
         core.meta.commit(batch).await?;
         failpoint::hit("transition.after_live");
-        core.remote.add(&self.tier, id, &record.name, &footer);
+        core.remote.add(&self.tier, id, &record.name, &footer)?;
         self.moved.packs += 1;
         self.moved.bytes += record.bytes;
         core.metrics.transitioned_bytes.inc_by(record.bytes);
@@ -359,7 +365,11 @@ impl Transition {
                     .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
                 self.core.put_version(&mut batch, (bucket, key), Some(&member.record), &mut record)?;
             }
-            if !self.core.refer_to_packs(&mut batch, &self.tier, &packs)? {
+            let referred = match packs.len() > MAX_REFERRED {
+                true => self.core.refer_ahead(&mut batch, &self.tier, &packs).await?,
+                false => self.core.refer_to_packs(&mut batch, &self.tier, &packs)?,
+            };
+            if !referred {
                 // A pack was doomed between planning and now: the members are found due again and planned anew.
                 self.moved.skipped += members.len() as u64;
                 return Ok(());
@@ -396,98 +406,8 @@ impl Core {
     fn remote_name(&self, id: &PackId) -> String {
         format!("packs/{}/{:08}/{id}.pack", self.deployment, self.meta.epoch())
     }
-
-    /// Makes `batch` raise the reference counters of live packs, so that a doom decided before this commit fails.
-    /// False when one of them is not live any more.
-    pub(crate) fn refer_to_packs(
-        &self,
-        batch: &mut Batch,
-        tier: &str,
-        packs: &BTreeSet<PackId>,
-    ) -> Result<bool, EngineError> {
-        for pack in packs {
-            let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
-            let Some(stored) = self.meta.get(Table::RemotePack, &key)? else { return Ok(false) };
-            let mut record = RemotePackRecord::decode(&stored)?;
-            if record.state != RemotePackState::Live {
-                return Ok(false);
-            }
-            record.references = record.references.saturating_add(1);
-            batch.expects.push(Expect::Equals(Table::RemotePack, key.clone(), stored.to_vec()));
-            batch.ops.push(Op { table: Table::RemotePack, key, value: Some(record.encode()?) });
-        }
-        Ok(true)
-    }
-
-    async fn doom_if_unreferenced(&self, tier: &str, pack: PackId) -> Result<(), EngineError> {
-        let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
-        let Some(stored) = self.meta.get(Table::RemotePack, &key)? else { return Ok(()) };
-        let record = RemotePackRecord::decode(&stored)?;
-        if record.references > 0 || record.state == RemotePackState::Doomed {
-            return Ok(());
-        }
-        self.doom_pack(tier, pack, &stored, record).await.map(drop)
-    }
-
-    /// Marks a pack as doomed if its record is still `stored`; the deletion itself is a durable job. False when a
-    /// version has come to refer to it meanwhile.
-    pub(crate) async fn doom_pack(
-        &self,
-        tier: &str,
-        pack: PackId,
-        stored: &[u8],
-        mut record: RemotePackRecord,
-    ) -> Result<bool, EngineError> {
-        let key = keys::remote_pack(tier, u128::from_be_bytes(pack.0));
-        record.state = RemotePackState::Doomed;
-        // Before the commit: from then on the deletion may come first, and takes the footer with it.
-        let footer = self.meta.get(Table::Manifest, &key)?;
-        let batch = Batch::new(Reason::RemotePack)
-            .expect(Expect::Equals(Table::RemotePack, key.clone(), stored.to_vec()))
-            .put(Table::RemotePack, key.clone(), record.encode()?);
-        match self.meta.commit(batch).await {
-            Err(MetaError::Conflict { .. }) => return Ok(false),
-            other => other?,
-        };
-        failpoint::hit("remote.after_doom");
-        if let Some(footer) = footer {
-            self.remote.remove(tier, pack, &RemoteFooter::decode(&footer)?);
-        }
-        self.doomed_wanted.store(true, std::sync::atomic::Ordering::Release);
-        self.wake.notify_one();
-        Ok(true)
-    }
-
-    /// Deletes doomed packs remotely, then their records. Deleting again after a crash is harmless. A tier that fails is
-    /// left alone for this round; the others go on.
-    pub(crate) async fn delete_doomed(&self, doomed: &BTreeMap<Vec<u8>, RemotePackRecord>) -> Result<u64, EngineError> {
-        let mut deleted = 0;
-        let mut failed: BTreeMap<&str, EngineError> = BTreeMap::new();
-        for (key, record) in doomed {
-            if self.stop.is_cancelled() {
-                break;
-            }
-            let (tier, _) = keys::split_remote_pack(key)
-                .ok_or_else(|| EngineError::Corrupt("a remote pack's key does not come apart".into()))?;
-            if failed.contains_key(tier) {
-                continue;
-            }
-            match self.delete_one(tier, key, record).await {
-                Ok(()) => deleted += 1,
-                Err(e) => drop(failed.insert(tier, e)),
-            }
-        }
-        failed.into_values().next().map_or(Ok(deleted), Err)
-    }
-
-    async fn delete_one(&self, tier: &str, key: &[u8], record: &RemotePackRecord) -> Result<(), EngineError> {
-        let failed = |source| EngineError::Tier { tier: tier.to_owned(), source };
-        self.tier(tier)?.delete(&record.name).await.map_err(failed)?;
-        failpoint::hit("remote.after_delete");
-        let batch = Batch::new(Reason::RemotePack)
-            .delete(Table::RemotePack, key)
-            .delete(Table::Manifest, key)
-            .delete(Table::Thaw, key);
-        Ok(self.meta.commit(batch).await.map(drop)?)
-    }
 }
+
+#[cfg(test)]
+#[path = "transition_tests.rs"]
+mod tests;

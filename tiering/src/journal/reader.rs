@@ -248,8 +248,8 @@ fn later_proof(rest: &[u8], last_seq: u64) -> Option<u64> {
     None
 }
 
-/// Fills `buffer` as far as the input goes; returns how far.
-fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+/// Fills `buffer` as far as the input goes; returns how far. Whether less is a torn tail or damage, each file decides.
+pub(crate) fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut got = 0;
     while got < buffer.len() {
         match input.read(&mut buffer[got..]) {

@@ -29,6 +29,20 @@ impl Default for BudgetSettings {
     }
 }
 
+/// Of a file system of which nothing is known.
+const UNKNOWN_DISK: u64 = 100 << 30;
+/// So that a store on a very small file system can be opened at all; the floor still guards what is free.
+const LEAST_MAX_BYTES: u64 = 256 << 20;
+
+/// The limit when the operator names none: nine tenths of the size of the file system that holds `path` (or will), less
+/// `free_floor`. A tenth is left for the journal, the index and snapshots. The size and not what is free today: the
+/// limit shall not shrink with every start of a store that fills. What else is on the disk is the floor's business.
+pub fn default_max_bytes(path: &Path, free_floor: u64) -> u64 {
+    let there = path.ancestors().find(|p| p.exists());
+    let size = there.and_then(|p| rustix::fs::statvfs(p).ok()).map(|s| s.f_blocks.saturating_mul(s.f_frsize));
+    size.map_or(UNKNOWN_DISK, |size| (size / 10 * 9).saturating_sub(free_floor).max(LEAST_MAX_BYTES))
+}
+
 /// Who asks for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -192,6 +206,18 @@ mod tests {
         assert!(b.try_reserve(1, Purpose::Compaction).is_err());
         b.release(500);
         assert_eq!((b.used(), b.room()), (500, 300));
+    }
+
+    #[test]
+    fn the_limit_that_nobody_named_is_a_share_of_the_file_system_and_leaves_the_floor() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = rustix::fs::statvfs(dir.path()).unwrap();
+        let size = all.f_blocks * all.f_frsize;
+        let limit = default_max_bytes(dir.path(), 1 << 20);
+        assert!(limit < size && limit + (1 << 20) >= size / 10 * 9, "{limit} of {size}");
+        assert_eq!(default_max_bytes(&dir.path().join("not/yet"), 1 << 20), limit);
+        assert_eq!(default_max_bytes(dir.path(), u64::MAX), LEAST_MAX_BYTES);
+        assert_eq!(default_max_bytes(Path::new(""), 0), UNKNOWN_DISK);
     }
 
     #[test]

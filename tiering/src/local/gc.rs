@@ -14,6 +14,21 @@ use crate::chunk::ChunkId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Whether the walk could read everything that names chunks. Something that it could not (a damaged manifest, a record of a
+/// newer version) may name any chunk that was here when it was written, and none that came later: what it names was
+/// pinned until its commit, and has been marked ever since. So a doubt holds on to what is here when it comes up, and
+/// what comes afterwards is judged by the walk alone. Chunks that were missing then (evicted, or set aside as damaged)
+/// and came back count as later ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The walk was complete.
+    None,
+    /// The walk missed nothing but what the sweeps since the last [`Doubt::New`] were told of.
+    Known,
+    /// The walk missed something else: every chunk that is here may be named by it.
+    New,
+}
+
 /// A running mark cycle; there is one at a time.
 #[derive(Debug)]
 pub struct Mark {
@@ -67,30 +82,38 @@ impl Mark {
     }
 
     /// What a sweep would find dead now. Changes nothing; to be followed by dropping the mark, for a dry run.
-    pub fn preview(&self) -> SweepReport {
+    pub fn preview(&self, doubt: Doubt) -> SweepReport {
+        let doubt = self.store.settle(doubt);
         let mut report = SweepReport { packs: self.store.packs.all().len() as u64, ..SweepReport::default() };
         for n in 0..=255u8 {
             let shard = self.store.index.lock_shard(n);
             let places = (0..shard.len()).map(|at| shard.location(at));
             for place in places.filter(|p| p.colour != self.colour) {
-                report.dead_chunks += 1;
-                report.dead_bytes += place.frame_len();
+                let kept = doubt == Doubt::New || doubt == Doubt::Known && place.doubted;
+                report.count_unreached(place.frame_len(), kept);
             }
         }
         report
     }
 
     /// Removes what is dead, and with [`SweepGoal::dead_only`] unset evicts cached chunks until enough is free. The
-    /// caller has walked everything without an error. `should_stop` is asked between packs.
+    /// caller has walked everything, and what could not be read is a `doubt`. `should_stop` is asked between packs.
     ///
     /// # Errors
     /// Of reading and writing packs. What was done until then is done; nothing needed is lost.
-    pub fn sweep(mut self, goal: SweepGoal, should_stop: &dyn Fn() -> bool) -> Result<SweepReport, LocalError> {
+    pub fn sweep(
+        mut self,
+        goal: SweepGoal,
+        doubt: Doubt,
+        should_stop: &dyn Fn() -> bool,
+    ) -> Result<SweepReport, LocalError> {
         let mut report = SweepReport::default();
         let store = Arc::clone(&self.store);
+        let doubt = store.settle(doubt);
         for n in 0..=255u8 {
-            store.drop_dead(n, self.colour, &mut report);
+            store.drop_dead(n, self.colour, doubt, &mut report);
         }
+        store.doubting.store(doubt != Doubt::None, Ordering::Release);
         // Every entry has the cycle's colour now.
         self.complete = true;
         store.reclaim(&goal, should_stop, &mut report).map(|()| report)
@@ -118,19 +141,35 @@ impl Drop for Mark {
 }
 
 impl Inner {
-    /// Removes the entries of one shard that the mark did not reach.
-    fn drop_dead(&self, shard: u8, colour: bool, report: &mut SweepReport) {
+    /// A doubt is a known one only when the entries still carry its mark: that goes with the process.
+    fn settle(&self, doubt: Doubt) -> Doubt {
+        if doubt == Doubt::Known && !self.doubting.load(Ordering::Acquire) { Doubt::New } else { doubt }
+    }
+
+    /// Removes the entries of one shard that the mark did not reach and no doubt holds.
+    fn drop_dead(&self, shard: u8, colour: bool, doubt: Doubt, report: &mut SweepReport) {
         let mut shard = self.index.lock_shard(shard);
         // Downwards: a removal moves the last entry, which was looked at already, into the gap.
         for at in (0..shard.len()).rev() {
-            let place = shard.location(at);
-            if place.colour == colour {
+            let mut place = shard.location(at);
+            let reached = place.colour == colour;
+            if doubt == Doubt::New && !place.doubted {
+                place.doubted = true;
+                shard.store(at, place);
+            }
+            if reached {
+                continue;
+            }
+            let kept = doubt != Doubt::None && place.doubted;
+            report.count_unreached(place.frame_len(), kept);
+            if kept {
+                // Not evictable either: that the cloud has it was true as of an earlier mark.
+                (place.colour, place.cached) = (colour, false);
+                shard.store(at, place);
                 continue;
             }
             let id = shard.id(at);
             shard.remove(&id);
-            report.dead_chunks += 1;
-            report.dead_bytes += place.frame_len();
             if let Some(pack) = self.packs.get(place.slot) {
                 pack.remove_live(place.frame_len());
             }

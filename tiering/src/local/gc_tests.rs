@@ -20,7 +20,7 @@ fn sweep(store: &LocalStore, live: impl IntoIterator<Item = u64>) -> SweepReport
     for n in live {
         assert!(mark.live(&chunk(n).0), "chunk {n} is missing");
     }
-    mark.sweep(ALL_DEAD, &never).unwrap()
+    mark.sweep(ALL_DEAD, Doubt::None, &never).unwrap()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_mark_that_is_dropped_removes_nothing_and_the_next_one_works() {
     put_all(&store, 0..60);
     let mark = store.begin_mark().unwrap();
     (0..20).for_each(|n| assert!(mark.live(&chunk(n).0)));
-    assert_eq!(mark.preview().dead_chunks, 40);
+    assert_eq!(mark.preview(Doubt::None).dead_chunks, 40);
     assert!(matches!(store.begin_mark(), Err(LocalError::Invalid(_))));
     drop(mark);
     assert!((0..60).all(|n| is_there(&store, n)));
@@ -88,7 +88,7 @@ fn what_a_running_writer_touched_before_or_during_a_mark_stays() {
     }
     // The writer ends before the sweep: what it touched stays for this cycle, its commit was observed or comes next.
     drop(writer);
-    mark.sweep(ALL_DEAD, &never).unwrap();
+    mark.sweep(ALL_DEAD, Doubt::None, &never).unwrap();
     assert!((0..15).chain(30..45).all(|n| is_there(&store, n)));
     assert!((15..30).all(|n| !is_there(&store, n)));
     // In the next cycle they must be named.
@@ -115,7 +115,7 @@ fn eviction_takes_unread_cached_chunks_first_and_never_live_ones() {
     mark.cached(&chunk(4).0);
     let goal = SweepGoal { bytes_to_free: 200 << 10, dead_only: false, min_dead_fraction: 0.2 };
     let before = store.budget().used();
-    let report = mark.sweep(goal, &never).unwrap();
+    let report = mark.sweep(goal, Doubt::None, &never).unwrap();
     assert!(report.freed_bytes >= goal.bytes_to_free && report.stopped.is_none(), "{report:?}");
     assert!(before - store.budget().used() >= goal.bytes_to_free);
     assert!((0..300).filter(|n| n % 4 == 0).all(|n| is_there(&store, n)) && is_there(&store, 2));
@@ -148,7 +148,7 @@ fn a_goal_that_cannot_be_reached_evicts_all_that_may_go_and_says_so() {
         };
     }
     let goal = SweepGoal { bytes_to_free: 1 << 30, dead_only: false, min_dead_fraction: 0.2 };
-    let report = mark.sweep(goal, &never).unwrap();
+    let report = mark.sweep(goal, Doubt::None, &never).unwrap();
     assert!(report.stopped.unwrap().contains("nothing more"));
     assert!((0..20).all(|n| is_there(&store, n)));
 }
@@ -173,7 +173,7 @@ fn a_full_store_can_still_be_compacted_within_its_limit() {
         *peak = store.budget().used().max(*peak);
         false
     };
-    let report = mark.sweep(ALL_DEAD, &watch).unwrap();
+    let report = mark.sweep(ALL_DEAD, Doubt::None, &watch).unwrap();
     assert!(report.packs_deleted + report.packs_compacted > 5 && report.stopped.is_none(), "{report:?}");
     assert!(*peak.lock().unwrap() <= limit && store.budget().used() < limit * 7 / 10);
     assert!((0..n).all(|i| is_there(&store, i) == i.is_multiple_of(2)));
@@ -198,6 +198,38 @@ fn a_damaged_frame_keeps_its_pack_and_is_reported() {
     assert!(matches!(store.read(&chunk(1).0), Err(LocalError::Corrupt { .. })));
     assert_eq!(sweep(&store, (3..60).filter(|n| n % 2 == 1)).damaged.len(), 0);
     assert!(!path.exists());
+}
+
+#[test]
+fn a_doubt_keeps_what_was_there_when_it_came_up_and_nothing_later_and_does_not_outlive_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let sweep = |store: &LocalStore, live: std::ops::Range<u64>, doubt| {
+        let mark = store.begin_mark().unwrap();
+        live.for_each(|n| assert!(mark.live(&chunk(n).0)));
+        let expected = mark.preview(doubt);
+        let report = mark.sweep(ALL_DEAD, doubt, &never).unwrap();
+        assert_eq!(expected.doubted_chunks, report.doubted_chunks);
+        (report.dead_chunks, report.doubted_chunks)
+    };
+    put_all(&store, 0..40);
+    // Never told of a doubt, so this one is new, whatever the caller thinks.
+    assert_eq!(sweep(&store, 0..10, Doubt::Known), (0, 30));
+    put_all(&store, 40..60);
+    assert_eq!(sweep(&store, 0..10, Doubt::Known), (20, 30), "what came later goes");
+    // What was named then, and is no more, may be named by what cannot be read.
+    assert_eq!(sweep(&store, 0..5, Doubt::Known), (0, 35));
+    put_all(&store, 40..50);
+    assert_eq!(sweep(&store, 0..5, Doubt::New), (0, 45), "another doubt holds all that is here now");
+    assert_eq!(sweep(&store, 0..5, Doubt::Known), (0, 45));
+    store.sync().unwrap();
+    store.save_index().unwrap();
+    drop(store);
+    let (store, _) = open(dir.path());
+    put_all(&store, 50..60);
+    assert_eq!(sweep(&store, 0..5, Doubt::Known), (0, 55), "nobody knows any more what came when");
+    assert_eq!(sweep(&store, 0..5, Doubt::None), (55, 0));
+    assert!((0..5).all(|n| is_there(&store, n)));
 }
 
 proptest! {
@@ -233,7 +265,7 @@ proptest! {
                     }
                     let goal = SweepGoal { min_dead_fraction: random.random_range(0.0..0.6), ..ALL_DEAD };
                     let stop_after = AtomicBool::new(random.random_bool(0.2));
-                    mark.sweep(goal, &|| stop_after.load(Ordering::Relaxed)).unwrap();
+                    mark.sweep(goal, Doubt::None, &|| stop_after.load(Ordering::Relaxed)).unwrap();
                     prop_assert_eq!(store.usage().chunks, live.len() as u64);
                 }
                 _ => {
@@ -293,7 +325,7 @@ fn writers_that_dedup_against_chunks_being_swept_never_lose_them() {
                 for n in walk {
                     assert!(mark.live(&chunk(n).0), "chunk {n} is named and missing");
                 }
-                mark.sweep(ALL_DEAD, &never).unwrap();
+                mark.sweep(ALL_DEAD, Doubt::None, &never).unwrap();
             }
         });
         for writer in writers {

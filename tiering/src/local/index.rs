@@ -41,6 +41,8 @@ pub struct Location {
     pub colour: bool,
     /// The cloud has it, too (as of the last mark).
     pub cached: bool,
+    /// Something that a mark could not read may name it (see [`super::gc::Doubt`]).
+    pub doubted: bool,
 }
 
 impl Location {
@@ -51,7 +53,8 @@ impl Location {
 
     pub(crate) fn pack_bits(&self) -> [u8; 11] {
         let flags = (self.kind as u8 & 3)
-            | (self.codec as u8 & 3) << 2
+            | (self.codec as u8 & 1) << 2
+            | u8::from(self.doubted) << 3
             | (self.freq & 3) << 4
             | u8::from(self.colour) << 6
             | u8::from(self.cached) << 7;
@@ -66,10 +69,11 @@ impl Location {
             stored_len: u32::from_le_bytes([b[4], b[5], b[6], 0]),
             slot: u32::from_le_bytes([b[7], b[8], b[9], 0]),
             kind: if flags & 3 == FrameKind::ManifestNode as u8 { FrameKind::ManifestNode } else { FrameKind::Chunk },
-            codec: if (flags >> 2) & 3 == Codec::Zstd as u8 { Codec::Zstd } else { Codec::Raw },
+            codec: if (flags >> 2) & 1 == Codec::Zstd as u8 { Codec::Zstd } else { Codec::Raw },
             freq: (flags >> 4) & 3,
             colour: flags & 0x40 != 0,
             cached: flags & 0x80 != 0,
+            doubted: flags & 0x08 != 0,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::LocalStore;
 use crate::chunk::ChunkId;
 use crate::pack::PackId;
+use std::sync::atomic::Ordering;
 
 impl LocalStore {
     /// Length in bytes of a chunk's stored form (without the frame's header); none when it is not here.
@@ -16,5 +17,10 @@ impl LocalStore {
         let shard = self.inner.index.lock(id);
         let slot = shard.find(id).map(|at| shard.location(at).slot)?;
         self.inner.packs.get(slot).map(|pack| pack.id)
+    }
+
+    /// How many frames were set aside as damaged since the store was opened.
+    pub fn set_aside_count(&self) -> u64 {
+        self.inner.counters.corrupt_chunks.load(Ordering::Relaxed)
     }
 }

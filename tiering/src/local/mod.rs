@@ -31,9 +31,9 @@ pub mod sweep;
 #[cfg(test)]
 mod testing;
 
-pub use budget::{BudgetSettings, DiskBudget, Purpose};
+pub use budget::{BudgetSettings, DiskBudget, Purpose, default_max_bytes};
 pub use error::LocalError;
-pub use gc::Mark;
+pub use gc::{Doubt, Mark};
 pub use ingest::{Ingest, Put};
 pub use recover::RecoveryReport;
 pub use scrub::ScrubStep;

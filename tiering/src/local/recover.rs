@@ -1,6 +1,6 @@
 //! Opening after a clean stop, a kill or a power cut: which packs are there, and what of the open ones is whole.
 
-use super::index::Location;
+use super::index::{Location, SHARDS};
 use super::lanes::OpenPack;
 use super::packs::{FILE_SLACK, Pack};
 use super::snapshot::Snapshot;
@@ -15,8 +15,8 @@ use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
 /// What opening found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -41,6 +41,12 @@ type Damaged = HashSet<(PackId, u32)>;
 /// Threads that read footers at opening, at most.
 const MAX_THREADS: usize = 8;
 
+/// Packs whose footers a thread reads before it adds what they hold: some 3 MB of entries at 32 KiB a chunk.
+const GROUP: usize = 32;
+
+/// A pack and its frames.
+type ReadPack = (Arc<Pack>, Vec<FooterEntry>);
+
 /// True for an open pack whose header is cut short or all zeros: a kill or a power cut came before its first sync, which
 /// would have covered the header too. So nothing in it was ever promised.
 fn never_synced(file: &File, error: &FormatError) -> bool {
@@ -59,6 +65,7 @@ fn place_of(pack: &Pack, e: &FooterEntry) -> Location {
         freq: 0,
         colour: false,
         cached: false,
+        doubted: false,
     }
 }
 
@@ -178,21 +185,29 @@ impl Inner {
         good.try_for_each(|e| self.insert_or_touch(&e.id, place_of(pack, e), pack).map(|_| ()))
     }
 
-    /// Reads footers with a few threads: inserting waits for memory, opening for the disk.
+    /// Reads footers with several threads, whatever the number of cores: most of the time they wait for the disk.
     fn recover_footers(
         &self,
         sealed: &[PackId],
         known: &Damaged,
         report: &mut RecoveryReport,
     ) -> Result<(), LocalError> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        let share = sealed.len().div_ceil(threads).max(1);
+        let groups: Vec<&[PackId]> = sealed.chunks(GROUP).collect();
+        let (next, reserved) = (AtomicUsize::new(0), Once::new());
+        let work = || -> Result<RecoveryReport, LocalError> {
+            let mut part = RecoveryReport::default();
+            while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut read = Vec::with_capacity(group.len());
+                for id in *group {
+                    read.extend(self.read_sealed_pack(*id, &mut part)?);
+                }
+                reserved.call_once(|| self.reserve_index(&read, group.len(), sealed.len()));
+                self.insert_all(&read, known)?;
+            }
+            Ok(part)
+        };
         let parts = std::thread::scope(|scope| {
-            let work = |ids: &[PackId]| {
-                let mut part = RecoveryReport::default();
-                ids.iter().try_for_each(|id| self.recover_sealed(*id, known, &mut part)).map(|()| part)
-            };
-            let running: Vec<_> = sealed.chunks(share).map(|ids| scope.spawn(move || work(ids))).collect();
+            let running: Vec<_> = (0..MAX_THREADS.min(groups.len())).map(|_| scope.spawn(work)).collect();
             running
                 .into_iter()
                 .map(|t| t.join().unwrap_or_else(|_| Err(LocalError::Invalid("a recovery thread panicked".into()))))
@@ -205,7 +220,8 @@ impl Inner {
         Ok(())
     }
 
-    fn recover_sealed(&self, id: PackId, known: &Damaged, report: &mut RecoveryReport) -> Result<(), LocalError> {
+    /// A sealed pack with what its footer (or, failing that, a scan) says of it. None when nothing of it can be read.
+    fn read_sealed_pack(&self, id: PackId, report: &mut RecoveryReport) -> Result<Option<ReadPack>, LocalError> {
         let path = sealed_path(&self.packs.dir, id);
         let file = File::open(&path).map_err(|e| LocalError::io("open", &path, e))?;
         let len = file.metadata().map_err(|e| LocalError::io("read", &path, e))?.len();
@@ -225,26 +241,49 @@ impl Inner {
                         // Kept on disk for a human, and counted.
                         report.damaged.push(format!("{}: {e}; nothing of it can be read", path.display()));
                         self.budget.adopt(len + FILE_SLACK);
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
             }
         };
         let pack = self.packs.add(id, header.class)?;
         pack.set_sealed(len);
-        self.adopt(&pack, len + FILE_SLACK, &entries, known)
+        self.charge(&pack, len + FILE_SLACK, &entries);
+        Ok(Some((pack, entries)))
     }
 
-    fn adopt(&self, pack: &Arc<Pack>, charge: u64, entries: &[FooterEntry], known: &Damaged) -> Result<(), LocalError> {
-        pack.charged.store(charge, Ordering::Release);
-        self.budget.adopt(charge);
-        pack.count_entries(entries);
-        for e in entries {
-            if known.is_empty() || !known.contains(&(pack.id, e.offset)) {
-                self.insert_or_touch(&e.id, place_of(pack, e), pack)?;
+    /// Makes room for as many chunks as all packs will have if they are like the first ones: otherwise each entry is
+    /// moved about eight times while the tables grow.
+    fn reserve_index(&self, read: &[ReadPack], of: usize, all: usize) {
+        let seen: usize = read.iter().map(|(_, entries)| entries.len()).sum();
+        let each = seen.saturating_mul(all) / of.max(1) / SHARDS;
+        (0..=255u8).for_each(|n| self.index.lock_shard(n).reserve(each));
+    }
+
+    /// Adds the frames of some packs, shard by shard: one lock and warm pages for all that goes into the same table.
+    fn insert_all(&self, read: &[ReadPack], known: &Damaged) -> Result<(), LocalError> {
+        let mut by_shard: Vec<Vec<(&Arc<Pack>, &FooterEntry)>> = vec![Vec::new(); SHARDS];
+        for (pack, entries) in read {
+            let good = entries.iter().filter(|e| known.is_empty() || !known.contains(&(pack.id, e.offset)));
+            good.for_each(|e| by_shard[usize::from(e.id.0[0])].push((pack, e)));
+        }
+        for (n, entries) in (0..=255u8).zip(by_shard) {
+            let mut shard = self.index.lock_shard(n);
+            for (pack, e) in entries {
+                if shard.find(&e.id).is_none() {
+                    let place = place_of(pack, e);
+                    shard.insert(&e.id, place)?;
+                    pack.add_live(place.frame_len());
+                }
             }
         }
         Ok(())
+    }
+
+    fn charge(&self, pack: &Pack, bytes: u64, entries: &[FooterEntry]) {
+        pack.charged.store(bytes, Ordering::Release);
+        self.budget.adopt(bytes);
+        pack.count_entries(entries);
     }
 
     fn recover_open(&self, id: PackId, known: &Damaged, report: &mut RecoveryReport) -> Result<(), LocalError> {
@@ -278,10 +317,13 @@ impl Inner {
         let file = Arc::new(file);
         self.packs.track(&pack, Arc::clone(&file), found.valid_end);
         let footer = (found.entries.len() * ENTRY_LEN + TRAILER_LEN) as u64;
-        self.adopt(&pack, found.valid_end + footer + FILE_SLACK, &found.entries, known)?;
+        self.charge(&pack, found.valid_end + footer + FILE_SLACK, &found.entries);
+        let read = [(pack, found.entries)];
+        self.insert_all(&read, known)?;
+        let [(pack, entries)] = read;
         let resumable = !found.holes && found.valid_end < self.settings.pack_bytes;
         debug_assert!(found.valid_end >= HEADER_LEN as u64);
-        let writer = PackWriter::resume(file, found.header, found.entries, found.valid_end);
+        let writer = PackWriter::resume(file, found.header, entries, found.valid_end);
         let open = OpenPack { pack, writer };
         let left = if resumable { self.lanes.resume(open) } else { Some(open) };
         if left.is_some() {

@@ -108,7 +108,7 @@ impl Inner {
                 let place = shard.location(at);
                 let Some(ordinal) = ordinals.get(&place.slot) else { continue };
                 lines.extend_from_slice(&shard.id(at).0[1..]);
-                lines.extend_from_slice(&Location { slot: *ordinal, ..place }.pack_bits());
+                lines.extend_from_slice(&Location { slot: *ordinal, doubted: false, ..place }.pack_bits());
             }
             drop(shard);
             let count = lines.len() / ENTRY_LINE;
@@ -215,7 +215,7 @@ impl Snapshot {
                 id[1..].copy_from_slice(&line[..31]);
                 let mut bits = [0; 11];
                 bits.copy_from_slice(&line[31..]);
-                (ChunkId(id), Location { colour: false, ..Location::from_bits(&bits) })
+                (ChunkId(id), Location { colour: false, doubted: false, ..Location::from_bits(&bits) })
             });
             take(n, &mut entries).map_err(io::Error::other)?;
         }

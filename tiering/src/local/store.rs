@@ -32,10 +32,16 @@ pub struct LocalSettings {
     pub max_open_files: usize,
     /// Writeback is started each time this many bytes were appended to a pack; 0 leaves it all to the sync.
     pub writeback_bytes: u64,
-    /// zstd level of new chunks, 1 to 19.
+    /// zstd level of new chunks, 1 to 19. No setting of its own: the engine puts that of
+    /// [`ChunkSettings`](crate::chunk::ChunkSettings) here, and a configuration that names it is refused.
+    #[serde(skip, default = "default_level")]
     pub zstd_level: i32,
     /// How many evicted chunks are remembered (16 bytes each), to admit them to the main queue when they come back.
     pub ghost_entries: usize,
+}
+
+fn default_level() -> i32 {
+    LocalSettings::default().zstd_level
 }
 
 impl Default for LocalSettings {
@@ -98,6 +104,8 @@ pub(crate) struct Inner {
     pub colour: AtomicBool,
     /// A mark cycle runs.
     pub marking: AtomicBool,
+    /// The entries carry the mark of a doubt (see [`super::gc::Doubt`]).
+    pub doubting: AtomicBool,
     pub ghosts: Mutex<Ghosts>,
     pub next_ingest: AtomicU64,
     pub ingests: Mutex<HashMap<u64, Arc<Mutex<Pins>>>>,
@@ -180,6 +188,7 @@ impl LocalStore {
             index: ChunkIndex::new(),
             colour: AtomicBool::new(false),
             marking: AtomicBool::new(false),
+            doubting: AtomicBool::new(false),
             ghosts: Mutex::new(Ghosts::new(settings.ghost_entries)),
             next_ingest: AtomicU64::new(0),
             ingests: Mutex::default(),

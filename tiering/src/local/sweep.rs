@@ -48,6 +48,10 @@ pub struct SweepReport {
     pub dead_chunks: u64,
     /// Their bytes.
     pub dead_bytes: u64,
+    /// Chunks that the mark did not reach, kept because something that could not be read may name them.
+    pub doubted_chunks: u64,
+    /// Their bytes.
+    pub doubted_bytes: u64,
     /// Cached chunks that were dropped.
     pub evicted_chunks: u64,
     /// Their bytes.
@@ -73,6 +77,15 @@ pub struct SweepReport {
 }
 
 impl SweepReport {
+    pub(super) fn count_unreached(&mut self, bytes: u64, kept: bool) {
+        let (chunks, sum) = match kept {
+            true => (&mut self.doubted_chunks, &mut self.doubted_bytes),
+            false => (&mut self.dead_chunks, &mut self.dead_bytes),
+        };
+        *chunks += 1;
+        *sum += bytes;
+    }
+
     fn net_freed(&self) -> u64 {
         self.unlinked_bytes.saturating_sub(self.moved_bytes)
     }

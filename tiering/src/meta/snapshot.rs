@@ -3,9 +3,9 @@
 
 use super::{MetaError, SledIndex, Table};
 use crate::failpoint;
-use crate::journal::{checksum16, decode_op, encode_op, sync_dir};
+use crate::journal::{checksum16, decode_op, encode_op, read_up_to, sync_dir};
 use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -219,10 +219,9 @@ impl Reader<'_> {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), MetaError> {
-        match self.input.read_exact(buffer) {
-            Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Err(self.damaged("the file ends too early")),
-            Err(e) => return Err(MetaError::io("read", self.path, &e)),
+        let got = read_up_to(&mut self.input, buffer).map_err(|e| MetaError::io("read", self.path, &e))?;
+        if got < buffer.len() {
+            return Err(self.damaged("the file ends too early"));
         }
         self.at = self.at.saturating_add(buffer.len() as u64);
         Ok(())
@@ -283,11 +282,9 @@ impl Reader<'_> {
         if *self.hasher.finalize().as_bytes() != digest || word(&fields, 20) != before {
             return Err(self.damaged("the digest of the file does not fit"));
         }
-        let mut more = [0u8; 1];
-        match self.input.read(&mut more) {
-            Ok(0) => Ok(End { entries: word(&fields, 4), end_seq: word(&fields, 12) }),
-            Ok(_) => Err(self.damaged("bytes after the trailer")),
-            Err(e) => Err(MetaError::io("read", self.path, &e)),
+        match read_up_to(&mut self.input, &mut [0]).map_err(|e| MetaError::io("read", self.path, &e))? {
+            0 => Ok(End { entries: word(&fields, 4), end_seq: word(&fields, 12) }),
+            _ => Err(self.damaged("bytes after the trailer")),
         }
     }
 }

@@ -153,8 +153,14 @@ pub trait Tier: Send + Sync + fmt::Debug {
     ) -> Result<BoxStream<'static, Result<Bytes, TierError>>, TierError>;
     /// Size, class and restore state.
     async fn head(&self, name: &str) -> Result<RemoteMeta, TierError>;
-    /// Deletes `name`; a name that is not there counts as deleted. Also aborts unfinished multipart uploads of it.
+    /// Deletes `name`, with all its versions where the tier can tell them; a name that is not there counts as deleted. Also
+    /// aborts unfinished multipart uploads of it.
     async fn delete(&self, name: &str) -> Result<(), TierError>;
+    /// As `delete`, of a name of which the receipt of the only write is known: exactly that version, in one request. Where a
+    /// tier knows no versions, it is `delete`.
+    async fn delete_version(&self, name: &str, _version: &str) -> Result<(), TierError> {
+        self.delete(name).await
+    }
     /// Up to `max` objects whose names start with `prefix` and sort after `start_after`.
     async fn list(&self, prefix: &str, start_after: Option<&str>, max: usize) -> Result<Vec<RemoteMeta>, TierError>;
     /// Asks for a readable copy for `days` days.

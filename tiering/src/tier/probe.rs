@@ -43,18 +43,28 @@ struct Probe<'a> {
     tier: &'a dyn Tier,
     name: String,
     body: Bytes,
+    /// The version that was written, where the store keeps versions.
+    version: Option<String>,
     steps: Vec<ProbeStep>,
 }
 
+async fn step(
+    steps: &mut Vec<ProbeStep>,
+    step: &'static str,
+    work: impl Future<Output = Result<String, String>>,
+) -> bool {
+    let started = Instant::now();
+    let result = work.await;
+    let millis = started.elapsed().as_secs_f64() * 1000.0;
+    let ok = result.is_ok();
+    let message = result.unwrap_or_else(|why| why);
+    steps.push(ProbeStep { step, ok, millis, message });
+    ok
+}
+
 impl Probe<'_> {
-    async fn step(&mut self, step: &'static str, work: impl Future<Output = Result<String, String>>) -> bool {
-        let started = Instant::now();
-        let result = work.await;
-        let millis = started.elapsed().as_secs_f64() * 1000.0;
-        let ok = result.is_ok();
-        let message = result.unwrap_or_else(|why| why);
-        self.steps.push(ProbeStep { step, ok, millis, message });
-        ok
+    async fn step(&mut self, name: &'static str, work: impl Future<Output = Result<String, String>>) -> bool {
+        step(&mut self.steps, name, work).await
     }
 }
 
@@ -68,7 +78,7 @@ pub async fn probe(tier: &dyn Tier, clock: &dyn Clock) -> ProbeReport {
     let name = format!("tidegate-probe/{}-{salt:016x}", now.millis());
     let body: Bytes = (0..PROBE_BYTES).map(|i| (salt.rotate_left(i as u32 % 64) as u8) ^ (i as u8)).collect();
     let capabilities = tier.capabilities();
-    let mut probe = Probe { tier, name: name.clone(), body, steps: Vec::new() };
+    let mut probe = Probe { tier, name: name.clone(), body, version: None, steps: Vec::new() };
     if probe.write().await {
         probe.look().await;
         probe.restore(capabilities).await;
@@ -86,14 +96,20 @@ fn text(error: TierError) -> String {
 impl Probe<'_> {
     async fn write(&mut self) -> bool {
         let (tier, name, body) = (self.tier, self.name.clone(), self.body.clone());
-        let work = async move {
+        let version = &mut self.version;
+        let work = async {
             let receipt = tier.put(&name, Arc::new(body)).await.map_err(text)?;
-            Ok(match receipt.crc64 {
+            let mut found = match receipt.crc64 {
                 Some(crc64) => format!("{PROBE_BYTES} bytes, CRC-64 {crc64} confirmed"),
                 None => format!("{PROBE_BYTES} bytes, no checksum from the store"),
-            })
+            };
+            *version = receipt.version_id;
+            if let Some(version) = version {
+                found += &format!("; the bucket keeps versions (this is {version}), deletions will name them");
+            }
+            Ok(found)
         };
-        self.step("write", work).await
+        step(&mut self.steps, "write", work).await
     }
 
     async fn look(&mut self) {
@@ -155,7 +171,15 @@ impl Probe<'_> {
 
     async fn delete(&mut self) {
         let (tier, name) = (self.tier, self.name.clone());
-        let deleted = async { tier.delete(&name).await.map(|()| "done".to_owned()).map_err(text) };
+        let version = self.version.take();
+        let deleted = async {
+            match &version {
+                Some(version) => tier.delete_version(&name, version).await,
+                None => tier.delete(&name).await,
+            }
+            .map(|()| "done".to_owned())
+            .map_err(text)
+        };
         if !self.step("delete", deleted).await {
             return;
         }

@@ -16,6 +16,8 @@ use tidegate_tiering::engine::{
     Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes, PutObject, Residency, UploadPart,
     WriteCondition, Written,
 };
+use tidegate_tiering::pack::format::{FRAME_HEADER_LEN, FooterEntry};
+use tidegate_tiering::pack::{PackId, reader::scan};
 use tidegate_tiering::tier::{
     BodySource, Capabilities, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, RestoreState, Tier, TierError,
     TierErrorKind,
@@ -49,6 +51,8 @@ pub struct Bed {
     pub others: BTreeMap<String, Arc<dyn Tier>>,
     pub policy: String,
     pub settings: EngineSettings,
+    /// The metrics of the engine that was opened last.
+    pub registry: Mutex<prometheus::Registry>,
 }
 
 impl Bed {
@@ -59,7 +63,15 @@ impl Bed {
         settings.disk.free_floor = 0;
         let clock = Arc::new(ManualClock::new(T0));
         let (dir, others, policy) = (dir.to_owned(), BTreeMap::new(), POLICY.to_owned());
-        Self { dir, clock, tier, others, policy, settings }
+        Self { dir, clock, tier, others, policy, settings, registry: Mutex::default() }
+    }
+
+    /// The value of a metric, summed over its labels; with `label`, of those that have this label's value.
+    pub fn metric(&self, name: &str, label: Option<&str>) -> f64 {
+        let families = self.registry.lock().unwrap().gather();
+        let metrics = families.iter().filter(|f| f.name() == name).flat_map(|f| f.get_metric());
+        let wanted = metrics.filter(|m| label.is_none_or(|l| m.get_label().iter().any(|pair| pair.value() == l)));
+        wanted.map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum()
     }
 
     pub async fn open(&self) -> Engine {
@@ -72,13 +84,15 @@ impl Bed {
         let classes = [("STANDARD", "hot"), ("STANDARD_IA", "ia"), ("GLACIER", "archive"), ("DEEP_ARCHIVE", "deep")];
         let mut tiers = self.others.clone();
         tiers.insert("ia".to_owned(), Arc::clone(&self.tier));
+        let registry = prometheus::Registry::new();
+        *self.registry.lock().unwrap() = registry.clone();
         let components = Components {
             clock: Arc::clone(&self.clock) as _,
             tiers,
             classes: classes.iter().map(|(c, t)| ((*c).to_owned(), (*t).to_owned())).collect(),
             policy,
             policy_text: self.policy.clone(),
-            registry: prometheus::Registry::new(),
+            registry,
         };
         Engine::open(self.settings.clone(), components).await
     }
@@ -204,6 +218,30 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 pub fn residency(engine: &Engine, key: &str) -> Option<Residency> {
     engine.open_object("bkt", key).ok().map(|h| h.info().residency.clone())
+}
+
+/// The frames of all local packs that `which` names: file, and where the payload stands.
+pub fn frames(dir: &Path, which: impl Fn(&FooterEntry) -> bool) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir.join("packs")).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(id) = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<PackId>().ok()) else {
+            continue;
+        };
+        let scanned = scan(&std::fs::File::open(&path).unwrap(), id).unwrap();
+        let wanted = scanned.entries.iter().filter(|e| which(e));
+        found.extend(wanted.map(|e| (path.clone(), u64::from(e.offset) + FRAME_HEADER_LEN as u64)));
+    }
+    found
+}
+
+/// Flips a byte, as a disk does.
+pub fn rot(path: &Path, at: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0xff], at).unwrap();
 }
 
 /// Bytes that are their own and do not compress.

@@ -20,6 +20,7 @@ mod ops_list;
 mod ops_multipart;
 mod ops_object;
 mod ops_restore;
+mod ops_version;
 mod presign;
 mod ram;
 #[cfg(feature = "oss-sdk")]
@@ -121,7 +122,12 @@ impl Tier for OssTier {
     }
 
     async fn delete(&self, name: &str) -> Result<(), TierError> {
-        self.client.delete_object(name).await?;
+        self.client.delete_all_versions(name).await?;
+        self.client.abort_all(name).await
+    }
+
+    async fn delete_version(&self, name: &str, version: &str) -> Result<(), TierError> {
+        self.client.delete_object_version(name, version).await?;
         self.client.abort_all(name).await
     }
 

@@ -68,6 +68,8 @@ const fn rule(operation: Operation) -> Rule {
         Operation::ListParts => objects(&["oss:ListParts"], &[Conformance]),
         Operation::ListMultipartUploads => bucket(&["oss:ListMultipartUploads"], ALL),
         Operation::ListObjectsV2 => bucket(&["oss:ListObjects"], &[Probe, Conformance]),
+        // Only in a bucket that keeps versions, which its settings do not tell: `docs/oss.md` says what to add then.
+        Operation::ListObjectVersions => bucket(&["oss:ListObjectVersions"], &[]),
         Operation::RestoreObject => Rule { archive_only: true, ..objects(&["oss:RestoreObject"], ALL) },
         Operation::CleanRestoredObject => objects(&["oss:CleanRestoredObject"], &[Conformance]),
         Operation::PutObjectTagging => objects(&["oss:PutObjectTagging"], &[Conformance]),

@@ -48,6 +48,23 @@ pub(crate) struct Contents {
     pub restore_info: String,
 }
 
+/// Answer of ListObjectVersions, of at most one entry: in longer ones versions and markers take turns.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ListVersionsResult {
+    pub encoding_type: String,
+    pub version: Vec<ListedVersion>,
+    pub delete_marker: Vec<ListedVersion>,
+}
+
+/// A version of an object, or a marker that hides those before it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ListedVersion {
+    pub key: String,
+    pub version_id: String,
+}
+
 /// Answer of InitiateMultipartUpload.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

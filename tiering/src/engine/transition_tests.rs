@@ -1,0 +1,129 @@
+use super::*;
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::engine::body::NodeRef;
+use crate::engine::types::{ObjectAttributes, VersionId};
+use crate::engine::{Components, Engine, EngineSettings};
+use crate::tier::Tier;
+use crate::tier::memory::MemoryTier;
+use std::collections::BTreeMap;
+
+const POLICY: &str = "
+apiVersion: tidegate/v1
+kind: LifecyclePolicy
+metadata: { name: test }
+tiers:
+  - name: ia
+rules:
+  - { id: cool, filter: { bucket: bkt }, transitions: [{ to: ia, after: 30d, since: creation }] }
+";
+
+async fn open(dir: &std::path::Path) -> Engine {
+    let clock = Arc::new(ManualClock::new(Timestamp(1_800_000_000_000)));
+    let mut settings = EngineSettings { data_dir: dir.to_owned(), ..Default::default() };
+    settings.disk.free_floor = 0;
+    settings.tiering.gc_interval_ms = 0;
+    let tier: Arc<dyn Tier> = Arc::new(MemoryTier::new().unwrap());
+    let components = Components {
+        clock: clock as Arc<dyn Clock>,
+        tiers: [("ia".to_owned(), tier)].into(),
+        classes: BTreeMap::new(),
+        policy: tidegate_policies::parse("policy.yaml", POLICY).unwrap(),
+        policy_text: POLICY.to_owned(),
+        registry: prometheus::Registry::new(),
+    };
+    let engine = Engine::open(settings, components).await.unwrap();
+    engine.create_bucket("bkt").await.unwrap();
+    engine
+}
+
+/// Records of `count` live packs in the tier; no bytes.
+async fn packs(core: &Core, count: u32) -> BTreeSet<PackId> {
+    let ids: Vec<PackId> = (0..count).map(|n| PackId((u128::from(n) << 64 | 7).to_be_bytes())).collect();
+    for group in ids.chunks(10_000) {
+        let mut batch = Batch::new(Reason::RemotePack);
+        for id in group {
+            let record = RemotePackRecord {
+                name: core.remote_name(id),
+                state: RemotePackState::Live,
+                bytes: 48 << 20,
+                chunks: 1_500,
+                created: core.clock.now(),
+                crc64: Some(u64::MAX),
+                etag: Some("0123456789ABCDEF0123456789ABCDEF".into()),
+                references: 0,
+                version: None,
+            };
+            let key = keys::remote_pack("ia", u128::from_be_bytes(id.0));
+            batch = batch.put(Table::RemotePack, key, record.encode().unwrap());
+        }
+        core.meta.commit(batch).await.unwrap();
+    }
+    ids.into_iter().collect()
+}
+
+/// A version of `nodes` manifest nodes of 128 MiB each.
+async fn version(core: &Core, nodes: u32) -> Member {
+    let node = |n: u32| NodeRef { id: ChunkId::of(&n.to_le_bytes()), chunks: 4_096, bytes: 128 << 20 };
+    let mut record = ObjectRecord {
+        version: VersionId(7),
+        size: u64::from(nodes) * (128 << 20),
+        etag: "5d41402abc4b2a76b9719d911017c592-10000".into(),
+        created: core.clock.now(),
+        modified: core.clock.now(),
+        attributes: ObjectAttributes::default(),
+        checksum: None,
+        parts: Vec::new(),
+        body: BodyRef::Nodes((0..nodes).map(node).collect()),
+        residency: Residency::Hot,
+        restoring: None,
+        due: None,
+        idle: None,
+    };
+    let mut batch = Batch::new(Reason::PutObject);
+    core.put_version(&mut batch, ("bkt", "large"), None, &mut record).unwrap();
+    core.meta.commit(batch).await.unwrap();
+    let (subject, stored) = (keys::object("bkt", "large"), record.encode().unwrap());
+    Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_five_tebibytes_becomes_cold_and_refers_to_all_its_packs() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).await;
+    let core = &engine.core;
+    let mut member = version(core, ((5u64 << 40) / (128 << 20)) as u32).await;
+    member.packs = packs(core, (5u64 << 40).div_ceil(48 << 20) as u32).await;
+    let mut job = Transition::new(core, "ia");
+    job.commit(vec![member]).await.unwrap();
+    assert_eq!(job.moved.versions, 1);
+    let stored = core.meta.get(Table::Object, &keys::object("bkt", "large")).unwrap().unwrap();
+    assert_eq!(ObjectRecord::decode(&stored).unwrap().residency, Residency::Cold { tier: "ia".into() });
+    let live = core.remote_packs(RemotePackState::Live).unwrap();
+    assert!(live.len() > 109_000 && live.iter().all(|p| p.record.references == 1));
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_listed_packs_before_a_large_version_became_cold_dooms_none_of_them_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).await;
+    let core = &engine.core;
+    let packs = packs(core, 3).await;
+    let member = version(core, 1).await;
+    let mut batch = Batch::new(Reason::Transition);
+    assert!(core.refer_ahead(&mut batch, "ia", &packs).await.unwrap());
+    // The mark's list has the counters as they stay: only the fence tells it of what follows.
+    let (mut listed, fence) = (core.remote_packs(RemotePackState::Live).unwrap(), core.fence("ia").unwrap());
+    let mut record = member.record.clone();
+    record.residency = Residency::Cold { tier: "ia".into() };
+    core.put_version(&mut batch, ("bkt", "large"), Some(&member.record), &mut record).unwrap();
+    core.meta.commit(batch).await.unwrap();
+    assert!(!core.doom_marked(listed.remove(0), fence.as_ref()).await.unwrap());
+    // And the other way round: what is doomed first makes the commit fail.
+    let mut batch = Batch::new(Reason::Transition);
+    assert!(core.refer_ahead(&mut batch, "ia", &packs).await.unwrap());
+    let (mut listed, fence) = (core.remote_packs(RemotePackState::Live).unwrap(), core.fence("ia").unwrap());
+    assert!(core.doom_marked(listed.remove(1), fence.as_ref()).await.unwrap());
+    assert!(matches!(core.meta.commit(batch).await, Err(MetaError::Conflict { .. })));
+    engine.shutdown().await.unwrap();
+}

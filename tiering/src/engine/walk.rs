@@ -1,0 +1,242 @@
+//! The walk of a mark: everything that names chunks, and through it the chunks.
+
+use super::Core;
+use super::blind::{Blind, Lost, MAX_RECALLS};
+use super::body::{BodyRef, ChunkRef, NodeRef, decode_node};
+use super::error::EngineError;
+use super::ops::describe_key;
+use super::record::{ObjectRecord, PartRecord, Record};
+use super::types::Residency;
+use crate::chunk::ChunkId;
+use crate::local::Mark;
+use crate::meta::{MetaStore, Table};
+use crate::pack::{PackClass, PackId};
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+/// Values walked between two looks at what was written meanwhile.
+const LISTEN_EVERY: usize = 1024;
+
+/// Live bytes by tier and pack.
+pub(super) type LivePacks = BTreeMap<(String, PackId), u64>;
+
+/// Whose body is walked, and where its chunks must be.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    table: Table,
+    key: &'a [u8],
+    /// Its chunks must stay on local disks.
+    keep: bool,
+    /// The tier that has them all.
+    tier: Option<&'a str>,
+}
+
+/// One walk: what it marks locally and what it counts remotely.
+pub(super) struct Walk<'a> {
+    core: &'a Arc<Core>,
+    mark: &'a Mark,
+    /// Asks no tier.
+    dry_run: bool,
+    /// Packs that something in a tier lives in, with the bytes that live: each chunk counts once in a pack.
+    remote: BTreeMap<(u32, PackId), u64>,
+    /// Tiers met on the way. Not those of the configuration: a tier that is missing there for a while must not
+    /// look empty, or all its packs would be taken for dead.
+    tiers: Vec<String>,
+    blind: Blind,
+    lost: Lost,
+    /// Chunks met so far that are nowhere.
+    missing: u64,
+    recalls: usize,
+}
+
+/// What a walk came to.
+pub(super) struct Walked {
+    /// What lives in the tiers.
+    pub live: LivePacks,
+    /// What could not be looked into.
+    pub blind: Blind,
+    /// What can be named, but is not there.
+    pub lost: Lost,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(core: &'a Arc<Core>, mark: &'a Mark, dry_run: bool) -> Self {
+        let (remote, tiers, blind, lost) = (BTreeMap::new(), Vec::new(), Blind::default(), Lost::default());
+        Self { core, mark, dry_run, remote, tiers, blind, lost, missing: 0, recalls: 0 }
+    }
+
+    /// Every version and every part of an unfinished upload.
+    pub(super) fn everything(&mut self) -> Result<(), EngineError> {
+        let mut walked = 0usize;
+        for table in [Table::Object, Table::Part] {
+            let mut failed = None;
+            let core = Arc::clone(self.core);
+            core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
+                walked += 1;
+                self.value(table, key, value);
+                let mut step = Ok(());
+                if walked.is_multiple_of(LISTEN_EVERY) {
+                    step = self.listen();
+                }
+                if step.is_ok() && core.stop.is_cancelled() {
+                    step = Err(EngineError::Unavailable("shutting down".into()));
+                }
+                match step {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(e) => {
+                        failed = Some(e);
+                        ControlFlow::Break(())
+                    }
+                }
+            })?;
+            if let Some(e) = failed {
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks what was committed since the last look.
+    pub(super) fn listen(&mut self) -> Result<(), EngineError> {
+        for op in self.core.barrier.take()? {
+            self.value(op.table, &op.key, op.value.as_deref().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Bodies that are being read, whether or not their versions are still there: reads win.
+    pub(super) fn readers(&mut self) -> Result<(), EngineError> {
+        for record in self.core.reads.current() {
+            self.record(b"(being read)", &record);
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(self) -> Walked {
+        let name = |number: u32| self.tiers.get(number as usize).cloned().unwrap_or_default();
+        let live = self.remote.iter().map(|((tier, pack), bytes)| ((name(*tier), *pack), *bytes)).collect();
+        Walked { live, blind: self.blind, lost: self.lost }
+    }
+
+    fn value(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        match table {
+            Table::Object => match ObjectRecord::decode(value) {
+                Ok(record) => self.record(key, &record),
+                Err(e) => self.unreadable_record(table, key, value, &e),
+            },
+            _ => match PartRecord::decode(value) {
+                Ok(part) => self.body(&part.body, Owner { table, key, keep: true, tier: None }),
+                Err(e) => self.unreadable_record(table, key, value, &e),
+            },
+        }
+    }
+
+    fn unreadable_record(&mut self, table: Table, key: &[u8], value: &[u8], error: &EngineError) {
+        self.core.broken.report(table, key, error);
+        self.blind.record(ChunkId::of(value), describe_key(table, key), error);
+    }
+
+    fn record(&mut self, key: &[u8], record: &ObjectRecord) {
+        let (keep, tier) = match &record.residency {
+            Residency::Hot => (true, None),
+            Residency::Restored { tier, .. } => (true, Some(tier.as_str())),
+            // What a restore has brought so far must not be taken away again under its hands.
+            Residency::Cold { tier } => (record.restoring.is_some(), Some(tier.as_str())),
+        };
+        self.body(&record.body, Owner { table: Table::Object, key, keep, tier });
+    }
+
+    fn body(&mut self, body: &BodyRef, owner: Owner<'_>) {
+        let before = self.missing;
+        self.body_chunks(body, owner);
+        if self.missing > before {
+            self.lost.note(|| describe_key(owner.table, owner.key), self.missing - before);
+        }
+    }
+
+    fn body_chunks(&mut self, body: &BodyRef, owner: Owner<'_>) {
+        match body {
+            BodyRef::Inline(chunks) => self.chunks(chunks, owner),
+            BodyRef::Nodes(nodes) => {
+                for node in nodes {
+                    let read = self.read_node(node, owner.tier);
+                    // Manifests stay local for ever: they are metadata. After the read: a rotten one is set aside by it.
+                    self.chunk(&node.id, Owner { keep: true, ..owner });
+                    match read {
+                        Ok(chunks) => self.chunks(&chunks, owner),
+                        Err(e) => self.unreadable_node(node, owner, &e),
+                    }
+                }
+            }
+        }
+    }
+
+    fn unreadable_node(&mut self, node: &NodeRef, owner: Owner<'_>, error: &EngineError) {
+        let what = format!("{}: manifest node {}", describe_key(owner.table, owner.key), node.id);
+        match owner.tier.filter(|tier| !owner.keep && self.core.remote.is_complete(tier)) {
+            Some(tier) => self.blind.node_in_tier(node.id, tier, what, error),
+            None => self.blind.record(node.id, what, error),
+        }
+    }
+
+    fn chunks(&mut self, chunks: &[ChunkRef], owner: Owner<'_>) {
+        chunks.iter().for_each(|chunk| self.chunk(&chunk.id, owner));
+    }
+
+    fn chunk(&mut self, id: &ChunkId, owner: Owner<'_>) {
+        let in_tier = owner.tier.is_some_and(|tier| self.count(id, tier));
+        if !owner.keep && in_tier {
+            self.mark.cached(id);
+            return;
+        }
+        // What no known pack has, the local copy must serve. What is not local either (set aside as damaged), any tier
+        // that happens to have it.
+        if !self.mark.live(id) && !in_tier {
+            let elsewhere = self.core.remote.tiers_with(id);
+            for tier in &elsewhere {
+                self.count(id, tier);
+            }
+            self.missing += u64::from(elsewhere.is_empty());
+        }
+    }
+
+    /// Notes that every pack of `tier` with this chunk is needed: which of them a job gives up in the end is not known
+    /// yet. False when there is none.
+    fn count(&mut self, id: &ChunkId, tier: &str) -> bool {
+        let number = self.tiers.iter().position(|t| t == tier).unwrap_or_else(|| {
+            self.tiers.push(tier.to_owned());
+            self.tiers.len() - 1
+        });
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        self.core.remote.count(tier, id, |pack, bytes| *self.remote.entry((number, pack)).or_default() += bytes)
+    }
+
+    /// The chunks of a node: from local packs, else from a tier, and then the node is put back to where it belongs.
+    fn read_node(&mut self, node: &NodeRef, tier: Option<&str>) -> Result<Vec<ChunkRef>, EngineError> {
+        let local = self.core.local_node(node);
+        if let Ok(Some(chunks)) = local {
+            return Ok(chunks);
+        }
+        if self.dry_run || self.recalls >= MAX_RECALLS {
+            return Err(EngineError::Corrupt("it is not local".into()));
+        }
+        self.recalls += 1;
+        let len = u32::try_from(super::body::node_len(node.chunks)).unwrap_or(u32::MAX);
+        let wanted = [ChunkRef { id: node.id, len }];
+        let found = self.core.runtime.block_on(self.core.recall_frames(&wanted, tier, false)).inspect_err(|e| {
+            // A tier that is down shall not be waited for once for each node; that a pack is archived is told at once.
+            if matches!(e, EngineError::Tier { source, .. } if !source.is_frozen()) {
+                self.recalls = MAX_RECALLS;
+            }
+        })?;
+        let frame = found.get(&node.id).ok_or_else(|| EngineError::Corrupt("it did not come".into()))?;
+        let raw = frame.verify(&node.id).map_err(|e| EngineError::Corrupt(e.to_string()))?;
+        let kept = self.core.local.begin().put_frame(node.id, frame, PackClass::Hot);
+        match kept {
+            Ok(_) => tracing::info!(node = %node.id, "a manifest node that was not local came back from a tier"),
+            Err(e) => tracing::warn!(node = %node.id, error = %e, "a manifest node from a tier is not kept"),
+        }
+        decode_node(&raw)
+    }
+}
