@@ -1,6 +1,6 @@
 //! Stored bodies on their way out: read piece by piece, damaged as the fault plan says, compressed on the fly.
 
-use crate::blob::Body;
+use crate::blob::{Body, flipped};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -56,9 +56,7 @@ impl Source {
             return piece.slice(..torn.max(1));
         }
         if let Some(flip) = self.damage.flip_at.and_then(inside) {
-            let mut copy = piece.to_vec();
-            copy[flip] ^= 0x20;
-            return Bytes::from(copy);
+            return flipped(&piece, flip);
         }
         piece
     }

@@ -49,6 +49,8 @@ pub struct Bed {
     pub others: BTreeMap<String, Arc<dyn Tier>>,
     pub policy: String,
     pub settings: EngineSettings,
+    /// Metrics of the engine that was opened last.
+    pub registry: Mutex<prometheus::Registry>,
 }
 
 impl Bed {
@@ -59,7 +61,8 @@ impl Bed {
         settings.disk.free_floor = 0;
         let clock = Arc::new(ManualClock::new(T0));
         let (dir, others, policy) = (dir.to_owned(), BTreeMap::new(), POLICY.to_owned());
-        Self { dir, clock, tier, others, policy, settings }
+        let registry = Mutex::default();
+        Self { dir, clock, tier, others, policy, settings, registry }
     }
 
     pub async fn open(&self) -> Engine {
@@ -72,13 +75,15 @@ impl Bed {
         let classes = [("STANDARD", "hot"), ("STANDARD_IA", "ia"), ("GLACIER", "archive"), ("DEEP_ARCHIVE", "deep")];
         let mut tiers = self.others.clone();
         tiers.insert("ia".to_owned(), Arc::clone(&self.tier));
+        let registry = prometheus::Registry::new();
+        *self.registry.lock().unwrap() = registry.clone();
         let components = Components {
             clock: Arc::clone(&self.clock) as _,
             tiers,
             classes: classes.iter().map(|(c, t)| ((*c).to_owned(), (*t).to_owned())).collect(),
             policy,
             policy_text: self.policy.clone(),
-            registry: prometheus::Registry::new(),
+            registry,
         };
         Engine::open(self.settings.clone(), components).await
     }
