@@ -67,7 +67,12 @@ pub fn stream(source: Source, gzip: bool) -> impl Stream<Item = io::Result<Frame
     let encoder = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
     futures::stream::try_unfold((source, encoder), |(mut source, mut encoder)| async move {
         loop {
-            let piece = source.next().transpose()?;
+            let next = source.next();
+            if matches!(next, Some(Err(_))) {
+                // Lets the connection send what it has: a body that breaks off has had a head, and some bytes, before.
+                tokio::task::yield_now().await;
+            }
+            let piece = next.transpose()?;
             let Some(gz) = encoder.as_mut() else {
                 return Ok(piece.map(|p| (Frame::data(p), (source, encoder))));
             };

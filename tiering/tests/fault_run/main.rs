@@ -27,7 +27,7 @@ use world::{PLACES, World};
 const MOVES: u64 = 10_000;
 
 /// New objects in each round of ten days.
-const NEW: u64 = 70;
+const NEW: u64 = 120;
 
 /// One round: what clients do in ten days, beside what the engine has to do.
 async fn round(world: &mut World, number: u64) {
@@ -36,7 +36,7 @@ async fn round(world: &mut World, number: u64) {
         world.write(format!("{prefix}/{number:03}/{n:02}")).await;
     }
     world.advance(DAY * 10);
-    for n in 0..45 {
+    for n in 0..90 {
         let Some(key) = world.any_key() else { return };
         match n % 15 {
             0 => world.write(key).await,
@@ -153,6 +153,16 @@ async fn ten_thousand_moves_with_a_tenth_of_the_calls_failing_lose_nothing_and_a
             world.requests(),
             started.elapsed()
         );
+            println!(
+                "{:?}",
+                world
+                    .sim
+                    .requests()
+                    .iter()
+                    .map(|r| format!("{} {} {}", r.operation, r.status, r.count))
+                    .collect::<Vec<_>>()
+            );
+        }
     }
     world.all_down().await;
     bring_back(&mut world).await;

@@ -89,6 +89,7 @@ fn tier(sim: &oss_sim::Running, bed: &Bed, place: Place, registry: &prometheus::
     settings.multipart_threshold_bytes = 300 << 10;
     // Few, so that calls and with them whole jobs fail now and then.
     settings.max_attempts = 3;
+    settings.retry_base_ms = 5;
     settings.credentials = CredentialsSpec::Static {
         access_key_id: "ak".into(),
         access_key_secret: Secret::new("sk"),
@@ -124,7 +125,7 @@ impl World {
         settings.local.pack_bytes = 1 << 20;
         settings.tiering.linger_ms = 0;
         settings.tiering.pack_bytes = 512 << 10;
-        settings.tiering.max_group = 6;
+        settings.tiering.max_group = 8;
         settings.tiering.workers = 8;
         let engine = bed.open().await;
         engine.create_bucket("bkt").await.unwrap();
@@ -228,7 +229,7 @@ impl World {
     /// thaw), time goes on, in longer steps the longer it waits.
     pub async fn settle(&self, what: &str) {
         let started = Instant::now();
-        let (mut step, mut seen, mut quiet) = (Duration::from_secs(60), self.requests(), 0);
+        let (mut step, mut seen, mut quiet) = (Duration::from_secs(600), self.requests(), 0);
         loop {
             let stats = self.engine.stats().unwrap();
             if stats.jobs.is_empty() && stats.oldest_due_lag_ms == 0 {
@@ -244,13 +245,10 @@ impl World {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let requests = self.requests();
             quiet = if requests == seen { quiet + 1 } else { 0 };
-            if requests != seen {
-                step = Duration::from_secs(60);
-            }
             seen = requests;
             if quiet >= 4 {
                 self.advance(step);
-                step = (step * 2).min(Duration::from_secs(3_600));
+                step = (step * 2).min(Duration::from_secs(4 * 3_600));
                 quiet = 0;
             }
         }

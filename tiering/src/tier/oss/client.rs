@@ -19,8 +19,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// First step of the back-off, and its bound: as the vendor's clients have them.
-const BACKOFF_BASE: Duration = Duration::from_millis(200);
+/// Bound of the back-off: as the vendor's clients have it.
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 /// Bound of an answer that is read whole: a listing of 1,000 keys of 1,023 bytes, percent-encoded, is below it.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
@@ -207,8 +206,8 @@ pub(crate) fn http_client(settings: &OssSettings) -> Result<reqwest::Client, Tie
 }
 
 /// Wait before attempt `attempt + 1`: full jitter, at least what the store asked for.
-fn backoff(attempt: u32, asked: Duration) -> Duration {
-    let step = BACKOFF_BASE.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
+fn backoff(base: Duration, attempt: u32, asked: Duration) -> Duration {
+    let step = base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     let cap = u64::try_from(step.min(BACKOFF_MAX).as_millis()).unwrap_or(u64::MAX);
     asked.min(BACKOFF_MAX).max(Duration::from_millis(rand::random_range(0..=cap)))
 }
@@ -305,7 +304,7 @@ impl Client {
 
     /// Waits before the next attempt.
     pub(crate) async fn pause(&self, attempt: u32, asked: Duration) {
-        let wait = backoff(attempt, asked);
+        let wait = backoff(Duration::from_millis(self.settings.retry_base_ms), attempt, asked);
         self.metrics.retry_wait.observe(wait.as_secs_f64());
         tokio::time::sleep(wait).await;
     }
@@ -499,11 +498,12 @@ mod tests {
 
     #[test]
     fn the_wait_is_jittered_bounded_and_never_below_what_was_asked_for() {
+        let base = Duration::from_millis(200);
         for attempt in 1..200 {
-            assert!(backoff(attempt, Duration::ZERO) <= BACKOFF_MAX);
+            assert!(backoff(base, attempt, Duration::ZERO) <= BACKOFF_MAX);
         }
-        assert!((0..100).all(|_| backoff(1, Duration::ZERO) <= BACKOFF_BASE));
-        assert!(backoff(1, Duration::from_secs(3)) >= Duration::from_secs(3));
-        assert!(backoff(1, Duration::from_secs(300)) <= BACKOFF_MAX);
+        assert!((0..100).all(|_| backoff(base, 1, Duration::ZERO) <= base));
+        assert!(backoff(base, 1, Duration::from_secs(3)) >= Duration::from_secs(3));
+        assert!(backoff(base, 1, Duration::from_secs(300)) <= BACKOFF_MAX);
     }
 }
