@@ -17,7 +17,9 @@ use tidegate_tiering::tier::oss::credentials::CredentialsSpec;
 use tidegate_tiering::tier::oss::{OssSettings, OssTier, SignatureVersion, StorageClass};
 use tidegate_tiering::tier::probe::probe;
 use tidegate_tiering::tier::secret::Secret;
-use tidegate_tiering::tier::{RestorePriority, RestoreReceipt, RestoreState, Tier, TierErrorKind, TierMetrics};
+use tidegate_tiering::tier::{
+    Operation, Outcome, RestorePriority, RestoreReceipt, RestoreState, Tier, TierErrorKind, TierMetrics,
+};
 
 const BUCKET: &str = "cold-bucket";
 const DAY: u64 = 86_400;
@@ -141,6 +143,61 @@ async fn the_contract_holds_while_a_tenth_of_the_requests_fail_and_every_request
     assert!(tier.client().list_uploads("").await.unwrap().is_empty(), "no unfinished upload is left");
     assert!(struck > 5, "{struck} faults struck");
     assert_eq!(ours(&registry), theirs(&sim.exchanges().0, &[PLACE]));
+}
+
+#[tokio::test]
+async fn a_part_that_fails_lets_those_on_their_way_end_before_the_upload_is_aborted() {
+    let sim = simulator().await;
+    let registry = prometheus::Registry::new();
+    let mut settings = settings(&sim.endpoint(), StorageClass::IA);
+    settings.max_attempts = 1;
+    settings.part_concurrency = 3;
+    let tier = build(&settings, Some(&registry));
+    let fails = Fault::Error { status: 500, code: "InternalError".into(), qos_delay_ms: None };
+    let part = |fault| FaultRule::new(fault).op("UploadPart");
+    sim.set_faults(FaultPlan { seed: 1, rules: vec![part(fails).times(1), part(Fault::Slow { delay_ms: 200 })] });
+    tier.put("a", Arc::new(SeededBody { seed: 1, len: 2 << 20 })).await.unwrap_err();
+    let exchanges = sim.exchanges().0;
+    let order: Vec<_> = exchanges.iter().map(|e| (e.operation, e.status)).collect();
+    let parts = [("UploadPart", 500), ("UploadPart", 200), ("UploadPart", 200)];
+    assert_eq!(order, [&[("InitiateMultipartUpload", 200)], &parts[..], &[("AbortMultipartUpload", 204)]].concat());
+    assert_eq!(ours(&registry), theirs(&exchanges, &[PLACE]));
+    assert!(sim.uploads(BUCKET).is_empty());
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_goes_away_is_counted_as_abandoned() {
+    let sim = simulator().await;
+    let metrics = TierMetrics::new("cold", None).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let settings = settings(&sim.endpoint(), StorageClass::IA);
+    let tier = OssTier::new("cold", &settings, clock, &|_| None, metrics.clone()).unwrap();
+    sim.set_faults(FaultPlan { seed: 1, rules: vec![FaultRule::new(Fault::Slow { delay_ms: 60_000 })] });
+    let put = tier.put("a", Arc::new(Bytes::from_static(b"x")));
+    let running = async {
+        while metrics.in_flight.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = put => panic!("it is held up for a minute"),
+        () = running => {}
+    }
+    assert_eq!(metrics.in_flight.get(), 0);
+    assert_eq!(metrics.count(Operation::PutObject, Outcome::Abandoned), 1);
+}
+
+#[tokio::test]
+async fn a_byte_that_is_wrong_on_the_way_up_is_found_and_sent_again() {
+    let sim = simulator().await;
+    let tier = tier(&sim, StorageClass::IA);
+    let body = SeededBody { seed: 5, len: 2 << 20 };
+    for (name, len) in [("one", 100_000), ("parts", 2 << 20)] {
+        sim.set_faults(FaultPlan { seed: 1, rules: vec![FaultRule::new(Fault::Flip).times(1)] });
+        tier.put(name, Arc::new(SeededBody { len, ..body })).await.unwrap();
+        assert_eq!(sim.faults().rules[0].hits, 1);
+        assert!(read(&tier, name, 0..len).await.unwrap() == body.bytes(0..len), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -134,6 +134,18 @@ fn peak_memory() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024
 }
 
+/// Rounds until enough has moved, then all of it down and back once more.
+async fn run(world: &mut World) {
+    let mut number = 0;
+    while world.moves() + world.objects.len() as u64 <= MOVES {
+        round(world, number).await;
+        number += 1;
+    }
+    println!("{number} rounds: {} moves, {} objects", world.moves(), world.objects.len());
+    world.all_down().await;
+    bring_back(world).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_moves_with_a_tenth_of_the_calls_failing_lose_nothing_and_are_all_accounted_for() {
     let (seed, _) = seed();
@@ -141,52 +153,27 @@ async fn ten_thousand_moves_with_a_tenth_of_the_calls_failing_lose_nothing_and_a
     let started = Instant::now();
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::begin(dir.path(), seed).await;
-    let mut number = 0;
-    // What is left at the end is brought down and back once more.
-    while world.moves() + 2 * world.objects.len() as u64 / 3 < MOVES {
-        round(&mut world, number).await;
-        number += 1;
-        println!(
-            "round {number}: {} moves, {} objects, {} requests, {:?}",
-            world.moves(),
-            world.objects.len(),
-            world.requests(),
-            started.elapsed()
-        );
-            println!(
-                "{:?}",
-                world
-                    .sim
-                    .requests()
-                    .iter()
-                    .map(|r| format!("{} {} {}", r.operation, r.status, r.count))
-                    .collect::<Vec<_>>()
-            );
-        }
-    }
-    world.all_down().await;
-    bring_back(&mut world).await;
-    let moves = world.moves();
+    run(&mut world).await;
+    let (took, moves, calls) = (started.elapsed(), world.moves(), world.requests());
     assert!(moves >= MOVES, "{moves} moves only (TIDEGATE_SEED={seed})");
-
     let hits = plan::hits(&world.sim.faults());
     let struck: u64 = hits.values().sum();
-    let calls = world.requests();
     assert!(hits.values().all(|n| *n > 0), "{hits:?} (TIDEGATE_SEED={seed})");
     assert!((9..13).contains(&(struck * 100 / calls)), "{struck} of {calls} calls failed (TIDEGATE_SEED={seed})");
+
     world.sim.clear_faults();
-    let took = started.elapsed();
     sweep(&world).await;
     let packs = world.compare_with_cloud("after the sweep");
     let bytes = compare_bytes(&world).await;
     compare_accounts(&world).await;
     println!(
-        "{moves} moves, {} objects of {bytes} bytes, {packs} packs left, {calls} calls, {} restarts, {} reads failed, {took:?}, \
-         peak memory {} MiB",
+        "{moves} moves, {calls} calls, {took:?}, {} restarts, {} reads failed",
+        world.restarts, world.failed_reads
+    );
+    println!(
+        "left: {} objects of {bytes} bytes in {packs} packs; peak memory {} MiB",
         world.objects.len(),
-        world.restarts,
-        world.failed_reads,
-        peak_memory(),
+        peak_memory()
     );
     println!("{struck} faults: {hits:?}");
     world.engine.shutdown().await.unwrap();

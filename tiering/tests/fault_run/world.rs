@@ -23,6 +23,9 @@ pub const PLACES: [Place; 3] = [
     Place { tier: "deep", bucket: "cold-deep", class: Class::ColdArchive },
 ];
 
+/// So long without an end means that there is none.
+const HANG: Duration = Duration::from_secs(300);
+
 pub const POLICY: &str = "
 apiVersion: tidegate/v1
 kind: LifecyclePolicy
@@ -181,7 +184,7 @@ impl World {
     pub async fn write(&mut self, key: String) {
         let content = self.any_content();
         let bytes = content.bytes();
-        if content.len > 100_000 && content.seed % 2 == 0 {
+        if content.len > 100_000 && content.seed.is_multiple_of(2) {
             let parts: Vec<Vec<u8>> = bytes.chunks(content.len / 2 + 1).map(<[u8]>::to_vec).collect();
             put_parts(&self.engine, &key, &parts).await.unwrap();
         } else {
@@ -236,7 +239,7 @@ impl World {
                 return;
             }
             assert!(
-                started.elapsed() < Duration::from_secs(120),
+                started.elapsed() < HANG,
                 "gave up waiting until {what}: {:?}, lag {} ms (TIDEGATE_SEED={})",
                 stats.jobs,
                 stats.oldest_due_lag_ms,
