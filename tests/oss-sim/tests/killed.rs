@@ -1,5 +1,6 @@
 //! The real program, killed with SIGKILL: what was answered is there at the next start, bodies, uploads, restores under way,
 //! the clock and the bill included.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not know as such
 
 mod common;
 

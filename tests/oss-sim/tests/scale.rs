@@ -1,5 +1,6 @@
 //! Many objects: a page of a list costs its own length, not the bucket's. `OSS_SIM_OBJECTS` sets how many; `tests/run --full`
 //! makes it a million.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not know as such
 
 mod common;
 
