@@ -6,6 +6,7 @@ use crate::common::{Bed, DAY, Dice, T0, noise, put, put_parts, read, residency};
 use crate::plan::plan;
 use oss_sim::{Class, OssSim};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_tiering::clock::Clock;
@@ -73,7 +74,7 @@ pub struct World {
     pub registry: prometheus::Registry,
     pub objects: BTreeMap<String, Content>,
     /// Moves of the engines before this one.
-    moved_before: u64,
+    moved_before: (u64, u64),
     pub restarts: u64,
     /// Reads that the faults made fail: allowed, as long as no wrong byte comes.
     pub failed_reads: u64,
@@ -104,7 +105,7 @@ fn tier(sim: &oss_sim::Running, bed: &Bed, place: Place, registry: &prometheus::
 }
 
 impl World {
-    pub async fn begin(dir: &std::path::Path, seed: u64) -> Self {
+    pub async fn begin(dir: &Path, seed: u64) -> Self {
         let mut builder = OssSim::builder()
             .access_key("ak", "sk")
             .clock_start(T0.millis())
@@ -141,24 +142,28 @@ impl World {
             engine,
             registry,
             objects: BTreeMap::new(),
-            moved_before: 0,
+            moved_before: (0, 0),
             restarts: 0,
             failed_reads: 0,
             made: 0,
         }
     }
 
-    /// Transitions and restores that were committed, by the engine's own metrics.
-    pub fn moves(&self) -> u64 {
+    /// Transitions and restores that were committed, by the engines' own metrics.
+    pub fn moves(&self) -> (u64, u64) {
         let registry = self.bed.registry.lock().unwrap();
-        let count = |name| counter(&registry, name, None);
-        self.moved_before + count("tidegate_transitioned_versions_total") + count("tidegate_restored_versions_total")
+        let (transitions, restores) = self.moved_before;
+        (
+            transitions + counter(&registry, "tidegate_transitioned_versions_total", None),
+            restores + counter(&registry, "tidegate_restored_versions_total", None),
+        )
     }
 
-    /// Stops the engine wherever it is and opens it again.
-    pub async fn restart(&mut self) {
+    /// Stops the engine wherever it is and opens it again; between the two the test may do something to its files.
+    pub async fn restart(&mut self, meanwhile: impl FnOnce(&Path)) {
         self.engine.shutdown().await.unwrap();
         self.moved_before = self.moves();
+        meanwhile(&self.bed.dir);
         self.engine = self.bed.open().await;
         self.restarts += 1;
     }
@@ -283,9 +288,6 @@ impl World {
             self.settle("all is archived").await;
         }
         assert!(self.objects.keys().all(|key| self.archived(key)), "(TIDEGATE_SEED={})", self.seed);
-        self.engine.shutdown().await.unwrap();
-        self.moved_before = self.moves();
-        std::fs::remove_dir_all(self.bed.dir.join("packs")).unwrap();
-        self.engine = self.bed.open().await;
+        self.restart(|dir| std::fs::remove_dir_all(dir.join("packs")).unwrap()).await;
     }
 }
