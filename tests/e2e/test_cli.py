@@ -33,6 +33,7 @@ LIVE = [
     ("stats",),
     ("tier", "list"),
     ("tier", "probe", "ia"),
+    ("tier", "packs", "ia"),
     ("object", "status", f"s3://{BUCKET}/logs/01"),
     ("object", "status", f"s3://{BUCKET}/with space/ü"),
     ("policy", "plan", "--horizon", "60d"),
@@ -262,3 +263,6 @@ def test_a_transition_shows_in_stats_and_tier_list(gateway, sim):
 
     wait_until("stats to count the object in ia", objects_in_ia)
     assert "ia" in server.cli("tier", "list").out
+    packs = server.cli("tier", "packs", "ia", json_output=True).json
+    assert [p["state"] for p in packs] == ["live"]
+    assert [(key.endswith(packs[0]["name"]), size) for key, size in sim.objects().items()] == [(True, packs[0]["bytes"])]

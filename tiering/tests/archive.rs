@@ -424,6 +424,27 @@ async fn one_tier_that_is_down_does_not_hold_up_deletes_in_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_packs_of_a_tier_are_listed_page_by_page() {
+    let cloud = Cloud::new().await;
+    let engine = cloud.bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    for n in 0..3 {
+        put_class(&engine, &format!("{n}"), &noise(n, 40_000), Some("STANDARD_IA")).await.unwrap();
+        until("it is in IA", || in_tier(&engine, "ia") == n + 1).await;
+    }
+    let first = engine.tier_packs("ia", None, 2).unwrap();
+    let second = engine.tier_packs("ia", Some(&first[1].name), 2).unwrap();
+    let names: Vec<_> = first.iter().chain(&second).map(|p| (format!("ia/{}", p.name), p.bytes, p.crc64)).collect();
+    let there: Vec<_> = cloud.sim.objects(BUCKET).into_iter().map(|o| (o.key, o.size, Some(o.crc64))).collect();
+    assert_eq!((first.len(), names), (2, there), "by their names");
+    assert!(first.iter().all(|p| p.state == "live" && p.chunks > 0));
+    assert!(engine.tier_packs("ia", Some(&second[0].name), 2).unwrap().is_empty());
+    assert_eq!(engine.tier_packs("archive", None, 2).unwrap(), []);
+    assert!(matches!(engine.tier_packs("ia", Some("x"), 2), Err(EngineError::InvalidArgument(_))));
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_changes_while_its_pack_is_on_the_way_stays_as_the_client_left_it() {
     let dir = tempfile::tempdir().unwrap();
     let tier = Arc::new(MemoryTier::new().unwrap());

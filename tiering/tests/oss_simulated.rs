@@ -2,10 +2,13 @@
 //! requests.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not know as such
 
+#[path = "common/account.rs"]
+mod account;
+
+use account::{DOWN, Place, ours, theirs};
 use bytes::Bytes;
 use futures::stream::StreamExt;
-use oss_sim::{Class, Fault, FaultPlan, FaultRule, OssSim};
-use std::collections::BTreeMap;
+use oss_sim::{CODES_503, Class, Fault, FaultPlan, FaultRule, OssSim};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, SystemClock, Timestamp};
@@ -14,7 +17,9 @@ use tidegate_tiering::tier::oss::credentials::CredentialsSpec;
 use tidegate_tiering::tier::oss::{OssSettings, OssTier, SignatureVersion, StorageClass};
 use tidegate_tiering::tier::probe::probe;
 use tidegate_tiering::tier::secret::Secret;
-use tidegate_tiering::tier::{RestorePriority, RestoreReceipt, RestoreState, Tier, TierErrorKind, TierMetrics};
+use tidegate_tiering::tier::{
+    Operation, Outcome, RestorePriority, RestoreReceipt, RestoreState, Tier, TierErrorKind, TierMetrics,
+};
 
 const BUCKET: &str = "cold-bucket";
 const DAY: u64 = 86_400;
@@ -24,6 +29,7 @@ async fn simulator() -> oss_sim::Running {
         .bucket(BUCKET, Class::Standard)
         .cname("localhost", BUCKET)
         .access_key("ak", "sk")
+        .record_exchanges()
         .start()
         .await
         .unwrap()
@@ -94,45 +100,22 @@ async fn a_wrong_key_is_refused_and_named() {
 
 /// Faults whose effect a client must hide: a tenth of all requests.
 fn plan(seed: u64) -> FaultPlan {
-    let error = |code: &str, status| Fault::Error { status, code: code.into(), qos_delay_ms: Some(5) };
-    let faults = [
-        error("any", 503),
-        error("InternalError", 500),
+    let error = |code: &str, status, qos_delay_ms| Fault::Error { status, code: code.into(), qos_delay_ms };
+    let busy = CODES_503.into_iter().filter(|code| *code != DOWN).map(|code| (error(code, 503, Some(5)), 0.003));
+    let others = [
+        error(DOWN, 503, None),
+        error("InternalError", 500, None),
         Fault::ResetBefore,
         Fault::ResetAfter,
         Fault::Torn,
         Fault::Slow { delay_ms: 5 },
         Fault::Skew { seconds: 3600 },
     ];
-    FaultPlan { seed, rules: faults.map(|fault| FaultRule::new(fault).rate(0.016)).to_vec() }
+    let rules = busy.chain(others.into_iter().map(|fault| (fault, 0.014)));
+    FaultPlan { seed, rules: rules.map(|(fault, rate)| FaultRule::new(fault).rate(rate)).collect() }
 }
 
-/// Requests by operation, as the simulator counted them.
-fn theirs(sim: &oss_sim::Running) -> BTreeMap<String, u64> {
-    let mut all = BTreeMap::new();
-    for count in sim.requests() {
-        *all.entry(count.operation).or_default() += count.count;
-    }
-    all
-}
-
-/// Requests by operation, as our metrics counted them; without those that our own broken bodies ended before they were
-/// complete, which no store counts.
-fn ours(registry: &prometheus::Registry) -> BTreeMap<String, u64> {
-    let mut all = BTreeMap::new();
-    for family in registry.gather().iter().filter(|f| f.name() == "tidegate_tier_requests_total") {
-        for metric in family.get_metric() {
-            let label = |name: &str| metric.get_label().iter().find(|l| l.name() == name).unwrap().value().to_owned();
-            let operation = label("operation");
-            if label("outcome") == "local" {
-                continue;
-            }
-            *all.entry(operation).or_default() += metric.get_counter().get_value() as u64;
-        }
-    }
-    all.retain(|_, count| *count > 0);
-    all
-}
+const PLACE: Place = Place { tier: "cold", bucket: BUCKET, class: Class::IA };
 
 #[tokio::test]
 async fn every_request_is_accounted_for() {
@@ -140,11 +123,11 @@ async fn every_request_is_accounted_for() {
     let registry = prometheus::Registry::new();
     let tier = build(&settings(&sim.endpoint(), StorageClass::IA), Some(&registry));
     contract::run(&tier, "c", 3 << 20).await.unwrap();
-    assert_eq!(ours(&registry), theirs(&sim));
+    assert_eq!(ours(&registry), theirs(&sim.exchanges().0, &[PLACE]));
 }
 
 #[tokio::test]
-async fn the_contract_holds_while_a_tenth_of_the_requests_fail() {
+async fn the_contract_holds_while_a_tenth_of_the_requests_fail_and_every_request_is_accounted_for() {
     let sim = simulator().await;
     let seed = 20_261_124;
     println!("seed {seed}");
@@ -158,11 +141,63 @@ async fn the_contract_holds_while_a_tenth_of_the_requests_fail() {
     sim.clear_faults();
     assert!(sim.objects(BUCKET).is_empty(), "nothing is left");
     assert!(tier.client().list_uploads("").await.unwrap().is_empty(), "no unfinished upload is left");
-    let (ours, theirs): (u64, u64) = (ours(&registry).values().sum(), theirs(&sim).values().sum());
-    println!("{struck} faults struck, {ours} requests sent, {theirs} arrived");
     assert!(struck > 5, "{struck} faults struck");
-    // A connection that was reset may take a request with it that nobody saw, but none is sent that is not counted.
-    assert!(theirs <= ours && ours - theirs <= struck, "{ours} counted here, {theirs} there");
+    assert_eq!(ours(&registry), theirs(&sim.exchanges().0, &[PLACE]));
+}
+
+#[tokio::test]
+async fn a_part_that_fails_lets_those_on_their_way_end_before_the_upload_is_aborted() {
+    let sim = simulator().await;
+    let registry = prometheus::Registry::new();
+    let mut settings = settings(&sim.endpoint(), StorageClass::IA);
+    settings.max_attempts = 1;
+    settings.part_concurrency = 3;
+    let tier = build(&settings, Some(&registry));
+    let fails = Fault::Error { status: 500, code: "InternalError".into(), qos_delay_ms: None };
+    let part = |fault| FaultRule::new(fault).op("UploadPart");
+    sim.set_faults(FaultPlan { seed: 1, rules: vec![part(fails).times(1), part(Fault::Slow { delay_ms: 200 })] });
+    tier.put("a", Arc::new(SeededBody { seed: 1, len: 2 << 20 })).await.unwrap_err();
+    let exchanges = sim.exchanges().0;
+    let order: Vec<_> = exchanges.iter().map(|e| (e.operation, e.status)).collect();
+    let parts = [("UploadPart", 500), ("UploadPart", 200), ("UploadPart", 200)];
+    assert_eq!(order, [&[("InitiateMultipartUpload", 200)], &parts[..], &[("AbortMultipartUpload", 204)]].concat());
+    assert_eq!(ours(&registry), theirs(&exchanges, &[PLACE]));
+    assert!(sim.uploads(BUCKET).is_empty());
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_goes_away_is_counted_as_abandoned() {
+    let sim = simulator().await;
+    let metrics = TierMetrics::new("cold", None).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let settings = settings(&sim.endpoint(), StorageClass::IA);
+    let tier = OssTier::new("cold", &settings, clock, &|_| None, metrics.clone()).unwrap();
+    sim.set_faults(FaultPlan { seed: 1, rules: vec![FaultRule::new(Fault::Slow { delay_ms: 60_000 })] });
+    let put = tier.put("a", Arc::new(Bytes::from_static(b"x")));
+    let running = async {
+        while metrics.in_flight.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = put => panic!("it is held up for a minute"),
+        () = running => {}
+    }
+    assert_eq!(metrics.in_flight.get(), 0);
+    assert_eq!(metrics.count(Operation::PutObject, Outcome::Abandoned), 1);
+}
+
+#[tokio::test]
+async fn a_byte_that_is_wrong_on_the_way_up_is_found_and_sent_again() {
+    let sim = simulator().await;
+    let tier = tier(&sim, StorageClass::IA);
+    let body = SeededBody { seed: 5, len: 2 << 20 };
+    for (name, len) in [("one", 100_000), ("parts", 2 << 20)] {
+        sim.set_faults(FaultPlan { seed: 1, rules: vec![FaultRule::new(Fault::Flip).times(1)] });
+        tier.put(name, Arc::new(SeededBody { len, ..body })).await.unwrap();
+        assert_eq!(sim.faults().rules[0].hits, 1);
+        assert!(read(&tier, name, 0..len).await.unwrap() == body.bytes(0..len), "{name}");
+    }
 }
 
 #[tokio::test]

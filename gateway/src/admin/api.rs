@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
 use tidegate_tiering::engine::{
     Engine, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, ReindexProgress, RunDueReport,
-    ScrubProgress, ScrubReport, SnapshotReport, StatsReport, TierReport,
+    ScrubProgress, ScrubReport, SnapshotReport, StatsReport, TierPackReport, TierReport,
 };
 
 /// Lines of progress that may wait for a slow client; more are left out, the result never is.
@@ -41,6 +41,7 @@ pub fn guarded(config: &mut web::ServiceConfig) {
         .route("/plan", web::post().to(plan))
         .route("/tiers", web::get().to(list_tiers))
         .route("/tiers/{name}", web::get().to(tier))
+        .route("/tiers/{name}/packs", web::get().to(tier_packs))
         .route("/tiers/{name}/probe", web::post().to(probe))
         .route("/gc", web::post().to(gc))
         .route("/scrub", web::post().to(scrub))
@@ -146,6 +147,25 @@ async fn tier(state: State, name: Path<String>) -> Answer<TierReport> {
     let mut report = state.blocking(move |engine| engine.tier_report(&name)).await?;
     complete(&state, &mut report);
     Ok(Json(report))
+}
+
+/// Most packs of one page, and how many come when nothing is said.
+pub const MAX_PACKS: usize = 10_000;
+
+/// A page of the packs in a tier.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacksPage {
+    /// The last name of the page before.
+    pub after: Option<String>,
+    /// At most so many.
+    pub max: Option<usize>,
+}
+
+async fn tier_packs(state: State, name: Path<String>, page: Query<PacksPage>) -> Answer<Vec<TierPackReport>> {
+    known_tier(&state, &name)?;
+    let max = page.max.unwrap_or(MAX_PACKS).min(MAX_PACKS);
+    state.blocking(move |engine| engine.tier_packs(&name, page.after.as_deref(), max)).await.map(Json)
 }
 
 /// What a probe of a tier found.

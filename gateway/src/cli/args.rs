@@ -138,6 +138,11 @@ pub enum ObjectCommand {
 pub enum TierCommand {
     /// List the tiers
     List,
+    /// List the packs that the namespace has in a tier: what must be there, and nothing else
+    Packs {
+        /// The tier
+        name: String,
+    },
     /// Write, read, restore where it can, and delete a small object; costs a few requests
     Probe {
         /// The tier; all when left out
@@ -241,6 +246,7 @@ mod tests {
             "tidegate policy plan --horizon 365d --bucket b --prefix x/ --limit 5 --json",
             "tidegate object status s3://b/a/key --json",
             "tidegate tier list",
+            "tidegate tier packs ia --json",
             "tidegate tier probe ia",
             "tidegate tier ram-policy --tier ia --conformance",
             "tidegate tier conformance --tier ia --record answers.json --json",

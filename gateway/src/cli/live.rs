@@ -10,7 +10,7 @@ use crate::output::{Output, render};
 use serde_json::json;
 use tidegate_tiering::engine::{
     GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, RunDueReport, ScrubReport, StatsReport,
-    TierReport,
+    TierPackReport, TierReport,
 };
 
 /// Longest line of a streamed answer, in bytes: a scrub's result names every damaged chunk.
@@ -93,6 +93,20 @@ async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Re
         TierCommand::List => {
             let reports: Vec<TierReport> = client.get("/tiers", "").await?;
             output.show(&reports, |reports| render::tiers(reports));
+            Ok(Exit::Ok)
+        }
+        TierCommand::Packs { name } => {
+            let path = format!("/tiers/{}/packs", encode(&name));
+            let mut packs: Vec<TierPackReport> = Vec::new();
+            loop {
+                let query = packs.last().map(|last| format!("?after={}", encode(&last.name))).unwrap_or_default();
+                let page: Vec<TierPackReport> = client.get(&path, &query).await?;
+                if page.is_empty() {
+                    break;
+                }
+                packs.extend(page);
+            }
+            output.show(&packs, |packs| render::packs(packs));
             Ok(Exit::Ok)
         }
         TierCommand::Probe { name } => {

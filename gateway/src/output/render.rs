@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
     Amount, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency, ScrubReport,
-    StatsReport, TierReport,
+    StatsReport, TierPackReport, TierReport,
 };
 
 pub use super::render_tier::{conformance, conformance_plan};
@@ -229,6 +229,22 @@ pub fn tiers(reports: &[TierReport]) -> String {
     finish(tiers, &[5, 6])
 }
 
+/// `tidegate tier packs`.
+pub fn packs(reports: &[TierPackReport]) -> String {
+    let mut packs = table(["pack", "state", "size", "chunks", "created", "CRC-64"]);
+    for report in reports {
+        packs.add_row([
+            report.name.clone(),
+            report.state.clone(),
+            show_size(report.bytes),
+            report.chunks.to_string(),
+            report.created.to_string(),
+            report.crc64.map_or_else(|| "-".to_owned(), |crc| crc.to_string()),
+        ]);
+    }
+    finish(packs, &[2, 3])
+}
+
 /// `tidegate tier probe`.
 pub fn probes(reports: &[ProbeAnswer]) -> String {
     let mut steps = table(["tier", "step", "outcome", "ms", "detail"]);
@@ -348,6 +364,14 @@ mod tests {
     use tidegate_tiering::engine::{
         DamagedChunk, JobReport, NextAction, PackReport, PlanCost, PlannedAction, RuleExplanation, TierStats,
     };
+
+    #[test]
+    fn packs_are_listed_with_their_state() {
+        let pack =
+            TierPackReport { name: "packs/d/1/a.pack".into(), state: "live".into(), bytes: 2048, ..Default::default() };
+        let text = packs(&[pack]);
+        assert!(text.contains("packs/d/1/a.pack") && text.contains("live"), "{text}");
+    }
 
     #[test]
     fn stats_show_every_tier_and_what_is_late() {

@@ -312,7 +312,8 @@ pub fn crc64_combine(first: u64, second: u64, second_len: u64) -> u64 {
     crc_fast::checksum_combine(CrcAlgorithm::Crc64Xz, first, second, second_len)
 }
 
-/// Receives a body into a blob, digesting it on the way. `announced` is the Content-Length, if any.
+/// Receives a body into a blob, digesting it on the way. `announced` is the Content-Length, if any; the byte at
+/// `damaged_at` is inverted as if it had come so.
 ///
 /// # Errors
 /// 400 RequestTimeout when the client stops before the announced end, 400 EntityTooLarge above `limit`.
@@ -321,6 +322,7 @@ pub async fn receive(
     blobs: &Blobs,
     announced: Option<u64>,
     limit: u64,
+    damaged_at: Option<u64>,
 ) -> Result<Received, OssError> {
     let too_large = || {
         OssError::new(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
@@ -337,7 +339,12 @@ pub async fn receive(
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) | Err(_) => return Err(request_timeout()),
         };
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(mut data) = frame.into_data() else { continue };
+        if let Some(at) =
+            damaged_at.and_then(|at| usize::try_from(at.checked_sub(size)?).ok()).filter(|at| *at < data.len())
+        {
+            data = flipped(&data, at);
+        }
         size += data.len() as u64;
         if size > limit {
             return Err(too_large());
@@ -350,6 +357,13 @@ pub async fn receive(
         return Err(request_timeout());
     }
     Ok(Received { body: writer.finish(size), size, md5: md5.finalize().into(), crc64: crc.finalize() })
+}
+
+/// A copy with one bit of byte `at` inverted.
+pub fn flipped(data: &[u8], at: usize) -> Bytes {
+    let mut copy = data.to_vec();
+    copy[at] ^= 0x20;
+    Bytes::from(copy)
 }
 
 fn request_timeout() -> OssError {

@@ -36,7 +36,7 @@ pub enum Fault {
     ResetAfter,
     /// The connection ends in the middle of a GET's body.
     Torn,
-    /// One byte of a GET's body is wrong.
+    /// One byte of a body is wrong: of a GET's on its way down, of a write's on its way up (which is then stored).
     Flip,
     /// The request is held for this (real) time; the answer carries `x-oss-qos-delay-time`.
     Slow {
@@ -50,6 +50,38 @@ pub enum Fault {
     },
     /// The restored copy expires while it is read: the body is torn and later reads are refused.
     ExpireRestore,
+    /// A restore is accepted and takes longer than its documented time.
+    SlowRestore {
+        /// (Virtual) seconds longer.
+        seconds: u64,
+    },
+}
+
+impl Fault {
+    /// Its name in a plan.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::Error { .. } => "error",
+            Fault::ResetBefore => "reset_before",
+            Fault::ResetAfter => "reset_after",
+            Fault::Torn => "torn",
+            Fault::Flip => "flip",
+            Fault::Slow { .. } => "slow",
+            Fault::Skew { .. } => "skew",
+            Fault::ExpireRestore => "expire_restore",
+            Fault::SlowRestore { .. } => "slow_restore",
+        }
+    }
+
+    /// Whether it can strike an operation at all: some are about bodies.
+    fn concerns(&self, op: &str) -> bool {
+        match self {
+            Fault::Torn | Fault::ExpireRestore => op == "GetObject",
+            Fault::SlowRestore { .. } => op == "RestoreObject",
+            Fault::Flip => matches!(op, "GetObject" | "PutObject" | "UploadPart"),
+            _ => true,
+        }
+    }
 }
 
 fn default_status() -> u16 {
@@ -111,6 +143,12 @@ impl FaultRule {
         self
     }
 
+    /// The same, for one bucket.
+    pub fn bucket(mut self, name: impl Into<String>) -> FaultRule {
+        self.bucket = Some(name.into());
+        self
+    }
+
     /// The same, for keys that start so.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> FaultRule {
         self.key_prefix = Some(prefix.into());
@@ -124,8 +162,7 @@ impl FaultRule {
     }
 
     fn matches(&self, op: &str, bucket: Option<&str>, key: Option<&str>) -> bool {
-        let body_only = matches!(self.fault, Fault::Torn | Fault::Flip | Fault::ExpireRestore);
-        (!body_only || op == "GetObject")
+        self.fault.concerns(op)
             && self.op.as_deref().is_none_or(|o| o == op)
             && self.bucket.as_deref().is_none_or(|b| Some(b) == bucket)
             && self.key_prefix.as_deref().is_none_or(|p| key.is_some_and(|k| k.starts_with(p)))
@@ -143,6 +180,17 @@ pub struct FaultPlan {
     /// Rules in order: the first that strikes wins.
     #[serde(default)]
     pub rules: Vec<FaultRule>,
+}
+
+/// A fault that strikes a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Strike {
+    /// What happens.
+    pub fault: Fault,
+    /// Place of its rule in the plan.
+    rule: usize,
+    /// A random number for its details.
+    pub dice: u64,
 }
 
 /// The plan in force.
@@ -169,8 +217,8 @@ impl Faults {
         mix(self.plan.seed ^ self.rolls.wrapping_mul(0xD6E8_FEB8_6659_FD93))
     }
 
-    /// What strikes this request, if anything, and a random number for its details.
-    pub fn pick(&mut self, op: &str, bucket: Option<&str>, key: Option<&str>) -> Option<(Fault, u64)> {
+    /// What strikes this request, if anything.
+    pub fn pick(&mut self, op: &str, bucket: Option<&str>, key: Option<&str>) -> Option<Strike> {
         for i in 0..self.plan.rules.len() {
             if !self.plan.rules[i].matches(op, bucket, key) {
                 continue;
@@ -184,10 +232,17 @@ impl Faults {
             let share = (dice >> 11) as f64 / (1u64 << 53) as f64;
             if share < self.plan.rules[i].rate {
                 self.plan.rules[i].hits += 1;
-                return Some((self.plan.rules[i].fault.clone(), mix(dice)));
+                return Some(Strike { fault: self.plan.rules[i].fault.clone(), rule: i, dice: mix(dice) });
             }
         }
         None
+    }
+
+    /// Takes a strike back that found nothing to harm: no body, or no restored copy.
+    pub fn missed(&mut self, strike: &Strike) {
+        if let Some(rule) = self.plan.rules.get_mut(strike.rule).filter(|rule| rule.fault == strike.fault) {
+            rule.hits = rule.hits.saturating_sub(1);
+        }
     }
 }
 
@@ -210,7 +265,10 @@ mod tests {
             {"kind":"reset_after","rate":0.1,"key_prefix":"x/"}]}"#;
         let mut faults = Faults::default();
         faults.set(serde_json::from_str(text).unwrap());
-        assert!(matches!(faults.pick("PutObject", None, None), Some((Fault::Error { status: 503, .. }, _))));
+        assert!(matches!(
+            faults.pick("PutObject", None, None),
+            Some(Strike { fault: Fault::Error { status: 503, .. }, .. })
+        ));
         assert_eq!(faults.pick("PutObject", None, Some("y/")), None);
         let hits = (0..10_000).filter(|_| faults.pick("GetObject", None, Some("x/1")).is_some()).count();
         assert!((900..1100).contains(&hits), "{hits}");

@@ -32,6 +32,7 @@ mod multipart;
 mod objects;
 mod persist;
 mod ram;
+mod record;
 mod request;
 mod restore;
 mod routing;
@@ -39,6 +40,7 @@ mod send;
 mod server;
 mod sim;
 mod store;
+mod strikes;
 #[cfg(test)]
 mod vectors;
 mod xml;
@@ -50,6 +52,7 @@ pub use faults::{CODES_503, Fault, FaultPlan, FaultRule};
 pub use ledger::{Code, Line};
 pub use model::Class;
 pub use ram::Policy;
+pub use record::Exchange;
 pub use restore::Tier;
 pub use sim::{Count, ObjectState, Sim};
 
@@ -67,11 +70,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// Threads that serve requests.
 const WORKERS: usize = 2;
+
+/// How long a connection may wait for its next request, as the service has it. A server that closes earlier than a
+/// client's pool does takes requests down with it that it has never seen.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Entry point: [`OssSim::builder`].
 #[derive(Debug)]
@@ -96,6 +104,7 @@ pub struct Builder {
     start: Option<u64>,
     frozen: bool,
     skew_check: bool,
+    record: bool,
     listen: SocketAddr,
     admin: SocketAddr,
 }
@@ -113,6 +122,7 @@ impl Default for Builder {
             start: None,
             frozen: false,
             skew_check: true,
+            record: false,
             listen: any_port,
             admin: any_port,
         }
@@ -179,6 +189,12 @@ impl Builder {
         self
     }
 
+    /// Keep what became of each request, for [`Running::exchanges`]: about 200 bytes each, the first million of them.
+    pub fn record_exchanges(mut self) -> Builder {
+        self.record = true;
+        self
+    }
+
     /// Where to listen; 127.0.0.1 with a free port by default.
     pub fn listen(mut self, addr: SocketAddr) -> Builder {
         self.listen = addr;
@@ -223,6 +239,8 @@ impl Builder {
             store: store.into(),
             faults: faults::Faults::default().into(),
             counts: BTreeMap::new().into(),
+            exchanges: self.record.then(Default::default),
+            looked: AtomicU64::new(0),
             // Ids differ from those of the run before: the time is part of them when state is kept.
             sequence: AtomicU64::new(if self.data_dir.is_some() { now } else { 0 }),
             seed: self.seed,
@@ -273,7 +291,7 @@ async fn accept(listener: TcpListener, sim: Arc<Sim>, admin: bool) {
     loop {
         let Ok((socket, _)) = listener.accept().await else {
             // Out of file descriptors, most likely: a short pause, then again.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         // Small answers must not wait for Nagle; a socket that refuses still works.
@@ -282,7 +300,7 @@ async fn accept(listener: TcpListener, sim: Arc<Sim>, admin: bool) {
         tokio::spawn(async move {
             let io = TokioIo::new(socket);
             let mut http = http1::Builder::new();
-            http.half_close(true).timer(TokioTimer::new());
+            http.half_close(true).timer(TokioTimer::new()).header_read_timeout(IDLE);
             // Errors here are clients that went away, and resets that the fault plan asked for.
             if admin {
                 let service = service_fn(move |request| admin::serve(Arc::clone(&sim), request));
@@ -376,6 +394,23 @@ impl Running {
     /// Requests by operation and status.
     pub fn requests(&self) -> Vec<Count> {
         self.sim.counts()
+    }
+
+    /// What became of each request, in the order of their ends, and how many were too many to be kept. Empty without
+    /// [`Builder::record_exchanges`].
+    pub fn exchanges(&self) -> (Vec<Exchange>, u64) {
+        self.sim.exchanges.as_ref().map_or_else(Default::default, |exchanges| lock(exchanges).all())
+    }
+
+    /// Unfinished multipart uploads of a bucket: keys and upload ids.
+    pub fn uploads(&self, bucket: &str) -> Vec<(String, String)> {
+        let store = self.sim.store();
+        store.bucket(bucket).map_or_else(|_| Vec::new(), |bucket| bucket.uploads.keys().cloned().collect())
+    }
+
+    /// Keys that listings of objects have looked at so far: what a page costs, whatever the speed of the machine.
+    pub fn keys_looked_at(&self) -> u64 {
+        self.sim.looked.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Stops and waits for the end; connections are cut.

@@ -212,6 +212,8 @@ fn next(rules: &[Rule], key: &str, version: &Version, place: Place, after: u64) 
     let mut best: Option<(u64, Action)> = None;
     let mut offer = |due: Option<u64>, action: Action| {
         let Some(due) = due else { return };
+        // Whatever the rule says, a run leaves alone what was written less than 24 hours before its start.
+        let due = due.max(version.modified.saturating_add(DAY));
         let run = due.div_ceil(DAY).saturating_mul(DAY).max(after + DAY);
         let better = best.is_none_or(|(r, a)| run < r || (run == r && action > a));
         if better {
@@ -393,5 +395,15 @@ mod tests {
         assert_eq!(next(&rule, "k", &version, place, 10 * DAY), Some((12 * DAY, Action::Convert(Class::IA))));
         version.class = Class::IA;
         assert_eq!(next(&rule, "k", &version, place, 12 * DAY), Some((14 * DAY, Action::Delete)));
+    }
+
+    #[test]
+    fn a_rule_by_date_leaves_alone_what_is_younger_than_a_day() {
+        let rule = rules("<Prefix/><Status>Enabled</Status><Transition><CreatedBeforeDate>2030-01-01T00:00:00.000Z</CreatedBeforeDate><StorageClass>IA</StorageClass></Transition>").unwrap();
+        let spec = crate::objects::Spec { class: Class::Standard, headers: Vec::new(), tags: Vec::new() };
+        let body = crate::blob::Body::default();
+        let version = crate::objects::new_version(spec, Kind::Normal, body, (String::new(), 0), 11 * DAY - 1);
+        let place = Place { current: true, alone: true, replaced: 0 };
+        assert_eq!(next(&rule, "k", &version, place, 10 * DAY), Some((12 * DAY, Action::Convert(Class::IA))));
     }
 }

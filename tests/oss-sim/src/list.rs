@@ -9,6 +9,7 @@ use crate::sim::Sim;
 use crate::xml::Writer;
 use base64::Engine;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Account name in Owner nodes.
 const OWNER: &str = "1000000000000001";
@@ -44,8 +45,8 @@ impl<'a> Item<'a> {
     }
 }
 
-/// A page of current objects and groups after `after`; and whether there is more.
-fn page<'a>(bucket: &'a Bucket, req: &'a Req, after: &str, max: usize) -> (Vec<Item<'a>>, bool) {
+/// A page of current objects and groups after `after`; and whether there is more. Adds to `looked` each key that it looks at.
+fn page<'a>(bucket: &'a Bucket, req: &'a Req, after: &str, max: usize, looked: &AtomicU64) -> (Vec<Item<'a>>, bool) {
     let prefix = req.query.get("prefix").unwrap_or_default();
     let delimiter = req.query.get("delimiter").unwrap_or_default();
     let mut from: Bound<String> = if after >= prefix && !after.is_empty() {
@@ -59,7 +60,10 @@ fn page<'a>(bucket: &'a Bucket, req: &'a Req, after: &str, max: usize) -> (Vec<I
     }
     let mut items = Vec::new();
     loop {
-        let next = bucket.objects.range::<String, _>((from.clone(), Bound::Unbounded)).find(|(_, v)| is_current(v));
+        let next = bucket.objects.range::<String, _>((from.clone(), Bound::Unbounded)).find(|(_, v)| {
+            looked.fetch_add(1, Ordering::Relaxed);
+            is_current(v)
+        });
         let Some((key, versions)) = next.filter(|(k, _)| k.starts_with(prefix)) else { return (items, false) };
         if items.len() == max {
             return (items, true);
@@ -165,7 +169,7 @@ pub fn list_v2(sim: &Sim, req: &Req) -> Result<Reply, OssError> {
     };
     let store = sim.store();
     let bucket = store.bucket(req.bucket()?)?;
-    let (items, truncated) = page(bucket, req, &after, max);
+    let (items, truncated) = page(bucket, req, &after, max, &sim.looked);
     let mut out = Writer::new("ListBucketResult");
     out.text("Name", req.bucket()?);
     out.text("Prefix", &url_or_plain(url, get("prefix")));
@@ -198,7 +202,7 @@ pub fn list_v1(sim: &Sim, req: &Req) -> Result<Reply, OssError> {
     let url = encoding(req)?;
     let get = |name: &str| req.query.get(name).unwrap_or_default();
     let store = sim.store();
-    let (items, truncated) = page(store.bucket(req.bucket()?)?, req, get("marker"), max);
+    let (items, truncated) = page(store.bucket(req.bucket()?)?, req, get("marker"), max, &sim.looked);
     let mut out = Writer::new("ListBucketResult");
     out.text("Name", req.bucket()?);
     out.text("Prefix", &url_or_plain(url, get("prefix")));

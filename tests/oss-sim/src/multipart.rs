@@ -6,7 +6,7 @@ use crate::copy::{charge_read, part_span, readable, source};
 use crate::error::OssError;
 use crate::list::url_or_plain;
 use crate::model::{Kind, Part, Upload};
-use crate::objects::{Spec, commit, new_version, receive_checked, write_spec};
+use crate::objects::{Spec, commit, fail_callback, new_version, receive_checked, write_spec};
 use crate::request::{Reply, ReplyBody, Req};
 use crate::server::Payload;
 use crate::sim::Sim;
@@ -161,6 +161,7 @@ pub async fn complete(sim: &Sim, req: &Req, payload: &mut Payload) -> Result<Rep
     out.text("ETag", &format!("\"{etag}\""));
     reply.body = ReplyBody::Bytes(Bytes::from(out.finish()));
     reply.set("content-type", "application/xml");
+    fail_callback(req, &mut reply);
     Ok(reply)
 }
 

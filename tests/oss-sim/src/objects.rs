@@ -3,7 +3,7 @@
 use crate::blob::{Body, Received, receive};
 use crate::error::OssError;
 use crate::model::{BucketMeta, Class, Headers, Kind, Version, Versioning, parse_version_id};
-use crate::request::{Query, Reply, Req};
+use crate::request::{Query, Reply, ReplyBody, Req};
 use crate::server::Payload;
 use crate::sim::Sim;
 use crate::xml::{self, Writer};
@@ -224,7 +224,8 @@ pub async fn receive_checked(sim: &Sim, req: &Req, payload: &mut Payload) -> Res
     if announced.is_none() && !chunked {
         return Err(OssError::new(411, "MissingContentLength", "You must provide the Content-Length HTTP header."));
     }
-    let received = receive(payload.take()?, &sim.blobs, announced, MAX_PUT).await?;
+    let damaged_at = announced.and_then(|len| payload.damaged_at(len));
+    let received = receive(payload.take()?, &sim.blobs, announced, MAX_PUT, damaged_at).await?;
     check_digests(req, &received)?;
     Ok(received)
 }
@@ -241,7 +242,20 @@ pub async fn put_object(sim: &Sim, req: &Req, payload: &mut Payload) -> Result<R
     let md5 = version.content_md5().unwrap_or_default();
     let mut reply = commit(sim, req, version)?;
     reply.set("content-md5", md5);
+    fail_callback(req, &mut reply);
     Ok(reply)
+}
+
+/// A callback that a write asked for. The simulator reaches no other server, so it always fails, as it does at the service
+/// when the caller's server does not answer: 203, and the object is stored.
+pub fn fail_callback(req: &Req, reply: &mut Reply) {
+    if req.headers.contains_key("x-oss-callback") {
+        let error = OssError::new(203, "CallbackFailed", "Error status : -1.");
+        reply.status = 203;
+        reply.set("x-oss-ec", error.ec);
+        reply.set("content-type", "application/xml");
+        reply.body = ReplyBody::Bytes(error.document("", &req.host).into());
+    }
 }
 
 /// A version from its parts; `digests` are the entity tag and the CRC.

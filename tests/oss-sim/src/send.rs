@@ -1,6 +1,6 @@
 //! Stored bodies on their way out: read piece by piece, damaged as the fault plan says, compressed on the fly.
 
-use crate::blob::Body;
+use crate::blob::{Body, flipped};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -56,9 +56,7 @@ impl Source {
             return piece.slice(..torn.max(1));
         }
         if let Some(flip) = self.damage.flip_at.and_then(inside) {
-            let mut copy = piece.to_vec();
-            copy[flip] ^= 0x20;
-            return Bytes::from(copy);
+            return flipped(&piece, flip);
         }
         piece
     }
@@ -69,7 +67,12 @@ pub fn stream(source: Source, gzip: bool) -> impl Stream<Item = io::Result<Frame
     let encoder = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
     futures::stream::try_unfold((source, encoder), |(mut source, mut encoder)| async move {
         loop {
-            let piece = source.next().transpose()?;
+            let next = source.next();
+            if matches!(next, Some(Err(_))) {
+                // Lets the connection send what it has: a body that breaks off has had a head, and some bytes, before.
+                tokio::task::yield_now().await;
+            }
+            let piece = next.transpose()?;
             let Some(gz) = encoder.as_mut() else {
                 return Ok(piece.map(|p| (Frame::data(p), (source, encoder))));
             };

@@ -3,11 +3,12 @@
 use crate::blob;
 use crate::clock::http_date;
 use crate::error::OssError;
-use crate::faults::{CODES_503, Fault};
+use crate::faults::{Fault, Strike};
+use crate::record::Exchange;
 use crate::request::{Query, Reply, ReplyBody, Req, header};
 use crate::send::{Damage, Source, stream};
 use crate::sim::{Sim, lock};
-use crate::{auth, bucket, copy, extras, get, list, multipart, objects, ram, restore, routing};
+use crate::{auth, bucket, copy, extras, get, list, multipart, objects, ram, restore, routing, strikes};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -27,7 +28,12 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// The body of a request, until an operation takes it.
 #[derive(Debug)]
-pub struct Payload(Option<Incoming>);
+pub struct Payload {
+    incoming: Option<Incoming>,
+    /// The fault plan's number for a byte that is damaged on its way in.
+    flip: Option<u64>,
+    flipped: bool,
+}
 
 impl Payload {
     /// The body itself.
@@ -35,7 +41,14 @@ impl Payload {
     /// # Errors
     /// 500 when it was taken before.
     pub fn take(&mut self) -> Result<Incoming, OssError> {
-        self.0.take().ok_or_else(|| OssError::internal("the body was read twice"))
+        self.incoming.take().ok_or_else(|| OssError::internal("the body was read twice"))
+    }
+
+    /// Which byte of a body of `len` bytes is to be damaged, if any.
+    pub fn damaged_at(&mut self, len: u64) -> Option<u64> {
+        let at = self.flip.filter(|_| len > 0).map(|dice| dice % len);
+        self.flipped |= at.is_some();
+        at
     }
 
     /// The body as a document of at most `limit` bytes.
@@ -46,19 +59,22 @@ impl Payload {
         blob::receive_document(self.take()?, limit).await
     }
 
-    async fn drain(&mut self, expects_continue: bool) {
-        let Some(mut incoming) = self.0.take().filter(|_| !expects_continue) else { return };
+    /// Reads the rest away; true when the client broke it off.
+    async fn drain(&mut self, expects_continue: bool) -> bool {
+        let Some(mut incoming) = self.incoming.take().filter(|_| !expects_continue) else { return false };
         let all = async {
             let mut read = 0;
-            while let Some(Ok(frame)) = incoming.frame().await {
+            while let Some(frame) = incoming.frame().await {
+                let Ok(frame) = frame else { return true };
                 read += frame.data_ref().map_or(0, |d| d.len() as u64);
                 if read > DRAIN {
                     break;
                 }
             }
+            false
         };
         // A client that stalls is answered without waiting for it.
-        let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+        tokio::time::timeout(DRAIN_TIME, all).await.unwrap_or(false)
     }
 }
 
@@ -82,7 +98,7 @@ pub async fn serve(sim: Arc<Sim>, request: Request<Incoming>) -> Result<Response
     let now = sim.clock.now();
     crate::lifecycle::catch_up(&sim, now);
     let (parts, incoming) = request.into_parts();
-    let mut payload = Payload(Some(incoming));
+    let mut payload = Payload { incoming: Some(incoming), flip: None, flipped: false };
     let mut answer = Answer {
         request_id: sim.request_id(),
         host: header(&parts.headers, "host").unwrap_or_default(),
@@ -92,129 +108,110 @@ pub async fn serve(sim: Arc<Sim>, request: Request<Incoming>) -> Result<Response
         extra: Vec::new(),
     };
     let expects_continue = parts.headers.contains_key("expect");
-    let result = match parse(&sim, parts, now) {
+    let (result, mut exchange) = match parse(&sim, parts, now) {
         Err(error) => {
-            sim.account("Rejected", &Err(error.clone()));
-            Err(error)
+            let result = Err(error);
+            sim.account("Rejected", &result);
+            let exchange = Exchange::of("Rejected", (None, None), &result);
+            (result, exchange)
         }
-        Ok(req) => {
+        Ok(mut req) => {
             let op = operation(&req);
-            match ram::authorize(&sim, &req, op) {
-                Ok(()) => run(&sim, &req, op, &mut payload, &mut answer).await?,
+            match admit(&sim, &mut req, op) {
+                Ok(()) => run(&sim, &req, op, &mut payload, &mut answer).await,
                 Err(error) => {
-                    sim.account(op, &Err(error.clone()));
-                    Err(error)
+                    let result = Err(error);
+                    sim.account(op, &result);
+                    let exchange = Exchange::of(op, (req.bucket.as_deref(), req.key.as_deref()), &result);
+                    (result, exchange)
                 }
             }
         }
     };
-    if result.is_err() {
-        payload.drain(expects_continue).await;
+    if result.is_err() && exchange.answered {
+        exchange.broken_off |= payload.drain(expects_continue).await;
+    }
+    let answered = exchange.answered;
+    sim.record(exchange);
+    if !answered {
+        return Err(Reset);
     }
     Ok(answer.finish(&sim, result))
 }
 
-/// Reads and authenticates.
+/// Reads the head.
 fn parse(sim: &Sim, parts: http::request::Parts, now: u64) -> Result<Req, OssError> {
     let host = header(&parts.headers, "host").unwrap_or_default();
     let target = routing::route(&host, parts.uri.path(), &sim.region, &sim.cname)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-    let caller = String::new();
-    let (method, headers) = (parts.method, parts.headers);
-    let mut req = Req { method, bucket: target.bucket, key: target.key, query, headers, host, now, caller };
-    let keys = lock(&sim.keys).clone();
-    req.caller = auth::check(&req, &keys, &sim.clock, &sim.region)?;
-    Ok(req)
+    let (method, headers, caller) = (parts.method, parts.headers, String::new());
+    Ok(Req { method, bucket: target.bucket, key: target.key, query, headers, host, now, caller })
 }
 
 type Outcome = Result<Reply, OssError>;
 
-/// Applies faults around the operation itself.
+/// Whether the caller is who it says, and may do this.
+fn admit(sim: &Sim, req: &mut Req, op: &str) -> Result<(), OssError> {
+    let keys = lock(&sim.keys).clone();
+    req.caller = auth::check(req, &keys, &sim.clock, &sim.region)?;
+    ram::authorize(sim, req, op)
+}
+
+/// Applies faults around the operation itself, accounts for what came of it.
 async fn run(
     sim: &Sim,
     req: &Req,
     op: &'static str,
     payload: &mut Payload,
     answer: &mut Answer,
-) -> Result<Outcome, Reset> {
-    let fault = lock(&sim.faults).pick(op, req.bucket.as_deref(), req.key.as_deref());
-    let mut lost = false;
-    match &fault {
-        Some((Fault::ResetBefore, _)) => {
-            *lock(&sim.counts).entry((op.to_string(), 0)).or_default() += 1;
-            return Err(Reset);
+) -> (Outcome, Exchange) {
+    let place = (req.bucket.as_deref(), req.key.as_deref());
+    let strike = lock(&sim.faults).pick(op, place.0, place.1);
+    let fault = strike.as_ref().map(|strike| &strike.fault);
+    let name = fault.map(Fault::name);
+    if fault == Some(&Fault::ResetBefore) {
+        sim.count(op, 0);
+        let exchange = Exchange { answered: false, fault: name, ..Exchange::reset(op, place) };
+        return (Err(OssError::internal("reset")), exchange);
+    }
+    let result = match strike.as_ref().and_then(|strike| strikes::refused(req, strike, &mut answer.extra)) {
+        Some(error) => Err(error),
+        None => perform(sim, req, op, payload, (strike.as_ref(), answer)).await,
+    };
+    let harmed = match &strike {
+        None => false,
+        Some(strike) => {
+            answer.damage = strikes::damage(sim, req, strike, &result);
+            payload.flipped || strikes::had_effect(sim, req, strike, &result, answer.damage)
         }
-        Some((Fault::Error { status, code, qos_delay_ms }, dice)) => {
-            let error = injected(*status, code, *dice);
-            answer.extra.extend(qos_delay_ms.map(|ms| ("x-oss-qos-delay-time".to_string(), ms.to_string())));
-            let result = Err(error);
-            sim.account(op, &result);
-            return Ok(result);
-        }
-        Some((Fault::Skew { seconds }, _)) => {
-            let server = req.now.saturating_add_signed(seconds.saturating_mul(1000));
-            let result = Err(auth::too_skewed(req.now, server));
-            sim.account(op, &result);
-            return Ok(result);
-        }
-        Some((Fault::Slow { delay_ms }, _)) => {
+    };
+    if let Some(strike) = strike.as_ref().filter(|_| !harmed) {
+        lock(&sim.faults).missed(strike);
+    }
+    sim.account(op, &result);
+    let answered = fault != Some(&Fault::ResetAfter);
+    let exchange = Exchange { answered, fault: name.filter(|_| harmed), ..Exchange::of(op, place, &result) };
+    (result, exchange)
+}
+
+/// The operation, held up or given a damaged body when the plan says so.
+async fn perform(
+    sim: &Sim,
+    req: &Req,
+    op: &'static str,
+    payload: &mut Payload,
+    (strike, answer): (Option<&Strike>, &mut Answer),
+) -> Outcome {
+    match strike {
+        Some(Strike { fault: Fault::Slow { delay_ms }, .. }) => {
             answer.extra.push(("x-oss-qos-delay-time".to_string(), delay_ms.to_string()));
             tokio::time::sleep(Duration::from_millis(*delay_ms)).await;
         }
-        Some((Fault::ResetAfter, _)) => lost = true,
+        Some(Strike { fault: Fault::Flip, dice, .. }) => payload.flip = Some(*dice),
         _ => {}
     }
-    let mut result = Box::pin(dispatch(sim, req, op, payload)).await;
-    if let Err(error) = sim.store().check() {
-        result = Err(error);
-    }
-    sim.account(op, &result);
-    if lost {
-        return Err(Reset);
-    }
-    if let (Some((fault, dice)), Ok(reply)) = (&fault, &result) {
-        answer.damage = damage(sim, req, fault, *dice, reply);
-    }
-    Ok(result)
-}
-
-fn injected(status: u16, code: &str, dice: u64) -> OssError {
-    let any = CODES_503[(dice % CODES_503.len() as u64) as usize];
-    let code = match code {
-        "any" => any,
-        "InternalError" => "InternalError",
-        named => CODES_503.into_iter().find(|c| *c == named).unwrap_or("ServiceUnavailable"),
-    };
-    OssError::new(status, code, "Please reduce your request rate.").ec("0004-00000302")
-}
-
-fn damage(sim: &Sim, req: &Req, fault: &Fault, dice: u64, reply: &Reply) -> Damage {
-    let ReplyBody::Stored { span, .. } = &reply.body else { return Damage::default() };
-    if span.len == 0 {
-        return Damage::default();
-    }
-    let at = dice % span.len;
-    match fault {
-        Fault::Torn => Damage { torn_at: Some(at), flip_at: None },
-        Fault::Flip => Damage { torn_at: None, flip_at: Some(at) },
-        Fault::ExpireRestore => {
-            let mut store = sim.store();
-            let Ok(version) = store.find(req) else { return Damage::default() };
-            if !version.restore.as_ref().is_some_and(|r| r.is_readable(req.now)) {
-                return Damage::default();
-            }
-            let (id, key) = (version.id, req.key.clone().unwrap_or_default());
-            let end = |v: &mut crate::model::Version| {
-                if let Some(restore) = &mut v.restore {
-                    restore.expires_at = req.now;
-                }
-            };
-            // It was found under the same lock.
-            let _ = store.update(req.bucket.as_deref().unwrap_or_default(), &key, id, end);
-            Damage { torn_at: Some(span.len / 2), flip_at: None }
-        }
-        _ => Damage::default(),
-    }
+    let result = Box::pin(dispatch(sim, req, op, payload)).await;
+    sim.store().check().and(result)
 }
 
 /// The name of the operation, as in the vendor's API.

@@ -9,6 +9,7 @@ use crate::ledger::{Code, Line, is_get_type};
 use crate::model::Class;
 use crate::persist::Record;
 use crate::ram::Policy;
+use crate::record::{Exchange, Exchanges, billed};
 use crate::request::Reply;
 use crate::store::Store;
 use serde::Serialize;
@@ -30,6 +31,10 @@ pub struct Sim {
     pub(crate) store: Mutex<Store>,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) counts: Mutex<BTreeMap<(String, u16), u64>>,
+    /// None unless it was asked for.
+    pub(crate) exchanges: Option<Mutex<Exchanges>>,
+    /// Keys that listings have looked at.
+    pub(crate) looked: AtomicU64,
     pub(crate) sequence: AtomicU64,
     pub(crate) seed: u64,
 }
@@ -124,15 +129,23 @@ impl Sim {
             Ok(reply) => reply.status,
             Err(error) => error.status,
         };
-        *lock(&self.counts).entry((operation.to_string(), status)).or_default() += 1;
-        let Ok(reply) = result else { return };
+        self.count(operation, status);
         let code = if is_get_type(operation) { Code::GetRequest } else { Code::PutRequest };
         let mut store = self.store();
-        if reply.billed.is_empty() {
-            store.charge(code, Class::Standard, None, 1);
+        for (class, count) in billed(result) {
+            store.charge(code, class, None, u128::from(count));
         }
-        for (class, count) in &reply.billed {
-            store.charge(code, *class, None, u128::from(*count));
+    }
+
+    /// Counts a request; status 0 is one that was reset before it had an effect.
+    pub(crate) fn count(&self, operation: &str, status: u16) {
+        *lock(&self.counts).entry((operation.to_string(), status)).or_default() += 1;
+    }
+
+    /// Keeps an exchange, when a record was asked for.
+    pub(crate) fn record(&self, exchange: Exchange) {
+        if let Some(exchanges) = &self.exchanges {
+            lock(exchanges).push(exchange);
         }
     }
 

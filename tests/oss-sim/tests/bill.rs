@@ -138,6 +138,59 @@ fn requests_are_billed_by_type_and_class_and_only_when_they_succeed() {
 }
 
 #[test]
+fn deleting_many_is_billed_by_key_and_a_304_like_an_answer() {
+    use base64::Engine;
+    let sim = start();
+    let c = client(&sim);
+    let etag = c.put("a", b"1", &[("x-oss-storage-class", "IA")]).is(200).header("etag").unwrap().to_string();
+    c.put("b", b"2", &[]).is(200);
+    assert_eq!(c.call("GET", "a", &[("if-none-match", &etag)], b"").status, 304);
+    assert_eq!(bill(&sim, Code::GetRequest, Class::IA), 1.0);
+    assert_eq!(bill(&sim, Code::RetrievalData, Class::IA), 0.0, "no byte was read");
+    sim.reset_ledger();
+    let document =
+        b"<Delete><Object><Key>a</Key></Object><Object><Key>b</Key></Object><Object><Key>none</Key></Object></Delete>";
+    let md5 = base64::engine::general_purpose::STANDARD.encode(<md5::Md5 as md5::Digest>::digest(document));
+    c.call("POST", "?delete", &[("content-md5", &md5)], document).is(200);
+    assert_eq!(bill(&sim, Code::PutRequest, Class::IA), 1.0);
+    assert_eq!(bill(&sim, Code::PutRequest, Class::Standard), 2.0, "one of the bucket's class, one that was not there");
+}
+
+#[test]
+fn a_direct_read_of_an_archive_has_its_own_line() {
+    let sim = start();
+    let c = client(&sim);
+    c.put("k", &[0; 1000], &[("x-oss-storage-class", "Archive")]).is(200);
+    let on = b"<ArchiveDirectReadConfiguration><Enabled>true</Enabled></ArchiveDirectReadConfiguration>";
+    c.call("PUT", "?bucketArchiveDirectRead", &[], on).is(200);
+    c.call("GET", "k", &[("range", "bytes=0-99")], b"").is(206);
+    assert_eq!(bill(&sim, Code::RetrievalDataArchiveDirect, Class::Archive), 100.0);
+    c.call("POST", "k?restore", &[], b"").is(202);
+    sim.advance_seconds(60);
+    c.get("k").is(200);
+    assert_eq!(
+        bill(&sim, Code::RetrievalDataArchiveDirect, Class::Archive),
+        100.0,
+        "a restored copy is no direct read"
+    );
+    assert_eq!(bill(&sim, Code::RetrievalData, Class::Archive), 1000.0, "the restore");
+}
+
+#[test]
+fn an_archive_reached_by_a_rule_counts_its_minimum_from_the_upload() {
+    let sim = start();
+    let c = client(&sim);
+    c.put("k", &[0; 100_000], &[]).is(200);
+    let rule = b"<LifecycleConfiguration><Rule><Prefix></Prefix><Status>Enabled</Status><Transition><Days>20</Days>\
+                 <StorageClass>Archive</StorageClass></Transition></Rule></LifecycleConfiguration>";
+    c.call("PUT", "?lifecycle", &[], rule).is(200);
+    sim.advance_seconds(21 * DAY);
+    assert_eq!(sim.objects("b")[0].class, Class::Archive);
+    c.call("DELETE", "k", &[], b"").is(204);
+    assert_eq!(bill(&sim, Code::LessthanMonthDatasize, Class::Archive), 100_000.0 * (60.0 - 21.0) * 24.0);
+}
+
+#[test]
 fn parts_are_billed_until_the_upload_ends() {
     let sim = start();
     let c = client(&sim);

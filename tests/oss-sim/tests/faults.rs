@@ -49,12 +49,97 @@ fn bodies_are_torn_and_flipped() {
     plan(&sim, FaultRule::new(Fault::Torn));
     let torn = c.get("k");
     assert!(torn.cut && torn.body.len() < body.len());
+    c.put("short", b"ab", &[]).is(200);
+    for _ in 0..50 {
+        let torn = c.get("short");
+        assert!(torn.status == 200 && torn.cut && torn.body.len() < 2, "the head came: {torn:?}");
+    }
     plan(&sim, FaultRule::new(Fault::Flip));
     let flipped = c.get("k").is(200);
     assert_eq!(flipped.body.len(), body.len());
     assert_eq!(flipped.body.iter().filter(|b| **b != b'a').count(), 1);
     sim.clear_faults();
     assert!(c.get("k").body == body, "the stored body is whole");
+}
+
+#[test]
+fn a_byte_that_is_wrong_on_its_way_up_is_stored_and_shown_by_the_checksums() {
+    let sim = start();
+    let c = client(&sim);
+    let body = vec![b'a'; 100_000];
+    plan(&sim, FaultRule::new(Fault::Flip).op("PutObject"));
+    let put = c.put("k", &body, &[]).is(200);
+    assert_ne!(put.header("x-oss-hash-crc64ecma"), Some(oss_sim::crc64(&body).to_string().as_str()));
+    let crc = oss_sim::crc64(&body).to_string();
+    c.put("announced", &body, &[("x-oss-hash-crc64ecma", &crc)]).fails(400, "InvalidCRC64", "");
+    assert_eq!(sim.faults().rules[0].hits, 2);
+    c.put("empty", b"", &[]).is(200);
+    assert_eq!(sim.faults().rules[0].hits, 2, "no byte, no strike");
+    let stored = c.get("k").is(200).body;
+    assert_eq!(stored.iter().filter(|b| **b != b'a').count(), 1);
+    assert_eq!(put.header("x-oss-hash-crc64ecma"), Some(oss_sim::crc64(&stored).to_string().as_str()));
+}
+
+#[test]
+fn a_restore_takes_longer_than_it_should() {
+    let sim = start();
+    let c = client(&sim);
+    c.put("k", b"x", &[("x-oss-storage-class", "Archive")]).is(200);
+    plan(&sim, FaultRule::new(Fault::SlowRestore { seconds: 600 }));
+    c.call("POST", "k?restore", &[], b"").is(202);
+    sim.advance_seconds(60);
+    c.call("POST", "k?restore", &[], b"").fails(409, "RestoreAlreadyInProgress", "");
+    assert_eq!(sim.faults().rules[0].hits, 1, "a refused restore is not held up");
+    c.get("k").fails(403, "InvalidObjectState", "");
+    sim.advance_seconds(600);
+    c.get("k").is(200);
+}
+
+#[test]
+fn faults_about_bodies_and_restores_count_only_where_there_is_one() {
+    let sim = start();
+    let c = client(&sim);
+    c.put("warm", b"x", &[]).is(200);
+    for fault in [Fault::Torn, Fault::Flip, Fault::ExpireRestore] {
+        plan(&sim, FaultRule::new(fault).times(1));
+        c.get("none").fails(404, "NoSuchKey", "");
+        assert_eq!(sim.faults().rules[0].hits, 0);
+    }
+    c.get("warm").is(200);
+    assert_eq!(sim.faults().rules[0].hits, 0, "nothing was restored");
+}
+
+#[test]
+fn each_request_is_recorded_with_what_became_of_it() {
+    let sim = common::builder().record_exchanges().start_blocking().unwrap();
+    let c = client(&sim);
+    c.put("k", b"12345", &[("x-oss-storage-class", "IA")]).is(200);
+    plan(&sim, FaultRule::new(Fault::ResetBefore).times(1));
+    c.call("DELETE", "k", &[], b"");
+    plan(&sim, FaultRule::new(Fault::ResetAfter).times(1));
+    c.get("k");
+    let wrong = common::Client { secret: "wrong", ..client(&sim) };
+    wrong.call("HEAD", "k", &[], b"").is(403);
+    c.put("short", b"abc", &[("content-length", "10")]).fails(400, "RequestTimeout", "");
+    let (all, left_out) = sim.exchanges();
+    assert_eq!(left_out, 0);
+    let short: Vec<_> = all.iter().map(|e| (e.operation, e.status, e.answered, e.broken_off, e.fault)).collect();
+    assert_eq!(
+        short,
+        [
+            ("PutObject", 200, true, false, None),
+            ("DeleteObject", 0, false, false, Some("reset_before")),
+            ("GetObject", 200, false, false, Some("reset_after")),
+            ("HeadObject", 403, true, false, None),
+            ("PutObject", 400, true, true, None),
+        ]
+    );
+    let billed: Vec<_> = all.iter().map(|e| (e.get_type, e.billed.clone(), e.bytes)).collect();
+    let once = vec![(oss_sim::Class::IA, 1)];
+    assert_eq!(billed[0], (false, once.clone(), 0));
+    assert_eq!(billed[1], (false, vec![], 0));
+    assert_eq!(billed[2], (true, once, 5), "done, and billed, without an answer");
+    assert!(billed[3..].iter().all(|(_, billed, _)| billed.is_empty()), "what is refused costs nothing");
 }
 
 #[test]

@@ -138,6 +138,15 @@ fn writes_refuse_what_oss_refuses() {
 }
 
 #[test]
+fn a_callback_that_fails_leaves_the_object() {
+    let sim = start();
+    let c = client(&sim);
+    let failed = c.put("k", b"1", &[("x-oss-callback", "e30=")]);
+    failed.fails(203, "CallbackFailed", "");
+    assert_eq!(c.get("k").is(200).body, b"1");
+}
+
+#[test]
 fn ranges_follow_the_standard_only_when_asked() {
     let sim = start();
     let c = client(&sim);
@@ -414,6 +423,40 @@ fn lifecycle_acts_at_midnight_utc_and_aborts_uploads() {
     assert_eq!(head.header("x-oss-transition-time"), Some("Tue, 12 Mar 2024 00:00:00 GMT"));
     sim.advance_seconds(300 * DAY);
     assert!(sim.objects("b").is_empty());
+}
+
+#[test]
+fn tags_are_kept_counted_and_bounded() {
+    let sim = start();
+    let c = client(&sim);
+    c.put("k", b"x", &[("x-oss-tagging", "a=1&b=%26")]).is(200);
+    assert_eq!(c.call("HEAD", "k", &[], b"").header("x-oss-tagging-count"), Some("2"));
+    assert!(c.get("k?tagging").is(200).text().contains("<Tag><Key>b</Key><Value>&amp;</Value></Tag>"));
+    let set = |n: usize| {
+        let tags: String = (0..n).map(|n| format!("<Tag><Key>k{n}</Key><Value>v</Value></Tag>")).collect();
+        c.call("PUT", "k?tagging", &[], format!("<Tagging><TagSet>{tags}</TagSet></Tagging>").as_bytes())
+    };
+    set(11).fails(400, "InvalidTag", "");
+    set(10).is(200);
+    c.call("DELETE", "k?tagging", &[], b"").is(204);
+    assert_eq!(c.call("HEAD", "k", &[], b"").header("x-oss-tagging-count"), None);
+}
+
+#[test]
+fn links_are_followed_once_and_cannot_be_of_the_coldest_classes() {
+    let sim = start();
+    let c = client(&sim);
+    c.put("real", b"body", &[]).is(200);
+    c.put("link?symlink", b"", &[("x-oss-symlink-target", "real")]).is(200);
+    let got = c.get("link").is(200);
+    assert_eq!(got.body, b"body");
+    assert_eq!(c.get("link?symlink").is(200).header("x-oss-symlink-target"), Some("real"));
+    c.put("second?symlink", b"", &[("x-oss-symlink-target", "link")]).is(200);
+    c.get("second").fails(400, "InvalidTargetType", "");
+    c.put("dangling?symlink", b"", &[("x-oss-symlink-target", "none")]).is(200);
+    c.get("dangling").fails(404, "SymlinkTargetNotExist", "");
+    let cold = [("x-oss-symlink-target", "real"), ("x-oss-storage-class", "ColdArchive")];
+    c.put("cold?symlink", b"", &cold).fails(400, "InvalidArgument", "");
 }
 
 #[test]

@@ -91,6 +91,13 @@ pub(crate) fn remote_pack(tier: &str, pack: u128) -> Vec<u8> {
     out
 }
 
+/// All packs of a tier.
+pub(crate) fn remote_packs_of(tier: &str) -> KeyRange {
+    let mut front = tier.as_bytes().to_vec();
+    front.push(0);
+    prefix(&front)
+}
+
 /// Takes a remote pack key apart.
 pub(crate) fn split_remote_pack(key: &[u8]) -> Option<(&str, u128)> {
     let id_at = key.len().checked_sub(16)?;

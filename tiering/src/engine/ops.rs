@@ -11,12 +11,13 @@ use super::record::{
 };
 use super::report::{
     DiskStats, GcReport, GcRequest, JobReport, JobStats, LocalStats, ObjectStatusReport, PackReport, RuleExplanation,
-    RunDueReport, SnapshotReport, StatsReport, TierReport, TierStats,
+    RunDueReport, SnapshotReport, StatsReport, TierPackReport, TierReport, TierStats,
 };
 use super::types::RestoreStatus;
 use super::{Core, Engine, EngineError};
 use crate::meta::{MetaStore, Table};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 use tidegate_policies::{ActionState, Decision};
 
@@ -159,6 +160,32 @@ impl Engine {
         })
     }
 
+    /// The packs that the namespace has in a tier, in the order of their beginnings: up to `max` of them behind the one called
+    /// `after`. Together with a listing of the tier it tells what is missing there and what is nobody's.
+    ///
+    /// # Errors
+    /// A failure of the index; [`EngineError::InvalidArgument`] when `after` is no pack's name.
+    pub fn tier_packs(&self, tier: &str, after: Option<&str>, max: usize) -> Result<Vec<TierPackReport>, EngineError> {
+        let (first, end) = keys::remote_packs_of(tier);
+        let start = match after {
+            None => first,
+            Some(name) => Bound::Excluded(keys::remote_pack(tier, pack_number(name)?)),
+        };
+        let page = self.core.meta.scan(Table::RemotePack, (start, end), max, false)?;
+        page.iter()
+            .map(|(_, value)| {
+                let record = RemotePackRecord::decode(value)?;
+                let state = match record.state {
+                    RemotePackState::Uploading => "uploading",
+                    RemotePackState::Live => "live",
+                    RemotePackState::Doomed => "doomed",
+                };
+                let RemotePackRecord { name, bytes, chunks, created, crc64, .. } = record;
+                Ok(TierPackReport { name, state: state.to_owned(), bytes, chunks, created, crc64 })
+            })
+            .collect()
+    }
+
     /// A tier itself, for `tier probe`.
     ///
     /// # Errors
@@ -208,6 +235,14 @@ impl Engine {
         let jobs_open = self.core.job_stats()?.iter().map(|j| j.count).sum();
         Ok(RunDueReport { due, jobs_open })
     }
+}
+
+/// The number in a pack's name, which ends in 32 hex digits and `.pack`.
+fn pack_number(name: &str) -> Result<u128, EngineError> {
+    let id = name.strip_suffix(".pack").map(|front| front.rsplit('/').next().unwrap_or(front));
+    id.filter(|id| id.len() == 32)
+        .and_then(|id| u128::from_str_radix(id, 16).ok())
+        .ok_or_else(|| EngineError::InvalidArgument(format!("{name:?} is not the name of a pack")))
 }
 
 /// Where the chunks of a version are.

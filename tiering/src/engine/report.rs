@@ -346,6 +346,24 @@ pub struct TierReport {
     pub last_error: Option<String>,
 }
 
+/// A pack in a tier, as the namespace knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TierPackReport {
+    /// Name below the tier's prefix.
+    pub name: String,
+    /// `uploading`, `live` or `doomed` (its deletion is in the queue). Only a live one must be there.
+    pub state: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its frames.
+    pub chunks: u32,
+    /// When its upload was begun.
+    pub created: Timestamp,
+    /// CRC-64 that the store confirmed, where it has one.
+    pub crc64: Option<u64>,
+}
+
 /// Asks for a garbage collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -97,8 +97,9 @@ impl Operation {
     }
 }
 
-/// What came of one request. Each attempt counts, as it does on the bill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What came of one request. Each attempt counts, as it does on the bill: those that were answered with success (`Ok`,
+/// `Corrupt`) are billed, those that were refused are not, and of those without an answer only the store knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// 2xx.
     Ok,
@@ -108,19 +109,41 @@ pub enum Outcome {
     Frozen,
     /// See [`TierErrorKind::Throttled`].
     Throttled,
-    /// See [`TierErrorKind::Unavailable`].
+    /// See [`TierErrorKind::Unavailable`]; the store said so.
     Unavailable,
     /// See [`TierErrorKind::Denied`].
     Denied,
-    /// See [`TierErrorKind::Corrupt`].
+    /// 2xx, but a checksum, a length or the answer itself was wrong: see [`TierErrorKind::Corrupt`].
     Corrupt,
     /// See [`TierErrorKind::Invalid`].
     Invalid,
-    /// See [`TierErrorKind::Local`].
+    /// See [`TierErrorKind::Local`]: broken off by us while the body was sent. The store may have seen a part of it.
     Local,
+    /// Sent, at least in part, and never answered: the connection broke, or nothing moved for too long. It may have been done.
+    NoAnswer,
+    /// Never sent: there was no connection, or the request could not be put together.
+    NotSent,
+    /// Who asked went away (a shutdown that would not wait) while it was on its way. It may have been done.
+    Abandoned,
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Outcome; 12] = [
+        Outcome::Ok,
+        Outcome::NotFound,
+        Outcome::Frozen,
+        Outcome::Throttled,
+        Outcome::Unavailable,
+        Outcome::Denied,
+        Outcome::Corrupt,
+        Outcome::Invalid,
+        Outcome::Local,
+        Outcome::NoAnswer,
+        Outcome::NotSent,
+        Outcome::Abandoned,
+    ];
+
     /// The label's value.
     pub const fn name(self) -> &'static str {
         match self {
@@ -133,6 +156,9 @@ impl Outcome {
             Outcome::Corrupt => "corrupt",
             Outcome::Invalid => "invalid",
             Outcome::Local => "local",
+            Outcome::NoAnswer => "no_answer",
+            Outcome::NotSent => "not_sent",
+            Outcome::Abandoned => "abandoned",
         }
     }
 }
@@ -161,6 +187,8 @@ pub struct TierMetrics {
     pub sent_bytes: IntCounter,
     /// Bytes of bodies received, retries included.
     pub received_bytes: IntCounter,
+    /// Bytes that answers to GETs announced, whether or not all of them came: what a class with a price for reads bills.
+    pub retrieved_bytes: IntCounter,
     /// Requests running now.
     pub in_flight: IntGauge,
     /// Wait between attempts, in seconds.
@@ -198,6 +226,10 @@ impl TierMetrics {
             )?,
             sent_bytes: IntCounter::with_opts(opts("tidegate_tier_sent_bytes_total", "Body bytes sent."))?,
             received_bytes: IntCounter::with_opts(opts("tidegate_tier_received_bytes_total", "Body bytes received."))?,
+            retrieved_bytes: IntCounter::with_opts(opts(
+                "tidegate_tier_retrieved_bytes_total",
+                "Body bytes that the store agreed to send, as it bills them.",
+            ))?,
             in_flight: IntGauge::with_opts(opts("tidegate_tier_requests_in_flight", "Requests running now."))?,
             retry_wait: Histogram::with_opts(times("tidegate_tier_retry_wait_seconds", "Waits between attempts."))?,
             credential_failures: IntCounter::with_opts(opts(
@@ -210,6 +242,7 @@ impl TierMetrics {
             register(registry, &metrics.duration)?;
             register(registry, &metrics.sent_bytes)?;
             register(registry, &metrics.received_bytes)?;
+            register(registry, &metrics.retrieved_bytes)?;
             register(registry, &metrics.in_flight)?;
             register(registry, &metrics.retry_wait)?;
             register(registry, &metrics.credential_failures)?;

@@ -5,8 +5,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use oss_sim::{Builder, Class, OssSim, Running};
 use sha2::{Digest, Sha256};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 pub const DAY: u64 = 86_400;
 /// 2024-03-01T00:30:00Z.
@@ -99,59 +99,85 @@ pub fn client(sim: &Running) -> Client<'_> {
     Client { sim, bucket: "b", secret: "sk", date_shift_s: 0 }
 }
 
+/// Who is asked, and with which secret of the key `ak`.
+pub struct Target<'a> {
+    pub addr: SocketAddr,
+    pub bucket: &'a str,
+    pub secret: &'a str,
+}
+
+/// One request, signed for `date` (compact form). `target` is `key?query` with a raw key and an encoded query.
+pub fn call_at(
+    to: &Target<'_>,
+    date: &str,
+    (method, target): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let (key, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut all: Vec<(String, String)> =
+        headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), (*v).to_string())).collect();
+    all.push(("x-oss-date".into(), date.into()));
+    all.push(("x-oss-content-sha256".into(), "UNSIGNED-PAYLOAD".into()));
+    let mut signed: Vec<_> = all
+        .iter()
+        .filter(|(n, _)| n.starts_with("x-oss-") || n == "content-type" || n == "content-md5")
+        .cloned()
+        .collect();
+    signed.sort();
+    let signed: String = signed.iter().map(|(n, v)| format!("{n}:{v}\n")).collect();
+    let mut sorted: Vec<&str> = query.split('&').filter(|p| !p.is_empty()).map(|p| p.trim_end_matches('=')).collect();
+    sorted.sort_unstable();
+    let path = encode(&format!("/{}/{key}", to.bucket), "/");
+    let canonical = format!("{method}\n{path}\n{}\n{signed}\n\nUNSIGNED-PAYLOAD", sorted.join("&"));
+    let scope = format!("{}/cn-hangzhou/oss/aliyun_v4_request", &date[..8]);
+    let hash = hex::encode(Sha256::digest(canonical.as_bytes()));
+    let mut key_bytes = format!("aliyun_v4{}", to.secret).into_bytes();
+    for part in scope.split('/') {
+        key_bytes = hmac(&key_bytes, part);
+    }
+    let signature = hex::encode(hmac(&key_bytes, &format!("OSS4-HMAC-SHA256\n{date}\n{scope}\n{hash}")));
+    all.push(("authorization".into(), format!("OSS4-HMAC-SHA256 Credential=ak/{scope}, Signature={signature}")));
+    let uri = if query.is_empty() { path } else { format!("{path}?{query}") };
+    send_raw(to.addr, (method, &uri), &all, body)
+}
+
+/// Sends exactly this; adds Host, Connection and, unless one is given, Content-Length.
+pub fn send_raw(addr: SocketAddr, (method, uri): (&str, &str), headers: &[(String, String)], body: &[u8]) -> Answer {
+    let mut head = format!("{method} {uri} HTTP/1.1\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let has = |name: &str| headers.iter().any(|(n, _)| n == name);
+    if !has("host") {
+        head.push_str(&format!("Host: {addr}\r\n"));
+    }
+    if !has("content-length") && !has("transfer-encoding") && (method == "PUT" || method == "POST") {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    let mut bytes = Vec::new();
+    let mut exchange = || -> io::Result<()> {
+        let mut socket = TcpStream::connect(addr)?;
+        socket.write_all(&[head.as_bytes(), body].concat())?;
+        socket.shutdown(std::net::Shutdown::Write)?;
+        socket.read_to_end(&mut bytes).map(drop)
+    };
+    let broken = exchange().is_err();
+    parse(&bytes, method == "HEAD", broken)
+}
+
 impl Client<'_> {
     /// `target` is `key?query` with a raw key and an encoded query.
     pub fn call(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let (key, query) = target.split_once('?').unwrap_or((target, ""));
         let date = compact(self.sim.now_ms().saturating_add_signed(self.date_shift_s * 1000));
-        let mut all: Vec<(String, String)> =
-            headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), (*v).to_string())).collect();
-        all.push(("x-oss-date".into(), date.clone()));
-        all.push(("x-oss-content-sha256".into(), "UNSIGNED-PAYLOAD".into()));
-        let mut signed: Vec<_> = all
-            .iter()
-            .filter(|(n, _)| n.starts_with("x-oss-") || n == "content-type" || n == "content-md5")
-            .cloned()
-            .collect();
-        signed.sort();
-        let signed: String = signed.iter().map(|(n, v)| format!("{n}:{v}\n")).collect();
-        let mut sorted: Vec<&str> =
-            query.split('&').filter(|p| !p.is_empty()).map(|p| p.trim_end_matches('=')).collect();
-        sorted.sort_unstable();
-        let path = encode(&format!("/{}/{key}", self.bucket), "/");
-        let canonical = format!("{method}\n{path}\n{}\n{signed}\n\nUNSIGNED-PAYLOAD", sorted.join("&"));
-        let scope = format!("{}/cn-hangzhou/oss/aliyun_v4_request", &date[..8]);
-        let hash = hex::encode(Sha256::digest(canonical.as_bytes()));
-        let mut key_bytes = format!("aliyun_v4{}", self.secret).into_bytes();
-        for part in scope.split('/') {
-            key_bytes = hmac(&key_bytes, part);
-        }
-        let signature = hex::encode(hmac(&key_bytes, &format!("OSS4-HMAC-SHA256\n{date}\n{scope}\n{hash}")));
-        all.push(("authorization".into(), format!("OSS4-HMAC-SHA256 Credential=ak/{scope}, Signature={signature}")));
-        let uri = if query.is_empty() { path } else { format!("{path}?{query}") };
-        self.raw(method, &uri, &all, body)
+        let to = Target { addr: self.sim.addr(), bucket: self.bucket, secret: self.secret };
+        call_at(&to, &date, (method, target), headers, body)
     }
 
     /// Sends exactly this; adds Host, Connection and, unless one is given, Content-Length.
     pub fn raw(&self, method: &str, uri: &str, headers: &[(String, String)], body: &[u8]) -> Answer {
-        let mut head = format!("{method} {uri} HTTP/1.1\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        let has = |name: &str| headers.iter().any(|(n, _)| n == name);
-        if !has("host") {
-            head.push_str(&format!("Host: {}\r\n", self.sim.addr()));
-        }
-        if !has("content-length") && !has("transfer-encoding") && (method == "PUT" || method == "POST") {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
-        }
-        head.push_str("\r\n");
-        let mut socket = TcpStream::connect(self.sim.addr()).unwrap();
-        socket.write_all(&[head.as_bytes(), body].concat()).unwrap();
-        socket.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut bytes = Vec::new();
-        let read = socket.read_to_end(&mut bytes);
-        parse(&bytes, method == "HEAD", read.is_err())
+        send_raw(self.sim.addr(), (method, uri), headers, body)
     }
 
     pub fn put(&self, key: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {

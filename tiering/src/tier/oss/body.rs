@@ -65,10 +65,13 @@ impl Sent {
 
     /// The stream of `range` of `body`, watched. It fails when it would be shorter or longer than the range: the
     /// Content-Length has been sent by then, and a store that waits for the rest would hold the connection.
+    ///
+    /// It waits once before it begins, which lets the connection send the head: a request that our own body breaks off is
+    /// then one that the store has seen, always, and both sides count it.
     pub(crate) fn watch(&self, body: &dyn BodySource, range: Range<u64>) -> BoxStream<'static, io::Result<Bytes>> {
         let expected = range.end.saturating_sub(range.start);
         let state = (body.open(range), self.clone());
-        futures::stream::try_unfold(state, move |(mut inner, sent)| async move {
+        let pieces = futures::stream::try_unfold(state, move |(mut inner, sent)| async move {
             match inner.next().await {
                 Some(Ok(piece)) if sent.add(&piece) <= expected => Ok(Some((piece, (inner, sent)))),
                 Some(Ok(_)) => {
@@ -82,7 +85,12 @@ impl Sent {
                     Err(sent.fail(io::Error::new(io::ErrorKind::UnexpectedEof, text)))
                 }
             }
+        });
+        futures::stream::once(async move {
+            tokio::task::yield_now().await;
+            pieces
         })
+        .flatten()
         .boxed()
     }
 }

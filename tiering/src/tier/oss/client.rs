@@ -12,7 +12,6 @@ use crate::clock::{Clock, Timestamp};
 use crate::tier::error::{ErrorDetails, TierError, TierErrorKind};
 use crate::tier::metrics::{Operation, Outcome, TierMetrics};
 use bytes::{Bytes, BytesMut};
-use prometheus::IntGauge;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
@@ -28,19 +27,26 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 /// the store's clock may jump or a key be replaced while the call is repeated.
 const MAX_REPAIRS: u32 = 3;
 
-/// Counts a request as running, also when its future is dropped half-way.
-struct Running(IntGauge);
+/// Counts an attempt, as running and by its outcome; one whose future is dropped half-way counts as abandoned.
+struct Running<'a> {
+    metrics: &'a TierMetrics,
+    operation: Operation,
+    outcome: Outcome,
+    started: Instant,
+}
 
-impl Running {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
+impl<'a> Running<'a> {
+    fn new(metrics: &'a TierMetrics, operation: Operation) -> Self {
+        metrics.in_flight.inc();
+        Self { metrics, operation, outcome: Outcome::Abandoned, started: Instant::now() }
     }
 }
 
-impl Drop for Running {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.dec();
+        // Counted first: who sees that nothing is running finds everything counted.
+        self.metrics.observe(self.operation, self.outcome, self.started.elapsed());
+        self.metrics.in_flight.dec();
     }
 }
 
@@ -156,7 +162,7 @@ impl Client {
 
     /// Waits before the next attempt.
     pub(crate) async fn pause(&self, attempt: u32, asked: Duration) {
-        let wait = backoff(attempt, asked);
+        let wait = backoff(Duration::from_millis(self.settings.retry_base_ms), attempt, asked);
         self.metrics.retry_wait.observe(wait.as_secs_f64());
         tokio::time::sleep(wait).await;
     }
@@ -166,12 +172,9 @@ impl Client {
             let error = self.error(TierErrorKind::Unavailable, (call.operation, call.name()), "the tier is closed");
             Fault { error, refused: true }
         })?;
-        let started = Instant::now();
-        let running = Running::new(&self.metrics.in_flight);
+        let mut running = Running::new(&self.metrics, call.operation);
         let result = self.exchange(call, credentials, permit).await;
-        drop(running);
-        let outcome = result.as_ref().map_or_else(|fault| Outcome::from(&fault.error), |_| Outcome::Ok);
-        self.metrics.observe(call.operation, outcome, started.elapsed());
+        running.outcome = result.as_ref().map_or_else(Fault::outcome, |_| Outcome::Ok);
         result
     }
 
@@ -194,7 +197,7 @@ impl Client {
         let response = match outcome {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(fault::of_transport(error, place())),
-            None => return Err(self.stalled(call)),
+            None => return Err(self.stalled(place())),
         };
         let (status, headers) = (response.status(), response.headers().clone());
         if !status.is_success() {
@@ -231,9 +234,9 @@ impl Client {
         }
     }
 
-    pub(crate) fn stalled(&self, call: &Call) -> Fault {
-        let text = format!("nothing moved for {} ms", self.settings.read_timeout_ms);
-        let error = self.error(TierErrorKind::Unavailable, (call.operation, call.name()), text);
+    pub(crate) fn stalled(&self, place: ErrorDetails) -> Fault {
+        let message = format!("nothing moved for {} ms", self.settings.read_timeout_ms);
+        let error = TierError::new(TierErrorKind::Unavailable, ErrorDetails { message, ..place });
         Fault { error, refused: false }
     }
 
@@ -245,6 +248,8 @@ impl Client {
         call: &Call,
     ) -> Result<Bytes, Fault> {
         let mut body = BytesMut::new();
+        let status = response.status().as_u16();
+        let place = || ErrorDetails { status, ..self.place(call.operation, call.name()) };
         loop {
             match tokio::time::timeout(self.idle(), response.chunk()).await {
                 Ok(Ok(Some(piece))) if body.len().saturating_add(piece.len()) <= limit => {
@@ -257,10 +262,10 @@ impl Client {
                 }
                 Ok(Ok(None)) => return Ok(body.freeze()),
                 Ok(Err(error)) => {
-                    let fault = fault::of_transport(error, self.place(call.operation, call.name()));
+                    let fault = fault::of_transport(error, place());
                     return Err(Fault { refused: false, ..fault });
                 }
-                Err(_) => return Err(self.stalled(call)),
+                Err(_) => return Err(self.stalled(place())),
             }
         }
     }

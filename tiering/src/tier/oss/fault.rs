@@ -2,6 +2,7 @@
 
 use super::encode;
 use crate::tier::error::{ErrorDetails, TierError, TierErrorKind};
+use crate::tier::metrics::Outcome;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -51,6 +52,18 @@ impl Fault {
     /// The store's clock and ours differ too much.
     pub(crate) fn is_skewed(&self) -> bool {
         self.error.details().code == SKEWED
+    }
+
+    /// What it counts as. An error's status is 0 when no answer came.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let status = self.error.details().status;
+        match (self.error.kind(), status) {
+            (TierErrorKind::Unavailable, 0) if !self.refused => Outcome::NoAnswer,
+            (TierErrorKind::Unavailable | TierErrorKind::Invalid, 0) => Outcome::NotSent,
+            (TierErrorKind::Unavailable, 200..300) => Outcome::Corrupt,
+            (TierErrorKind::Corrupt, 300..) => Outcome::Invalid,
+            _ => Outcome::from(&self.error),
+        }
     }
 
     /// The temporary key must be replaced.
@@ -165,6 +178,24 @@ mod tests {
         assert!(answer(403, SKEWED).is_skewed());
         assert!(answer(503, "CpuLimitExceeded").refused);
         assert!(!answer(500, "InternalError").refused);
+    }
+
+    #[test]
+    fn what_was_answered_and_what_was_not_is_counted_apart() {
+        let fault = |kind, status, refused| {
+            let error = TierError::new(kind, ErrorDetails { status, ..ErrorDetails::default() });
+            Fault { error, refused }.outcome()
+        };
+        assert_eq!(fault(TierErrorKind::Unavailable, 0, false), Outcome::NoAnswer);
+        assert_eq!(fault(TierErrorKind::Unavailable, 0, true), Outcome::NotSent);
+        assert_eq!(fault(TierErrorKind::Invalid, 0, true), Outcome::NotSent);
+        assert_eq!(fault(TierErrorKind::Unavailable, 500, false), Outcome::Unavailable);
+        assert_eq!(fault(TierErrorKind::Unavailable, 200, false), Outcome::Corrupt, "the answer broke off");
+        assert_eq!(fault(TierErrorKind::Corrupt, 0, false), Outcome::Corrupt, "answered, and then found wrong");
+        assert_eq!(fault(TierErrorKind::Corrupt, 400, true), Outcome::Invalid, "refused, so not billed");
+        assert_eq!(fault(TierErrorKind::Local, 0, false), Outcome::Local);
+        let names: std::collections::BTreeSet<_> = Outcome::ALL.iter().map(|o| o.name()).collect();
+        assert_eq!(names.len(), Outcome::ALL.len());
     }
 
     #[test]

@@ -9,10 +9,11 @@ use super::xml;
 use crate::tier::error::{TierError, TierErrorKind};
 use crate::tier::metrics::Operation;
 use crate::tier::{BodySource, PutReceipt};
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::StreamExt;
 use reqwest::Method;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Pages that a listing of uploads or parts may have: 100,000 uploads, ten times the parts of one upload.
 const MAX_PAGES: usize = 100;
@@ -90,12 +91,24 @@ impl Client {
     ) -> Result<PutReceipt, TierError> {
         let len = body.len();
         let size = part_size(len, self.settings.part_size_bytes);
+        // After a failure no further part is begun, but those on their way are waited for. To drop them would let one reach the
+        // store behind the abort, where it stays and is billed, and would lose it from the account of requests.
+        let failed = AtomicBool::new(false);
         let sends = ranges(len, size).into_iter().map(|(number, range)| {
-            let body = body.clone();
-            async move { self.upload_part(name, upload_id, number, (body, range)).await }
+            let (body, failed) = (body.clone(), &failed);
+            async move {
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                let sent = self.upload_part(name, upload_id, number, (body, range)).await;
+                failed.fetch_or(sent.is_err(), Ordering::Relaxed);
+                sent.map(Some)
+            }
         });
-        let mut parts: Vec<Part> =
-            futures::stream::iter(sends).buffer_unordered(self.settings.part_concurrency).try_collect().await?;
+        let sent: Vec<Result<Option<Part>, TierError>> =
+            futures::stream::iter(sends).buffer_unordered(self.settings.part_concurrency).collect().await;
+        let parts: Result<Vec<Option<Part>>, TierError> = sent.into_iter().collect();
+        let mut parts: Vec<Part> = parts?.into_iter().flatten().collect();
         parts.sort_by_key(|part| part.number);
         self.complete_multipart(name, upload_id, &parts).await
     }

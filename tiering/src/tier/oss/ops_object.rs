@@ -216,6 +216,9 @@ impl Download {
             }
             other => other?,
         };
+        if let Ok(announced) = answer.header("content-length").trim().parse() {
+            self.client.metrics.retrieved_bytes.inc_by(announced);
+        }
         let content_range = answer.header("content-range").to_owned();
         let total = match answer.status.as_u16() {
             206 => self.check_range(&content_range)?,

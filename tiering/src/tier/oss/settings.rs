@@ -147,6 +147,9 @@ pub struct OssSettings {
     /// Attempts of one request, the first one included.
     #[serde(default = "default_attempts")]
     pub max_attempts: u32,
+    /// Bound of the random wait after the first attempt, in milliseconds, doubled for each further one up to 20 s.
+    #[serde(default = "default_retry_base")]
+    pub retry_base_ms: u64,
 }
 
 fn default_product() -> String {
@@ -185,6 +188,11 @@ fn default_attempts() -> u32 {
     4
 }
 
+/// As the vendor's clients have it.
+fn default_retry_base() -> u64 {
+    200
+}
+
 impl OssSettings {
     /// Settings with every default, for `bucket` at `endpoint`.
     pub fn new(endpoint: &str, region: &str, bucket: &str) -> Self {
@@ -210,6 +218,7 @@ impl OssSettings {
             ca_file: None,
             source_address: None,
             max_attempts: default_attempts(),
+            retry_base_ms: default_retry_base(),
         }
     }
 
@@ -261,6 +270,9 @@ impl OssSettings {
         if !(1..=20).contains(&self.max_attempts) {
             return refuse(format!("max_attempts {}: 1 to 20 are allowed", self.max_attempts));
         }
+        if !(1..=20_000).contains(&self.retry_base_ms) {
+            return refuse(format!("retry_base_ms {}: 1 to 20000 are allowed", self.retry_base_ms));
+        }
         if self.connect_timeout_ms == 0 || self.read_timeout_ms == 0 {
             return refuse("connect_timeout_ms and read_timeout_ms must not be 0".to_owned());
         }
@@ -282,13 +294,14 @@ mod tests {
         let good = || OssSettings::new("oss-cn-hangzhou.aliyuncs.com", "cn-hangzhou", "bucket");
         good().check().unwrap();
         type Change = fn(&mut OssSettings);
-        let wrong: [(&str, Change); 7] = [
+        let wrong: [(&str, Change); 8] = [
             ("bucket", |s| s.bucket = "Bucket".into()),
             ("region", |s| s.region = "oss-cn-hangzhou".into()),
             ("prefix", |s| s.prefix = "/x".into()),
             ("part_size_bytes", |s| s.part_size_bytes = 1),
             ("multipart_threshold_bytes", |s| s.multipart_threshold_bytes = 6 << 30),
             ("max_attempts", |s| s.max_attempts = 0),
+            ("retry_base_ms", |s| s.retry_base_ms = 0),
             ("traffic_limit_bits_per_second", |s| s.traffic_limit_bits_per_second = Some(1)),
         ];
         for (name, change) in wrong {

@@ -5,8 +5,7 @@ use super::settings::OssSettings;
 use crate::tier::error::{ErrorDetails, TierError};
 use std::time::Duration;
 
-/// First step of the back-off, and its bound: as the vendor's clients have them.
-const BACKOFF_BASE: Duration = Duration::from_millis(200);
+/// Bound of the back-off: as the vendor's clients have it.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(20);
 /// Idle connections are dropped before the service does it (60 s), which spares a failed request.
 const POOL_IDLE: Duration = Duration::from_secs(45);
@@ -46,8 +45,8 @@ pub(crate) fn http_client(settings: &OssSettings) -> Result<reqwest::Client, Tie
 }
 
 /// Wait before attempt `attempt + 1`: full jitter, at least what the store asked for.
-pub(crate) fn backoff(attempt: u32, asked: Duration) -> Duration {
-    let step = BACKOFF_BASE.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
+pub(crate) fn backoff(base: Duration, attempt: u32, asked: Duration) -> Duration {
+    let step = base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     let cap = u64::try_from(step.min(BACKOFF_MAX).as_millis()).unwrap_or(u64::MAX);
     asked.min(BACKOFF_MAX).max(Duration::from_millis(rand::random_range(0..=cap)))
 }
@@ -75,11 +74,12 @@ mod tests {
 
     #[test]
     fn the_wait_is_jittered_bounded_and_never_below_what_was_asked_for() {
+        let base = Duration::from_millis(200);
         for attempt in 1..200 {
-            assert!(backoff(attempt, Duration::ZERO) <= BACKOFF_MAX);
+            assert!(backoff(base, attempt, Duration::ZERO) <= BACKOFF_MAX);
         }
-        assert!((0..100).all(|_| backoff(1, Duration::ZERO) <= BACKOFF_BASE));
-        assert!(backoff(1, Duration::from_secs(3)) >= Duration::from_secs(3));
-        assert!(backoff(1, Duration::from_secs(300)) <= BACKOFF_MAX);
+        assert!((0..100).all(|_| backoff(base, 1, Duration::ZERO) <= base));
+        assert!(backoff(base, 1, Duration::from_secs(3)) >= Duration::from_secs(3));
+        assert!(backoff(base, 1, Duration::from_secs(300)) <= BACKOFF_MAX);
     }
 }

@@ -156,7 +156,7 @@ impl Client {
         let response = match tokio::time::timeout(self.idle(), self.http.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(fault::of_transport(error, place()).error),
-            Err(_) => return Err(self.stalled(call).error),
+            Err(_) => return Err(self.stalled(place()).error),
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = self.read(response, MAX_ANSWER_BYTES, call).await.map_err(|fault| fault.error)?;
