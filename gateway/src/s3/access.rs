@@ -77,8 +77,10 @@ impl S3Access for Gate {
             return Err(s3_error!(AccessDenied, "Requests must be signed: there is no anonymous access."));
         }
         if operation == Operation::Other {
-            return Ok(()); // s3s answers NotImplemented by the operation's name
+            // s3s would say so too, but only after it has read the body and found no fault with it.
+            return Err(s3_error!(NotImplemented, "{} is not implemented.", cx.s3_op().name()));
         }
+        super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         refuse_headers(cx.headers())
     }
 }

@@ -6,6 +6,7 @@
 mod adapter;
 mod body;
 mod convert;
+mod hoisted;
 pub mod metrics;
 mod pipe;
 mod range;
@@ -79,6 +80,11 @@ impl S3Server {
         }
         let listen_error = |source| ServerError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).map_err(listen_error)?;
+        // Accepted connections inherit it. The kernel has to watch: while a client takes nothing, actix polls neither the
+        // response's body nor a timer of ours.
+        let write_timeout = settings.write_timeout_seconds.saturating_mul(1000);
+        let write_timeout = u32::try_from(write_timeout).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&listener, write_timeout).map_err(|e| listen_error(e.into()))?;
         let address = listener.local_addr().map_err(listen_error)?;
         let shared = Arc::new(Shared::new(&settings, service, HttpMetrics::new(registry)?));
         Ok(Self { listener, address, settings, shared })

@@ -4,6 +4,7 @@
 
 mod operations;
 mod support;
+mod tier;
 mod world;
 
 use support::*;

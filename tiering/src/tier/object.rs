@@ -17,6 +17,7 @@ use object_store::{
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -72,6 +73,31 @@ fn default_region() -> String {
     "us-east-1".to_owned()
 }
 
+/// The folder of a directory tier, known again by device and inode: a share that is unmounted leaves a path at which an
+/// empty folder stands, or where one can be made. Writing there would fill the wrong disk with the only copies of objects,
+/// and a name that is not found there is no proof that it is gone.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Folder {
+    fn open(path: PathBuf) -> std::io::Result<Self> {
+        let found = std::fs::metadata(&path)?;
+        Ok(Self { identity: (found.dev(), found.ino()), path })
+    }
+
+    /// Why this is not the folder that was opened, if so. A share that hangs must not hold up a thread that serves others.
+    async fn problem(&self) -> Option<String> {
+        match tokio::fs::metadata(&self.path).await.map(|found| (found.dev(), found.ino())) {
+            Ok(now) if now == self.identity => None,
+            Ok(_) => Some("another directory stands there than at the start; is the share mounted?".to_owned()),
+            Err(error) => Some(format!("{error}; is the share mounted?")),
+        }
+    }
+}
+
 /// A tier on an [`ObjectStore`].
 #[derive(Debug)]
 pub struct ObjectTier {
@@ -82,7 +108,7 @@ pub struct ObjectTier {
     prefix: String,
     class: Option<String>,
     /// Folder of a directory tier.
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
     piece: u64,
     /// Listings come in the order of names.
     sorted: bool,
@@ -100,6 +126,7 @@ impl ObjectTier {
         std::fs::create_dir_all(&settings.path).map_err(|e| refuse(e.to_string()))?;
         let folder = settings.path.canonicalize().map_err(|e| refuse(e.to_string()))?;
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| refuse(e.to_string()))?.with_fsync(true);
+        let folder = Folder::open(folder).map_err(|e| refuse(e.to_string()))?;
         Ok(Self { host: shown, folder: Some(folder), sorted: false, ..Self::on(name, Arc::new(store), metrics) })
     }
 
@@ -228,10 +255,23 @@ impl ObjectTier {
         work: impl Future<Output = Result<T, TierError>>,
     ) -> Result<T, TierError> {
         let started = Instant::now();
-        let result = work.await;
+        let result = match self.away(operation).await {
+            Some(away) => Err(away),
+            None => match work.await {
+                // It may have gone away meanwhile, and then nothing is found.
+                Err(error) if error.is_not_found() => Err(self.away(operation).await.unwrap_or(error)),
+                other => other,
+            },
+        };
         let outcome = result.as_ref().map_or_else(Outcome::from, |_| Outcome::Ok);
         self.metrics.observe(operation, outcome, started.elapsed());
         result
+    }
+
+    /// The error of a directory tier whose folder is not there.
+    async fn away(&self, operation: Operation) -> Option<TierError> {
+        let why = self.folder.as_ref()?.problem().await?;
+        Some(self.error(TierErrorKind::Unavailable, (operation, ""), why))
     }
 
     fn attributes(&self) -> Attributes {
@@ -341,7 +381,7 @@ impl ObjectTier {
     /// Removes what a write to a directory left when it was killed: `object_store` writes to `<name>#<number>` first.
     fn sweep(&self, name: &str) -> std::io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let target = folder.join(name);
+        let target = folder.path.join(name);
         let (Some(parent), Some(file)) = (target.parent(), target.file_name().and_then(|f| f.to_str())) else {
             return Ok(());
         };
