@@ -3,7 +3,8 @@
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{
-    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, ListUploads, UploadPart,
+    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, EngineError, ListUploads,
+    UploadPart,
 };
 
 use super::attributes::{STANDARD, describe};
@@ -122,6 +123,9 @@ pub(super) async fn complete(
             gateway.max_object_bytes
         ));
     }
+    if let Some(named) = &input.checksum_type {
+        check_type(gateway, (&input.bucket, &input.key, &input.upload_id), named)?;
+    }
     let complete = CompleteUpload {
         bucket: input.bucket.clone(),
         key: input.key.clone(),
@@ -142,6 +146,24 @@ pub(super) async fn complete(
     };
     output.checksum_type = show!(output, written.checksum.as_ref());
     Ok(S3Response::new(output))
+}
+
+/// The type that a completion names must be the upload's.
+fn check_type(gateway: &Gateway, (bucket, key, id): (&str, &str, &str), named: &ChecksumType) -> S3Result<()> {
+    let page = match gateway.engine.list_parts(bucket, key, id, 0, 0) {
+        // It may have been completed before: that is for the completion itself to say.
+        Err(EngineError::NoSuchUpload(_)) => return Ok(()),
+        other => other.map_err(from_engine)?,
+    };
+    match page.upload.checksum.map(|(_, composite)| type_name(composite)) {
+        Some(begun) if begun.as_str() != named.as_str() => Err(s3_error!(
+            InvalidRequest,
+            "x-amz-checksum-type is {}, but the upload was begun with {}.",
+            named.as_str(),
+            begun.as_str()
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn completed_part(part: CompletedPart, max: u32) -> S3Result<EnginePart> {

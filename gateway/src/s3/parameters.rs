@@ -10,10 +10,11 @@ use s3s::{S3Error, S3Result, s3_error};
 use crate::server::metrics::Operation;
 
 /// Operations of S3 that s3s has no route for: method, subresource, name.
-const UNROUTED: [(&str, &str, &str); 13] = [
+const UNROUTED: [(&str, &str, &str); 14] = [
     ("GET", "abac", "GetBucketAbac"),
     ("PUT", "abac", "PutBucketAbac"),
-    ("GET", "annotation", "GetObjectAnnotation"),
+    ("GET", "annotationName", "GetObjectAnnotation"),
+    ("GET", "annotation", "ListObjectAnnotations"),
     ("PUT", "annotation", "PutObjectAnnotation"),
     ("DELETE", "annotation", "DeleteObjectAnnotation"),
     ("PUT", "encryption", "UpdateObjectEncryption"),
@@ -59,7 +60,7 @@ pub(crate) fn refuse(method: &Method, uri: &Uri, operation: Operation) -> S3Resu
         let refused = match known {
             Some(known) => !is_common && !known.contains(&name),
             // As in S3, a read takes no notice of parameters that mean nothing.
-            None => unrouted(method, name).is_some(),
+            None => unrouted(method, std::iter::once(name)).is_some(),
         };
         if refused {
             return Err(not_implemented(method, uri));
@@ -68,13 +69,15 @@ pub(crate) fn refuse(method: &Method, uri: &Uri, operation: Operation) -> S3Resu
     Ok(())
 }
 
-fn unrouted(method: &Method, name: &str) -> Option<&'static str> {
-    UNROUTED.iter().find(|(of, parameter, _)| *method == *of && *parameter == name).map(|(_, _, operation)| *operation)
+/// The name of the operation that a request with one of these parameters is.
+fn unrouted<'n>(method: &Method, names: impl Iterator<Item = &'n str>) -> Option<&'static str> {
+    let names: Vec<&str> = names.collect();
+    UNROUTED.iter().find(|(of, parameter, _)| *method == *of && names.contains(parameter)).map(|(.., operation)| *operation)
 }
 
 /// The error for a request that is none of S3's operations as far as this server knows.
 pub(crate) fn not_implemented(method: &Method, uri: &Uri) -> S3Error {
-    if let Some(operation) = names(uri).find_map(|name| unrouted(method, name)) {
+    if let Some(operation) = unrouted(method, names(uri)) {
         return s3_error!(NotImplemented, "{operation} is not implemented.");
     }
     let parameters: Vec<&str> = names(uri).filter(|name| name.len() < 64).collect();
@@ -101,6 +104,8 @@ mod tests {
             ("PUT", "/b/k?X-Amz-Signature=a&x-amz-meta-a=b&x-my-log=1", O::PutObject, None),
             ("PUT", "/b/k?AWSAccessKeyId=a&Signature=b&Expires=1", O::PutObject, None),
             ("GET", "/b?abac", O::ListObjects, Some("GetBucketAbac")),
+            ("GET", "/b/k?annotation", O::GetObject, Some("ListObjectAnnotations")),
+            ("GET", "/b/k?annotation&annotationName=a", O::GetObject, Some("GetObjectAnnotation")),
             ("GET", "/b/k?1234&cache=no", O::GetObject, None),
             ("GET", "/b?list-type=2&&prefix=abac", O::ListObjectsV2, None),
         ];

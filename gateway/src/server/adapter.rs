@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tracing::Instrument;
 
 use super::body::{ACCESS, Content, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
+use super::connections::Connection;
 use super::convert;
 use super::hoisted;
 use super::metrics::{HttpMetrics, Operation};
@@ -81,6 +82,7 @@ impl Shared {
             status: CLIENT_GONE,
             sent: 0,
             line: None,
+            running: None,
         };
         (in_flight, before < self.max_in_flight)
     }
@@ -92,6 +94,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
     if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
         in_flight.line = Some(LogLine::new(request.head()));
     }
+    in_flight.running = request.conn_data::<Arc<Connection>>().map(Connection::request);
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
@@ -194,7 +197,13 @@ async fn with_body(
     let announced = match length {
         BodyLength::Known(0) => {
             drop(incoming);
-            return respond(shared.service.call(request).await);
+            let without_range = range::without(&request);
+            let answer = respond(shared.service.call(request).await);
+            return match without_range {
+                // s3s reads headers only once it has found the signature right.
+                Some(again) if range::is_refused(&answer) => respond(shared.service.call(again).await),
+                _ => answer,
+            };
         }
         BodyLength::Known(length) if length <= INLINE_BODY_BYTES => {
             let expected = usize::try_from(length).unwrap_or(usize::MAX);

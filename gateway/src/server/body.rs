@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tidegate_tiering::engine::{BodyError, BodyOut};
 
+use super::connections::Running;
 use super::metrics::HttpMetrics;
 use super::pipe::Writer;
 use super::request::{BodyFailure, RequestContext};
@@ -65,6 +66,8 @@ pub(crate) struct InFlight {
     pub(crate) sent: u64,
     /// What the log says about the request; absent when nobody wants to know.
     pub(crate) line: Option<LogLine>,
+    /// Keeps the connection from being taken for idle.
+    pub(crate) running: Option<Running>,
 }
 
 /// The target of the lines about requests, for filters of the log.

@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Parameters of the signature itself.
-const OF_SIGNATURE: [&str; 8] = [
+pub(crate) const OF_SIGNATURE: [&str; 8] = [
     "x-amz-algorithm",
     "x-amz-content-sha256",
     "x-amz-credential",

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod body;
+mod connections;
 mod convert;
 mod hoisted;
 pub mod metrics;
@@ -14,9 +15,11 @@ pub mod request;
 mod settings;
 
 pub use body::{ResponseBody, ResponseStatus, SendError};
+pub(crate) use range::Verified;
 pub use settings::{AccessKey, S3Settings, Secret};
 
 use adapter::Shared;
+use connections::Connections;
 use metrics::HttpMetrics;
 use s3s::service::S3Service;
 use std::convert::Infallible;
@@ -117,7 +120,14 @@ impl S3Server {
                 async move { Ok::<_, Infallible>(adapter::handle(shared, request).await) }
             })
         };
+        let connections = Arc::new(Connections::default());
+        let begun = Arc::clone(&connections);
         let server = actix_web::HttpServer::new(factory)
+            .on_connect(move |socket, data| {
+                if let Some(connection) = begun.begun(socket) {
+                    data.insert(connection);
+                }
+            })
             .workers(workers)
             .max_connections(settings.max_connections.div_ceil(workers))
             .keep_alive(Duration::from_secs(settings.idle_timeout_seconds))
@@ -130,10 +140,13 @@ impl S3Server {
             .map_err(ServerError::Run)?
             .run();
         let handle = server.handle();
+        let without_request = settings.idle_timeout_seconds.saturating_add(settings.header_timeout_seconds);
+        let mut watch = std::pin::pin!(connections.watch(Duration::from_secs(without_request)));
         let mut server = std::pin::pin!(server);
         let mut shutdown = std::pin::pin!(shutdown);
         tokio::select! {
             ended = &mut server => return ended.map_err(ServerError::Run),
+            () = &mut watch => {} // it never ends
             () = &mut shutdown => {}
         }
         tracing::info!(in_flight = self.shared.in_flight(), "S3 endpoint stops accepting");
