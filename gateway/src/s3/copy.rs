@@ -64,9 +64,8 @@ pub(super) async fn object(
             "This copy of an object to itself changes neither metadata, tags nor storage class."
         ));
     }
-    let replace_attributes = replace
-        .then(|| described(&headers, input.metadata, None, None, &gateway.storage_classes))
-        .transpose()?;
+    let replace_attributes =
+        replace.then(|| described(&headers, input.metadata, None, None, &gateway.storage_classes)).transpose()?;
     let copy = CopyObject {
         source_bucket: info.bucket.clone(),
         source_key: info.key.clone(),

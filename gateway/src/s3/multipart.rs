@@ -3,8 +3,8 @@
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{
-    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, EngineError, ListUploads,
-    UploadPart,
+    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, EngineError,
+    ListUploads, UploadPart,
 };
 
 use super::attributes::{STANDARD, describe};

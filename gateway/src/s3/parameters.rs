@@ -72,7 +72,10 @@ pub(crate) fn refuse(method: &Method, uri: &Uri, operation: Operation) -> S3Resu
 /// The name of the operation that a request with one of these parameters is.
 fn unrouted<'n>(method: &Method, names: impl Iterator<Item = &'n str>) -> Option<&'static str> {
     let names: Vec<&str> = names.collect();
-    UNROUTED.iter().find(|(of, parameter, _)| *method == *of && names.contains(parameter)).map(|(.., operation)| *operation)
+    UNROUTED
+        .iter()
+        .find(|(of, parameter, _)| *method == *of && names.contains(parameter))
+        .map(|(.., operation)| *operation)
 }
 
 /// The error for a request that is none of S3's operations as far as this server knows.

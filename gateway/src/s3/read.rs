@@ -11,7 +11,7 @@ use super::conditions::{self, Conditions, Verdict, failed, of_read};
 use super::error::from_engine;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
-use crate::server::{ResponseBody, ResponseStatus};
+use crate::server::{PlainEtag, ResponseBody, ResponseStatus};
 
 /// What GET and HEAD are asked for.
 struct Wanted<'a> {
@@ -233,7 +233,7 @@ pub(super) async fn attributes(
     let parts = (wants(ObjectAttributes::OBJECT_PARTS) && !info.parts.is_empty())
         .then(|| object_parts(info, input.part_number_marker, input.max_parts))
         .transpose()?;
-    Ok(S3Response::new(GetObjectAttributesOutput {
+    let mut response = S3Response::new(GetObjectAttributesOutput {
         checksum,
         e_tag: wants(ObjectAttributes::ETAG).then(|| etag(&info.etag)),
         last_modified: Some(time(info.last_modified)),
@@ -241,7 +241,9 @@ pub(super) async fn attributes(
         object_size: wants(ObjectAttributes::OBJECT_SIZE).then(|| signed(info.size)),
         storage_class: wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from(info.class_shown.clone())),
         ..Default::default()
-    }))
+    });
+    response.extensions.insert(PlainEtag);
+    Ok(response)
 }
 
 const KNOWN_ATTRIBUTES: [&str; 5] = [

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tracing::Instrument;
 
-use super::body::{ACCESS, Content, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus};
+use super::body::{ACCESS, Content, InFlight, Incoming, LogLine, Outgoing, PlainEtag, ResponseBody, ResponseStatus};
 use super::connections::Connection;
 use super::convert;
 use super::hoisted;
@@ -343,6 +343,7 @@ fn content(
         Some(xml) if parts.status.as_u16() >= 400 => {
             Content::Whole(convert::complete_error_xml(&xml, path, id, &shared.host_id).into())
         }
+        Some(xml) if parts.extensions.get::<PlainEtag>().is_some() => Content::Whole(convert::plain_etag(&xml).into()),
         Some(bytes) => Content::Whole(bytes),
         None => Content::S3s(body),
     }

@@ -50,6 +50,11 @@ impl fmt::Debug for ResponseBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseStatus(pub http::StatusCode);
 
+/// In a response's extensions: its XML shows the ETag without quotes, as S3 does in GetObjectAttributes alone. s3s knows one
+/// way to write it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlainEtag;
+
 /// A failure in the middle of a response: breaks the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the response body failed: {0}")]

@@ -66,6 +66,12 @@ fn is_control(byte: u8) -> bool {
     byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r')
 }
 
+/// The same XML with its ETag out of the quotes.
+pub(crate) fn plain_etag(xml: &[u8]) -> String {
+    let text = String::from_utf8_lossy(xml);
+    text.replacen("<ETag>\"", "<ETag>", 1).replacen("\"</ETag>", "</ETag>", 1)
+}
+
 /// The code in an error's XML.
 pub(crate) fn error_code(xml: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(xml).ok()?;

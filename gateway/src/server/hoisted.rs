@@ -47,9 +47,6 @@ mod tests {
         presigned.insert("x-amz-acl", HeaderValue::from_static("sent"));
         put_back(&mut presigned, Some(&format!("{query}&X-Amz-Signature=s")));
         let shown: Vec<_> = presigned.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(
-            shown,
-            [("x-amz-acl", "sent"), ("x-amz-meta-a", "b c"), ("x-amz-storage-class", "GLACIER")]
-        );
+        assert_eq!(shown, [("x-amz-acl", "sent"), ("x-amz-meta-a", "b c"), ("x-amz-storage-class", "GLACIER")]);
     }
 }

@@ -14,6 +14,7 @@ mod range;
 pub mod request;
 mod settings;
 
+pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
 pub(crate) use range::Verified;
 pub use settings::{AccessKey, S3Settings, Secret};

@@ -329,7 +329,10 @@ async fn a_request_is_one_line_in_the_log_without_its_query_or_signature() {
     let refused = sign(&server.address.to_string(), "GET", "/bucket/small?X-Hidden=secret", &[], "wrong");
     let refused = exchange(&server, &refused, b"").await;
     let text = || String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
-    for (answer, wanted) in [(got, "operation=\"GetObject\" status=200 bytes=5 ms="), (refused, "status=403 code=\"SignatureDoesNotMatch\" bytes=")] {
+    for (answer, wanted) in [
+        (got, "operation=\"GetObject\" status=200 bytes=5 ms="),
+        (refused, "status=403 code=\"SignatureDoesNotMatch\" bytes="),
+    ] {
         let id = answer.headers["x-amz-request-id"].clone();
         // The line is written with the answer's last byte, which may be just after the client has it.
         let logged = async {

@@ -3,6 +3,7 @@
 use super::error::{ErrorDetails, TierError, TierErrorKind};
 use super::metrics::{Operation, Outcome, TierMetrics};
 use super::secret::Secret;
+use super::transfer::{Cut, Gather};
 use super::{BodySource, Capabilities, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, RestoreState, Tier};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -12,7 +13,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
-    PutOptions, PutPayload,
+    PutOptions,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -343,7 +344,10 @@ impl ObjectTier {
         let mut whole = self.reads_whole.load(Ordering::Relaxed);
         let mut answered = self.ask(&path, (!whole).then(|| range.clone())).await;
         if !whole && answered.as_ref().is_err_and(is_not_partial) {
-            tracing::warn!(tier = self.name, "the store answers a ranged read with another status than 206; it is read whole");
+            tracing::warn!(
+                tier = self.name,
+                "the store answers a ranged read with another status than 206; it is read whole"
+            );
             self.reads_whole.store(true, Ordering::Relaxed);
             whole = true;
             answered = self.ask(&path, None).await;
@@ -453,86 +457,6 @@ fn is_not_partial(error: &object_store::Error) -> bool {
     error.to_string().contains("non-partial response")
 }
 
-/// What is taken of a body that is being read.
-struct Cut {
-    /// Bytes before those that are wanted.
-    skip: u64,
-    /// Wanted bytes that have not come yet.
-    left: u64,
-    /// More may come than is wanted: the object is read whole.
-    forgives_more: bool,
-    received: prometheus::IntCounter,
-    place: ErrorDetails,
-}
-
-impl Cut {
-    fn broken(&self, message: String) -> TierError {
-        TierError::new(TierErrorKind::Unavailable, ErrorDetails { message, ..self.place.clone() })
-    }
-
-    /// The wanted part of the next piece; maybe nothing.
-    fn take(&mut self, mut piece: Bytes) -> Result<Bytes, TierError> {
-        self.received.inc_by(piece.len() as u64);
-        let before = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
-        self.skip -= before as u64;
-        let mut wanted = piece.split_off(before);
-        if wanted.len() as u64 > self.left {
-            if !self.forgives_more {
-                return Err(self.broken("too many bytes came".to_owned()));
-            }
-            wanted.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-        }
-        self.left -= wanted.len() as u64;
-        Ok(wanted)
-    }
-
-    /// The body ended, or no more of it is wanted.
-    fn end(&self) -> Result<(), TierError> {
-        if self.left == 0 { Ok(()) } else { Err(self.broken(format!("the body ended {} bytes early", self.left))) }
-    }
-}
-
-/// Cuts a body into payloads.
-struct Gather<'a> {
-    stream: &'a mut BoxStream<'static, std::io::Result<Bytes>>,
-    rest: BytesMut,
-    left: u64,
-    name: &'a str,
-}
-
-impl Gather<'_> {
-    fn local(&self, kind: std::io::ErrorKind, text: &str) -> TierError {
-        TierError::local(Operation::PutObject.name(), self.name, std::io::Error::new(kind, text.to_owned()))
-    }
-
-    /// The next `max` bytes, or what is left.
-    async fn next(&mut self, max: u64) -> Result<PutPayload, TierError> {
-        let want = usize::try_from(max.min(self.left))
-            .map_err(|_| self.local(std::io::ErrorKind::InvalidInput, "a piece does not fit into memory"))?;
-        while self.rest.len() < want {
-            match self.stream.next().await {
-                Some(Ok(piece)) => self.rest.extend_from_slice(&piece),
-                Some(Err(error)) => return Err(TierError::local(Operation::PutObject.name(), self.name, error)),
-                None => return Err(self.local(std::io::ErrorKind::UnexpectedEof, "the body ended early")),
-            }
-        }
-        self.left -= want as u64;
-        Ok(PutPayload::from(self.rest.split_to(want).freeze()))
-    }
-
-    /// Makes sure that nothing follows.
-    async fn finish(&mut self) -> Result<(), TierError> {
-        while self.rest.is_empty() {
-            match self.stream.next().await {
-                Some(Ok(piece)) => self.rest.extend_from_slice(&piece),
-                Some(Err(error)) => return Err(TierError::local(Operation::PutObject.name(), self.name, error)),
-                None => return Ok(()),
-            }
-        }
-        Err(self.local(std::io::ErrorKind::InvalidData, "the body is longer than it says"))
-    }
-}
-
 #[async_trait]
 impl Tier for ObjectTier {
     fn capabilities(&self) -> Capabilities {
@@ -599,38 +523,5 @@ impl Tier for ObjectTier {
 
     async fn restore(&self, _name: &str, _days: u32, _priority: RestorePriority) -> Result<RestoreReceipt, TierError> {
         Ok(RestoreReceipt::NotNeeded)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cut(skip: u64, left: u64, forgives_more: bool) -> Cut {
-        let received = TierMetrics::new("t", None).unwrap().received_bytes.clone();
-        Cut { skip, left, forgives_more, received, place: ErrorDetails::default() }
-    }
-
-    #[test]
-    fn of_a_body_that_is_read_whole_exactly_the_wanted_bytes_are_taken() {
-        for piece in 1..=10 {
-            let mut cut = cut(3, 4, true);
-            let body = Bytes::from_static(b"0123456789");
-            let pieces = (0..10).step_by(piece).map(|at| body.slice(at..(at + piece).min(10)));
-            let got: Vec<u8> = pieces.flat_map(|p| cut.take(p).unwrap()).collect();
-            assert_eq!(got, b"3456", "in pieces of {piece}");
-            cut.end().unwrap();
-        }
-        let mut early = cut(3, 4, true);
-        assert_eq!(early.take(Bytes::from_static(b"01234")).unwrap(), "34");
-        assert!(early.end().is_err());
-    }
-
-    #[test]
-    fn more_bytes_than_a_range_has_are_an_error() {
-        let mut exact = cut(0, 4, false);
-        assert_eq!(exact.take(Bytes::from_static(b"0123")).unwrap(), "0123");
-        exact.end().unwrap();
-        assert!(exact.take(Bytes::from_static(b"4")).is_err());
     }
 }
