@@ -326,7 +326,7 @@ async fn an_upload_is_completed_with_the_checksum_that_was_promised_or_not_at_al
     let id = between(&begun, "<UploadId>", "</UploadId>");
     let target = format!("/bucket/p?partNumber=1&uploadId={id}");
     let answer = world.send("PUT", &target, &[("x-amz-sdk-checksum-algorithm", "CRC32")], b"x").await;
-    assert_eq!((answer.status, code(&answer).as_str()), (400, "InvalidArgument"));
+    assert_eq!((answer.status, code(&answer).as_str()), (400, "InvalidRequest"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
