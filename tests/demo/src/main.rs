@@ -201,6 +201,10 @@ impl Demo {
         println!("\n... and {TO_ARCHIVE} days after the upload ...");
         self.move_to("archive", TO_ARCHIVE - TO_IA, sizes).await?;
         let key = self.largest()?.key(Version::First);
+        let head = self.s3.head(BUCKET, &key).await?;
+        if head.header("x-amz-storage-class") != "GLACIER" {
+            return Err(format!("{key} shows the class {:?}", head.header("x-amz-storage-class")));
+        }
         let answer = self.s3.get(BUCKET, &key).await?;
         if (answer.status.as_u16(), answer.code().as_str()) != (403, "InvalidObjectState") {
             return Err(format!("GET of the archived {key} was answered with {} {}", answer.status, answer.code()));
@@ -222,11 +226,17 @@ impl Demo {
         let first = keys.first().ok_or("there is no key")?;
         let state = self.s3.head(BUCKET, first).await?.header("x-amz-restore").to_owned();
         println!("  RestoreObject: {promised} of {} accepted; x-amz-restore: {state}", keys.len());
+        if promised != keys.len() || !state.starts_with("ongoing-request=") {
+            return Err(format!("not every restore was accepted: {accepted:?}"));
+        }
         self.world.advance(3600).await?;
         let all = sizes.len() as u64;
         let restored = |stats: &Value| stats.pointer("/restored/objects").and_then(Value::as_u64) == Some(all);
         self.world.wait("all objects to be restored", MOVE_LIMIT, restored).await?;
         let state = self.s3.head(BUCKET, first).await?.header("x-amz-restore").to_owned();
+        if !state.starts_with("ongoing-request=\"false\", expiry-date=") {
+            return Err(format!("{first} is restored, but x-amz-restore says {state:?}"));
+        }
         self.note("restored", format!("{all} objects in {:.1} s; {state}", start.elapsed().as_secs_f64()));
         let bar = progress("comparison with the input", keys.len());
         let (s3, bar_of) = (&self.s3, &bar);
@@ -260,9 +270,15 @@ impl Demo {
         if lines.is_empty() {
             return Err("/metrics shows nothing of tidegate".to_owned());
         }
+        let restored = "tidegate_objects{residency=\"restored\",tier=\"archive\"} ";
+        let counted = lines.iter().find_map(|line| line.strip_prefix(restored)?.parse::<usize>().ok());
+        let all = self.files.len() * Version::ALL.len();
+        if counted != Some(all) {
+            return Err(format!("/metrics counts {counted:?} restored objects, {all} were restored"));
+        }
         println!("\n/metrics has {} series, among them:", lines.len());
         let shown =
-            |line: &&&str| !line.contains("_bucket{") && ["tier", "lag", "dedup"].iter().any(|w| line.contains(w));
+            |line: &&&str| !line.contains("_bucket{") && ["tier", "lag", "unique", "dirty"].iter().any(|w| line.contains(w));
         for line in lines.iter().filter(shown).take(14) {
             println!("  {line}");
         }
