@@ -268,7 +268,9 @@ def test_headers_in_the_query_of_a_presigned_url_count(shared, s3, bucket):
         S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", REGION, expires=60).add_auth(request)
         return request.url
 
-    url = presigned("x-amz-meta-colour=dark%20blue&x-amz-tagging=a%3D1&x-id=PutObject")
+    # The checksum of an empty body, from an SDK that signed before it knew the body: S3 takes no notice of it.
+    checksum = "x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32"
+    url = presigned(f"x-amz-meta-colour=dark%20blue&x-amz-tagging=a%3D1&x-id=PutObject&{checksum}")
     assert urllib3.request("PUT", url, body=b"body").status == 200
     got = s3.get_object(Bucket=bucket, Key="k")
     assert (got["Body"].read(), got["Metadata"], got["TagCount"]) == (b"body", {"colour": "dark blue"}, 1)

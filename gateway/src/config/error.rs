@@ -79,9 +79,9 @@ fn words(message: &str, hint: &str) -> (String, String) {
             "keep one: remove the line --- and what follows it",
         ),
         ("expected mapping start", "settings are expected here", "write them below, indented, each as name: value"),
-        ("socket address", "this is not an address with a port", "write one such as 127.0.0.1:9000"),
+        ("invalid socket address", "this is not an address with a port", "write one such as 127.0.0.1:9000"),
     ];
-    if let Some((_, what, help)) = PARSER.iter().find(|(said, ..)| message.contains(said)) {
+    if let Some((_, what, help)) = PARSER.iter().find(|(said, ..)| message.starts_with(said)) {
         return ((*what).to_owned(), (*help).to_owned());
     }
     let (what, help) = split_help(message);

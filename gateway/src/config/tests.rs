@@ -59,7 +59,7 @@ fn wrong_documents_are_refused_with_place_field_and_help() {
         ),
         ("s3:\n  listen: ${SECRET}\n", 2, 11, "s3.listen", "the value of ${SECRET} does not fit", ""),
         ("tiers:\n  a:\n    type: floppy\n", 3, 5, "tiers.a.type", "not one of the values", "directory"),
-        ("classes: [a]\n", 1, 10, "classes", "expected mapping start", ""),
+        ("classes: [a]\n", 1, 10, "classes", "settings are expected here", "name: value"),
     ];
     let mut wrong = Vec::new();
     for (text, line, column, field, message, help) in table {

@@ -277,8 +277,9 @@ impl Demo {
             return Err(format!("/metrics counts {counted:?} restored objects, {all} were restored"));
         }
         println!("\n/metrics has {} series, among them:", lines.len());
-        let shown =
-            |line: &&&str| !line.contains("_bucket{") && ["tier", "lag", "unique", "dirty"].iter().any(|w| line.contains(w));
+        let shown = |line: &&&str| {
+            !line.contains("_bucket{") && ["tier", "lag", "unique", "dirty"].iter().any(|w| line.contains(w))
+        };
         for line in lines.iter().filter(shown).take(14) {
             println!("  {line}");
         }
