@@ -31,8 +31,8 @@ const TO_ARCHIVE: u64 = 61;
 /// Connections that upload and read.
 const CONNECTIONS: usize = 16;
 /// How often the clocks are turned by an hour for a thaw, and how long it is waited for after each.
-const THAW_HOURS: usize = 6;
-const THAW_LIMIT: Duration = Duration::from_secs(10);
+const THAW_HOURS: usize = 20;
+const THAW_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for all objects to move.
 const MOVE_LIMIT: Duration = Duration::from_secs(60);
 
