@@ -50,6 +50,10 @@ fn expect_with(text: &str, severity: Severity, words: &[&str], options: &CheckOp
 fn documents_that_are_not_policies_are_refused() {
     let whole = [
         ("a§: b: c\n", &["not valid YAML", "indentation"][..]),
+        (
+            "apiVersion: tidegate/v1\nkind: LifecyclePolicy\nmetadata: {name: t}\nrules: []\n---\n§a: 1\n",
+            &["several YAML documents", "remove the line `---`"],
+        ),
         ("§just text\n", &["expected a map", "the text \"just text\""]),
         ("§kind: LifecyclePolicy\nmetadata: {name: t}\nrules: []\n", &["`apiVersion` is missing", "tidegate/v1"]),
         (

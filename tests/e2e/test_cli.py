@@ -2,6 +2,7 @@
 
 import json
 
+import jsonschema
 import pytest
 import yaml
 
@@ -99,6 +100,15 @@ def test_completions_are_printed(shell):
 def test_policy_schema_is_a_json_schema_that_the_examples_fit(running):
     schema = running.cli("policy", "schema", with_config=False).json
     assert "$schema" in schema and schema["properties"]["rules"]
+    validator = jsonschema.validators.validator_for(schema)
+    validator.check_schema(schema)
+    for example in EXAMPLES:
+        validator(schema).validate(yaml.safe_load(example.read_text()))
+    for change, _ in BROKEN[:1]:
+        document = policy(BUCKET)
+        change(document)
+        with pytest.raises(jsonschema.ValidationError):
+            validator(schema).validate(document)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
@@ -210,6 +220,93 @@ def test_the_admin_listener_answers_probes_and_metrics(running):
     documented = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}
     assert set(ours) <= documented
     assert http("POST", running.admin_url + "/gc", b"{}")[0] in (401, 403, 404, 405), "the API is on the socket only"
+
+
+def test_every_metric_that_operators_are_promised_is_there_and_moves(gateway, sim):
+    server = gateway(sim=sim, policy=policy(BUCKET)).start()
+    before = server.metrics()
+    hot, cold = '{residency="hot",tier=""}', '{residency="cold",tier="archive"}'
+    assert before[f"tidegate_objects{hot}"] == before[f"tidegate_objects{cold}"] == 0, "shown before there is any"
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    for i in range(4):
+        client.put_object(Bucket=BUCKET, Key=f"k{i}", Body=b"the same text " * 10_000)
+    client.get_object(Bucket=BUCKET, Key="k0")["Body"].read()
+    with pytest.raises(client.exceptions.NoSuchKey):
+        client.get_object(Bucket=BUCKET, Key="missing")
+    after = server.metrics()
+
+    def grew(name):
+        return after[name] > before.get(name, 0)
+
+    for name in [
+        'tidegate_http_requests_total{operation="PutObject",status_class="2xx"}',
+        'tidegate_http_request_duration_seconds_count{operation="PutObject"}',
+        'tidegate_http_errors_total{code="NoSuchKey"}',
+        "tidegate_http_request_bytes_total",
+        "tidegate_http_response_bytes_total",
+        "tidegate_journal_sync_duration_seconds_count",
+        "tidegate_oldest_dirty_byte_age_seconds",
+        f"tidegate_objects{hot}",
+        f"tidegate_object_bytes{hot}",
+    ]:
+        assert grew(name), (name, before.get(name), after[name])
+    logical, unique = after[f"tidegate_object_bytes{hot}"], after["tidegate_local_unique_bytes"]
+    assert logical / unique > 3.5, "deduplication"
+    assert unique / after["tidegate_local_stored_bytes"] > 5, "compression"
+
+    sim.stop()
+    server.advance_own(100 * DAY)
+    assert server.metrics()["tidegate_oldest_dirty_byte_age_seconds"] > 99 * DAY
+    wait_until("the lag to show", lambda: server.metrics()["tidegate_oldest_due_lag_seconds"] > 0)
+    wait_until("the queue to show", lambda: server.metrics()['tidegate_transition_queue_versions{tier="archive"}'] == 4)
+    errors = 'tidegate_tier_requests_total{operation="PutObject",outcome="unavailable",tier="archive"}'
+    wait_until("the tier's errors to show", lambda: server.metrics().get(errors, 0) > 0)
+    sim.start()
+    sim.advance(100 * DAY)
+    wait_until("the objects to move", lambda: server.metrics()[f"tidegate_objects{cold}"] == 4, 60)
+    moved = server.metrics()
+    assert moved["tidegate_oldest_dirty_byte_age_seconds"] == moved["tidegate_oldest_due_lag_seconds"] == 0
+    assert moved['tidegate_remote_pack_bytes{state="stored",tier="archive"}'] > 0
+
+    server.lose_local_packs()
+    client.restore_object(Bucket=BUCKET, Key="k0", RestoreRequest={"Days": 1})
+    wait_until("the restore to age", lambda: server.metrics()["tidegate_oldest_restore_age_seconds"] > 0)
+    assert server.metrics()["tidegate_restores_open"] == 1
+    server.advance(3600)
+    wait_until("the restore to end", lambda: server.metrics()["tidegate_restores_open"] == 0, 60)
+    assert server.metrics()["tidegate_oldest_restore_age_seconds"] == 0
+
+
+def test_the_id_of_a_refused_request_leads_to_its_line_in_the_log(gateway):
+    from s3util import send
+
+    server = gateway(log={"format": "json", "level": "info"}).start()
+    _, headers, body = send(server, "GET", "/nothing/here?x-private=1")
+    request_id = headers["x-amz-request-id"]
+    assert f"<RequestId>{request_id}</RequestId>".encode() in body
+
+    def found():
+        lines = [line for line in server.process.lines if request_id in line]
+        return [json.loads(line) for line in lines]
+
+    (line,) = wait_until("the request's line in the log", found)
+    wanted = {"method": "GET", "path": "/nothing/here", "operation": "GetObject", "status": 404, "code": "NoSuchBucket"}
+    assert {k: line[k] for k in wanted} == wanted
+    assert isinstance(line["ms"], int) and isinstance(line["bytes"], int), line
+    assert "x-private" not in json.dumps(line)
+
+
+def test_a_scrub_reads_what_was_written_last(gateway, rng):
+    server = gateway().start()
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    body = rng.randbytes(300_000)
+    client.put_object(Bucket=BUCKET, Key="k", Body=body)
+    report = server.cli("scrub", json_output=True).json
+    assert report["chunks"] >= 3 and report["bytes"] >= len(body) and report["damaged"] == []
+    client.put_object(Bucket=BUCKET, Key="l", Body=body[::-1])
+    assert server.cli("scrub", json_output=True).json["chunks"] > report["chunks"]
 
 
 def test_the_secret_is_in_no_log_and_no_answer(running):

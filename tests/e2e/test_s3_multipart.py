@@ -210,3 +210,48 @@ def test_a_conditional_completion_loses_to_an_existing_object(s3, bucket):
             MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]},
         )
     assert read_body(s3, bucket, "k") == b"first"
+
+
+def test_what_contradicts_the_upload_is_an_invalid_request(s3, bucket):
+    begun = s3.create_multipart_upload(
+        Bucket=bucket, Key="k", ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
+    )["UploadId"]
+    named = {"Bucket": bucket, "Key": "k", "UploadId": begun}
+    with refused("InvalidRequest", 400):
+        s3.upload_part(**named, PartNumber=1, Body=b"body", ChecksumSHA1=digest("SHA1", b"body"))
+    tag = s3.upload_part(**named, PartNumber=1, Body=b"body", ChecksumCRC32=digest("CRC32", b"body"))["ETag"]
+    named["MultipartUpload"] = {"Parts": [{"PartNumber": 1, "ETag": tag}]}
+    with refused("InvalidRequest", 400):
+        s3.complete_multipart_upload(**named, ChecksumType="COMPOSITE")
+    with refused("InvalidRequest", 400):
+        s3.complete_multipart_upload(**named, MpuObjectSize=5)
+    with refused("BadDigest", 400):
+        s3.complete_multipart_upload(**named, ChecksumCRC32=digest("CRC32", b"other"))
+    done = s3.complete_multipart_upload(
+        **named, ChecksumType="FULL_OBJECT", MpuObjectSize=4, ChecksumCRC32=digest("CRC32", b"body")
+    )
+    assert (done["ChecksumCRC32"], done["ChecksumType"]) == (digest("CRC32", b"body"), "FULL_OBJECT")
+
+
+def test_attributes_of_parts_come_by_pages(s3, bucket, rng):
+    bodies = [rng.randbytes(PART), rng.randbytes(PART), b"end"]
+    begun = s3.create_multipart_upload(Bucket=bucket, Key="k", ChecksumAlgorithm="SHA256")["UploadId"]
+    parts = []
+    for number, body in zip((1, 7, 10_000), bodies):
+        value = digest("SHA256", body)
+        tag = s3.upload_part(
+            Bucket=bucket, Key="k", UploadId=begun, PartNumber=number, Body=body, ChecksumSHA256=value
+        )["ETag"]
+        parts.append({"PartNumber": number, "ETag": tag, "ChecksumSHA256": value})
+    s3.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=begun, MultipartUpload={"Parts": parts})
+    seen, marker = [], 0
+    while True:
+        page = s3.get_object_attributes(
+            Bucket=bucket, Key="k", ObjectAttributes=["ObjectParts"], MaxParts=2, PartNumberMarker=marker
+        )["ObjectParts"]
+        assert (page["TotalPartsCount"], page["MaxParts"], page["PartNumberMarker"]) == (3, 2, marker)
+        seen += [(p["PartNumber"], p["Size"], p["ChecksumSHA256"]) for p in page["Parts"]]
+        if not page["IsTruncated"]:
+            break
+        marker = page["NextPartNumberMarker"]
+    assert seen == [(p["PartNumber"], len(b), p["ChecksumSHA256"]) for p, b in zip(parts, bodies)]

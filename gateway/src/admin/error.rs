@@ -72,7 +72,7 @@ impl From<EngineError> for ApiError {
             EngineError::NoSuchBucket(_) | EngineError::NoSuchKey { .. } | EngineError::NoSuchUpload(_) => {
                 Self::not_found(message)
             }
-            EngineError::InvalidArgument(_) => Self::invalid(message),
+            EngineError::InvalidArgument(_) | EngineError::InvalidRequest(_) => Self::invalid(message),
             EngineError::Conflict => Self::busy(message),
             EngineError::SlowDown(_) | EngineError::Unavailable(_) => Self::unavailable(message),
             EngineError::Tier { .. } => Self { status: StatusCode::BAD_GATEWAY, kind: "tier", message },

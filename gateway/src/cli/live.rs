@@ -41,7 +41,10 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
         Command::Policy(command) => return policy(command, client, output).await,
         Command::Tier(command) => return tier(command, client, output).await,
         Command::Gc { dry_run } => {
-            let report: GcReport = client.post("/gc", &GcRequest { dry_run }).await?;
+            let bar = output.waiting("gc");
+            let report: Result<GcReport, Failure> = client.post("/gc", &GcRequest { dry_run }).await;
+            bar.finish_and_clear();
+            let report = report?;
             output.show(&report, render::gc);
         }
         Command::Scrub => return scrub(client, output).await,
@@ -118,10 +121,13 @@ async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Re
                 }
             };
             let mut reports = Vec::new();
+            let bar = output.waiting("probe");
             for name in names {
-                let report: ProbeAnswer = client.post(&format!("/tiers/{}/probe", encode(&name)), &json!({})).await?;
+                let report = client.post(&format!("/tiers/{}/probe", encode(&name)), &json!({})).await;
+                let report: ProbeAnswer = report.inspect_err(|_| bar.finish_and_clear())?;
                 reports.push(report);
             }
+            bar.finish_and_clear();
             output.show(&reports, |reports| render::probes(reports));
             Ok(if reports.iter().all(|r| r.ok) { Exit::Ok } else { Exit::Problems })
         }

@@ -60,11 +60,33 @@ impl Problem {
             E::SerdeInvalidType { unexpected, expected, .. } | E::SerdeInvalidValue { unexpected, expected, .. } => {
                 (format!("{unexpected} does not fit here"), format!("write {expected}"))
             }
-            E::Message { msg, .. } => split_help(msg),
-            other => split_help(first_line(&other.to_string())),
+            E::Message { msg, .. } => words(msg, ""),
+            other => words(
+                first_line(&other.to_string()),
+                "check the indentation, the colons and the quotes around this place",
+            ),
         };
         Self { file: file.to_owned(), line, column, field, message, help }
     }
+}
+
+/// What the parser says in words for programmers, in words for operators; anything else with its own way out, or `hint`.
+fn words(message: &str, hint: &str) -> (String, String) {
+    const PARSER: [(&str, &str, &str); 3] = [
+        (
+            "multiple YAML documents",
+            "several YAML documents are in this file",
+            "keep one: remove the line --- and what follows it",
+        ),
+        ("expected mapping start", "settings are expected here", "write them below, indented, each as name: value"),
+        ("invalid socket address", "this is not an address with a port", "write one such as 127.0.0.1:9000"),
+    ];
+    if let Some((_, what, help)) = PARSER.iter().find(|(said, ..)| message.starts_with(said)) {
+        return ((*what).to_owned(), (*help).to_owned());
+    }
+    let (what, help) = split_help(message);
+    let help = if help.is_empty() { hint.to_owned() } else { help };
+    (what, help)
 }
 
 /// Our own messages carry their way out behind the first `: ` or `; `, where there is one.

@@ -59,7 +59,7 @@ fn wrong_documents_are_refused_with_place_field_and_help() {
         ),
         ("s3:\n  listen: ${SECRET}\n", 2, 11, "s3.listen", "the value of ${SECRET} does not fit", ""),
         ("tiers:\n  a:\n    type: floppy\n", 3, 5, "tiers.a.type", "not one of the values", "directory"),
-        ("classes: [a]\n", 1, 10, "classes", "expected mapping start", ""),
+        ("classes: [a]\n", 1, 10, "classes", "settings are expected here", "name: value"),
     ];
     let mut wrong = Vec::new();
     for (text, line, column, field, message, help) in table {
@@ -217,4 +217,17 @@ fn the_store_refuses_what_the_engine_would_refuse() {
     }
     let small = read("store: {hot: {max_bytes: 48MiB}}").unwrap().engine_settings();
     assert_eq!(small.disk.compaction_reserve, 6 << 20);
+}
+
+#[test]
+fn what_the_parser_says_is_told_in_words_for_operators() {
+    for (text, place, words) in [
+        ("s3: {}\n---\nlog: {}\n", (3, 1), "several YAML documents"),
+        ("- a\n", (1, 1), "settings are expected here"),
+        ("s3:\n  listen: nonsense\n", (2, 11), "not an address with a port"),
+    ] {
+        let problem = Config::read("c.yaml", text, &|_| None).unwrap_err();
+        assert_eq!((problem.line, problem.column), place, "{problem}");
+        assert!(problem.message.contains(words) && !problem.help.is_empty(), "{problem}");
+    }
 }

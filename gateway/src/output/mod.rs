@@ -65,6 +65,17 @@ impl Output {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
+    /// A sign that work goes on of which nobody knows how long it takes, with the time so far; on a terminal only.
+    pub fn waiting(&self, what: &'static str) -> ProgressBar {
+        let bar = self.progress(what, false);
+        if !bar.is_hidden() {
+            let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(TICK);
+        }
+        bar
+    }
+
     /// A bar for long work, on a terminal only.
     pub fn progress(&self, what: &'static str, bytes: bool) -> ProgressBar {
         if self.json || !std::io::stderr().is_terminal() {
@@ -79,6 +90,9 @@ impl Output {
         ProgressBar::new(0).with_style(style).with_prefix(what)
     }
 }
+
+/// How often a sign of work that tells nothing of its length moves.
+const TICK: std::time::Duration = std::time::Duration::from_millis(120);
 
 /// A table in the house's style: rules on a terminal, columns and spaces elsewhere, so that `awk` and `diff` work.
 pub fn table<const N: usize>(head: [&str; N]) -> Table {

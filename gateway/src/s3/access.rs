@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::server::AccessKey;
+use crate::server::Verified;
 use crate::server::metrics::Operation;
 use crate::server::request::RequestContext;
 
@@ -73,12 +74,14 @@ impl S3Access for Gate {
         if let Some(context) = cx.extensions_mut().get::<Arc<RequestContext>>() {
             context.set_operation(operation);
         }
-        if cx.credentials().is_none() {
+        if cx.credentials().is_none() && cx.extensions_mut().get::<Verified>().is_none() {
             return Err(s3_error!(AccessDenied, "Requests must be signed: there is no anonymous access."));
         }
         if operation == Operation::Other {
-            return Ok(()); // s3s answers NotImplemented by the operation's name
+            // s3s would say so too, but only after it has read the body and found no fault with it.
+            return Err(s3_error!(NotImplemented, "{} is not implemented.", cx.s3_op().name()));
         }
+        super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         refuse_headers(cx.headers())
     }
 }

@@ -15,32 +15,40 @@ const MAX_TAG_VALUE_CHARS: usize = 256;
 /// The class that S3 does not show.
 pub(crate) const STANDARD: &str = "STANDARD";
 
-/// The parts of a request that describe the object.
-pub(crate) struct Described<'a> {
-    /// The request's headers: content headers are taken from here, exactly as they came.
-    pub headers: &'a HeaderMap,
-    /// User metadata, decoded by s3s.
-    pub metadata: Option<Metadata>,
-    /// `x-amz-tagging`.
-    pub tagging: Option<&'a str>,
-    /// `x-amz-storage-class`.
-    pub storage_class: Option<&'a StorageClass>,
+/// What `headers` say about the object, with what s3s has read of them already: user metadata, `x-amz-tagging`,
+/// `x-amz-storage-class`. Content headers are taken from `headers`, exactly as they came. `classes` are those that the
+/// engine maps to tiers.
+///
+/// # Errors
+/// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`.
+pub(crate) fn described(
+    headers: &HeaderMap,
+    metadata: Option<Metadata>,
+    tagging: Option<&str>,
+    class: Option<&StorageClass>,
+    classes: &[String],
+) -> S3Result<ObjectAttributes> {
+    Ok(ObjectAttributes {
+        headers: content_headers(headers),
+        user_metadata: user_metadata(metadata)?,
+        tags: tagging.map(tags).transpose()?.unwrap_or_default(),
+        storage_class: storage_class(class, classes)?,
+    })
 }
 
-impl Described<'_> {
-    /// Checks and collects. `classes` are those that the engine maps to tiers.
-    ///
-    /// # Errors
-    /// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`.
-    pub(crate) fn collect(self, classes: &[String]) -> S3Result<ObjectAttributes> {
-        Ok(ObjectAttributes {
-            headers: content_headers(self.headers),
-            user_metadata: user_metadata(self.metadata)?,
-            tags: self.tagging.map(tags).transpose()?.unwrap_or_default(),
-            storage_class: storage_class(self.storage_class, classes)?,
-        })
-    }
+/// [`described`] of an input that begins an object, by a PUT or by an upload. A macro, because the inputs share no trait.
+macro_rules! describe {
+    ($input:expr, $headers:expr, $classes:expr) => {
+        $crate::s3::attributes::described(
+            $headers,
+            $input.metadata,
+            $input.tagging.as_deref(),
+            $input.storage_class.as_ref(),
+            $classes,
+        )
+    };
 }
+pub(crate) use describe;
 
 fn content_headers(headers: &HeaderMap) -> ContentHeaders {
     let text = |name: header::HeaderName| {

@@ -78,6 +78,58 @@ impl Fields {
     }
 }
 
+/// The checksum that an input of s3s gives in its five fields: [`of_fields`] of them. A macro, because the inputs share no
+/// trait.
+macro_rules! given {
+    ($input:expr) => {
+        $crate::s3::checksums::of_fields([
+            $input.checksum_crc32.as_ref(),
+            $input.checksum_crc32c.as_ref(),
+            $input.checksum_crc64nvme.as_ref(),
+            $input.checksum_sha1.as_ref(),
+            $input.checksum_sha256.as_ref(),
+        ])
+    };
+}
+pub(crate) use given;
+
+/// Puts a checksum into the five fields of an output of s3s; gives its type, for the outputs that show it.
+macro_rules! show {
+    ($output:expr, $checksum:expr) => {{
+        let fields = $crate::s3::checksums::Fields::new($checksum);
+        $output.checksum_crc32 = fields.crc32;
+        $output.checksum_crc32c = fields.crc32c;
+        $output.checksum_crc64nvme = fields.crc64nvme;
+        $output.checksum_sha1 = fields.sha1;
+        $output.checksum_sha256 = fields.sha256;
+        fields.kind
+    }};
+}
+pub(crate) use show;
+
+/// What PutObject and UploadPart say about their bodies: [`Announced`] of the input's fields.
+macro_rules! announced {
+    ($input:expr, $headers:expr, $trailing:expr, $max_bytes:expr) => {
+        $crate::s3::checksums::Announced {
+            headers: $headers,
+            content_length: $input.content_length,
+            content_md5: $input.content_md5.as_deref(),
+            checksum: $crate::s3::checksums::given!($input)?,
+            algorithm: $crate::s3::checksums::sdk_algorithm($headers).or($input.checksum_algorithm),
+            trailing: $trailing,
+            max_bytes: $max_bytes,
+        }
+    };
+}
+pub(crate) use announced;
+
+/// SDKs name the algorithm in a header of their own. It is asked for first: without `x-amz-checksum-algorithm` s3s gives
+/// the trailer's algorithm, which would hide that the two contradict each other.
+pub(crate) fn sdk_algorithm(headers: &HeaderMap) -> Option<dto::ChecksumAlgorithm> {
+    let value = headers.get("x-amz-sdk-checksum-algorithm")?.to_str().ok()?;
+    (!value.is_empty()).then(|| dto::ChecksumAlgorithm::from(value.to_owned()))
+}
+
 /// The one checksum among the five fields of a request, if any.
 ///
 /// # Errors
@@ -117,7 +169,7 @@ pub(crate) struct Announced<'a> {
     pub content_length: Option<i64>,
     pub content_md5: Option<&'a str>,
     pub checksum: Option<(ChecksumAlgorithm, String)>,
-    pub algorithm: Option<&'a dto::ChecksumAlgorithm>,
+    pub algorithm: Option<dto::ChecksumAlgorithm>,
     pub trailing: Option<&'a TrailingHeaders>,
     pub max_bytes: u64,
 }
@@ -152,7 +204,7 @@ impl Announced<'_> {
     /// that is named without a value. Beside a value in the headers the name only describes that value.
     fn computed(&self) -> S3Result<Option<ChecksumAlgorithm>> {
         let announced = trailer_algorithm(self.headers)?;
-        let named = self.algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?;
+        let named = self.algorithm.as_ref().map(|algorithm| by_name(algorithm.as_str())).transpose()?;
         let Some(announced) = announced else { return Ok(named.filter(|_| self.checksum.is_none())) };
         if self.trailing.is_none() {
             return Err(s3_error!(
@@ -268,11 +320,11 @@ mod tests {
     fn an_algorithm_alone_asks_to_compute() {
         let headers = HeaderMap::new();
         let algorithm = dto::ChecksumAlgorithm::from_static("SHA256");
-        let alone = Announced { algorithm: Some(&algorithm), ..announced(&headers, Some(1)) };
+        let alone = Announced { algorithm: Some(algorithm.clone()), ..announced(&headers, Some(1)) };
         assert_eq!(alone.expectation().unwrap().compute, Some(ChecksumAlgorithm::Sha256));
         let value = BASE64.encode([0_u8; 32]);
         let both = Announced {
-            algorithm: Some(&algorithm),
+            algorithm: Some(algorithm),
             checksum: Some((ChecksumAlgorithm::Sha256, value)),
             ..announced(&headers, Some(1))
         };

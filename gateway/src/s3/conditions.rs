@@ -13,6 +13,32 @@ pub(crate) struct Conditions<'a> {
     pub if_unmodified_since: Option<&'a Timestamp>,
 }
 
+/// The conditions of a read, out of the input's fields. A macro, because the inputs share no trait.
+macro_rules! of_read {
+    ($input:expr) => {
+        $crate::s3::conditions::Conditions {
+            if_match: $input.if_match.as_ref(),
+            if_none_match: $input.if_none_match.as_ref(),
+            if_modified_since: $input.if_modified_since.as_ref(),
+            if_unmodified_since: $input.if_unmodified_since.as_ref(),
+        }
+    };
+}
+pub(crate) use of_read;
+
+/// The conditions on a copy's source, out of the input's fields.
+macro_rules! of_source {
+    ($input:expr) => {
+        $crate::s3::conditions::Conditions {
+            if_match: $input.copy_source_if_match.as_ref(),
+            if_none_match: $input.copy_source_if_none_match.as_ref(),
+            if_modified_since: $input.copy_source_if_modified_since.as_ref(),
+            if_unmodified_since: $input.copy_source_if_unmodified_since.as_ref(),
+        }
+    };
+}
+pub(crate) use of_source;
+
 /// What conditions say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -79,7 +105,7 @@ fn matches(condition: &ETagCondition, etag: &str) -> bool {
     listed.value().split(',').map(|one| one.trim().trim_start_matches("W/").trim_matches('"')).any(|one| one == etag)
 }
 
-/// The conditions of a write.
+/// The conditions of a write. `If-Match: *` asks for any object to be there.
 ///
 /// # Errors
 /// NotImplemented, as S3 says, for an `If-None-Match` that is not `*`.
@@ -92,13 +118,10 @@ pub(crate) fn of_write(
         Some(condition) if condition.is_any() => true,
         Some(_) => return Err(s3_error!(NotImplemented, "If-None-Match of a write may only be *.")),
     };
-    let if_match = match if_match {
-        Some(condition) if condition.is_any() => {
-            return Err(s3_error!(NotImplemented, "If-Match of a write needs an ETag, * is not implemented."));
-        }
-        Some(condition) => condition.as_etag().map(|etag| etag.value().to_owned()),
-        None => None,
-    };
+    let if_match = if_match.map(|condition| match condition.as_etag() {
+        Some(etag) => etag.value().to_owned(),
+        None => "*".to_owned(),
+    });
     Ok(WriteCondition { if_match, if_none_match })
 }
 
@@ -178,6 +201,6 @@ mod tests {
         assert!(of_write(None, Some(&tag("*"))).unwrap().if_none_match);
         assert_eq!(of_write(Some(&tag("\"e\"")), None).unwrap().if_match.as_deref(), Some("e"));
         assert!(of_write(None, Some(&tag("\"e\""))).is_err());
-        assert!(of_write(Some(&tag("*")), None).is_err());
+        assert_eq!(of_write(Some(&tag("*")), None).unwrap().if_match.as_deref(), Some("*"));
     }
 }

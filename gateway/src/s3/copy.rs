@@ -4,9 +4,9 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{CopyObject, ObjectHandle, UploadPartCopy};
 
-use super::attributes::{Described, STANDARD, storage_class, tags};
-use super::checksums::{Fields, by_name};
-use super::conditions::{Conditions, of_write};
+use super::attributes::{STANDARD, described, storage_class, tags};
+use super::checksums::{by_name, show};
+use super::conditions::{Conditions, of_source, of_write};
 use super::error::from_engine;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
@@ -42,13 +42,7 @@ pub(super) async fn object(
         is_replace(input.metadata_directive.as_ref().map(MetadataDirective::as_str), "x-amz-metadata-directive")?;
     let replace_tags =
         is_replace(input.tagging_directive.as_ref().map(TaggingDirective::as_str), "x-amz-tagging-directive")?;
-    let conditions = Conditions {
-        if_match: input.copy_source_if_match.as_ref(),
-        if_none_match: input.copy_source_if_none_match.as_ref(),
-        if_modified_since: input.copy_source_if_modified_since.as_ref(),
-        if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
-    };
-    let source = open(gateway, &input.copy_source, &conditions)?;
+    let source = open(gateway, &input.copy_source, &of_source!(input))?;
     let info = source.info();
     if info.size > gateway.max_body_bytes {
         return Err(s3_error!(
@@ -70,12 +64,8 @@ pub(super) async fn object(
             "This copy of an object to itself changes neither metadata, tags nor storage class."
         ));
     }
-    let replace_attributes = replace
-        .then(|| {
-            Described { headers: &headers, metadata: input.metadata, tagging: None, storage_class: None }
-                .collect(&gateway.storage_classes)
-        })
-        .transpose()?;
+    let replace_attributes =
+        replace.then(|| described(&headers, input.metadata, None, None, &gateway.storage_classes)).transpose()?;
     let copy = CopyObject {
         source_bucket: info.bucket.clone(),
         source_key: info.key.clone(),
@@ -89,17 +79,12 @@ pub(super) async fn object(
         condition: condition_of_target(&headers)?,
     };
     let written = gateway.engine.copy_object(copy).await.map_err(from_engine)?;
-    let checksum = Fields::new(written.checksum.as_ref());
-    let result = CopyObjectResult {
-        checksum_crc32: checksum.crc32,
-        checksum_crc32c: checksum.crc32c,
-        checksum_crc64nvme: checksum.crc64nvme,
-        checksum_sha1: checksum.sha1,
-        checksum_sha256: checksum.sha256,
-        checksum_type: checksum.kind,
+    let mut result = CopyObjectResult {
         e_tag: Some(etag(&written.etag)),
         last_modified: Some(time(written.last_modified)),
+        ..Default::default()
     };
+    result.checksum_type = show!(result, written.checksum.as_ref());
     Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
 }
 
@@ -121,13 +106,7 @@ pub(super) async fn part(
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
     let input = request.input;
     let number = part_number(input.part_number, gateway.max_parts)?;
-    let conditions = Conditions {
-        if_match: input.copy_source_if_match.as_ref(),
-        if_none_match: input.copy_source_if_none_match.as_ref(),
-        if_modified_since: input.copy_source_if_modified_since.as_ref(),
-        if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
-    };
-    let source = open(gateway, &input.copy_source, &conditions)?;
+    let source = open(gateway, &input.copy_source, &of_source!(input))?;
     let range = of_copy_source(input.copy_source_range.as_deref(), source.info().size)?;
     let size = range.end.saturating_sub(range.start);
     if size > gateway.max_body_bytes {
@@ -136,15 +115,11 @@ pub(super) async fn part(
     let copy =
         UploadPartCopy { bucket: input.bucket, key: input.key, upload_id: input.upload_id, number, source, range };
     let part = gateway.engine.upload_part_copy(copy).await.map_err(from_engine)?;
-    let checksum = Fields::new(part.checksum.as_ref());
-    let result = CopyPartResult {
-        checksum_crc32: checksum.crc32,
-        checksum_crc32c: checksum.crc32c,
-        checksum_crc64nvme: checksum.crc64nvme,
-        checksum_sha1: checksum.sha1,
-        checksum_sha256: checksum.sha256,
+    let mut result = CopyPartResult {
         e_tag: Some(etag(&part.etag)),
         last_modified: Some(time(part.modified)),
+        ..Default::default()
     };
+    show!(result, part.checksum.as_ref());
     Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
 }

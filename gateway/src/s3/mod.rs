@@ -14,6 +14,7 @@ pub mod error;
 mod list;
 mod listing;
 mod multipart;
+pub(crate) mod parameters;
 mod ranges;
 mod read;
 mod write;

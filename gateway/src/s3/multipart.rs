@@ -3,16 +3,16 @@
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{
-    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, ListUploads, UploadPart,
+    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, EngineError,
+    ListUploads, UploadPart,
 };
 
-use super::attributes::{Described, STANDARD};
+use super::attributes::{STANDARD, describe};
 use super::body::body_in;
-use super::checksums::{Announced, Fields, by_name, name, of_fields, type_name};
+use super::checksums::{announced, by_name, given, name, show, type_name};
 use super::conditions::of_write;
 use super::error::{from_engine, from_engine_with_body};
 use super::listing::{Encoding, delimiter, page_size};
-use super::write::sdk_algorithm;
 use super::{Gateway, context, etag, initiator, owner, signed, time};
 
 pub(super) async fn create(
@@ -20,13 +20,7 @@ pub(super) async fn create(
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let input = request.input;
-    let attributes = Described {
-        headers: &request.headers,
-        metadata: input.metadata,
-        tagging: input.tagging.as_deref(),
-        storage_class: input.storage_class.as_ref(),
-    }
-    .collect(&gateway.storage_classes)?;
+    let attributes = describe!(input, &request.headers, &gateway.storage_classes)?;
     let algorithm = input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?;
     let checksum = checksum_plan(algorithm, input.checksum_type.as_ref().map(ChecksumType::as_str))?;
     let create = CreateUpload { bucket: input.bucket.clone(), key: input.key.clone(), attributes, checksum };
@@ -90,38 +84,14 @@ pub(super) async fn upload_part(
     let headers = request.headers;
     let input = request.input;
     let number = part_number(input.part_number, gateway.max_parts)?;
-    let checksum = of_fields([
-        input.checksum_crc32.as_ref(),
-        input.checksum_crc32c.as_ref(),
-        input.checksum_crc64nvme.as_ref(),
-        input.checksum_sha1.as_ref(),
-        input.checksum_sha256.as_ref(),
-    ])?;
-    let algorithm = sdk_algorithm(&headers).or(input.checksum_algorithm);
-    let expect = Announced {
-        headers: &headers,
-        content_length: input.content_length,
-        content_md5: input.content_md5.as_deref(),
-        checksum,
-        algorithm: algorithm.as_ref(),
-        trailing: trailing.as_ref(),
-        max_bytes: gateway.max_body_bytes,
-    }
-    .expectation()?;
+    let expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
     let part = UploadPart { bucket: input.bucket, key: input.key, upload_id: input.upload_id, number, expect };
     let part =
         gateway.engine.upload_part(part, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
-    let checksum = Fields::new(part.checksum.as_ref());
-    Ok(S3Response::new(UploadPartOutput {
-        checksum_crc32: checksum.crc32,
-        checksum_crc32c: checksum.crc32c,
-        checksum_crc64nvme: checksum.crc64nvme,
-        checksum_sha1: checksum.sha1,
-        checksum_sha256: checksum.sha256,
-        e_tag: Some(etag(&part.etag)),
-        ..Default::default()
-    }))
+    let mut output = UploadPartOutput { e_tag: Some(etag(&part.etag)), ..Default::default() };
+    show!(output, part.checksum.as_ref());
+    Ok(S3Response::new(output))
 }
 
 pub(super) async fn complete(
@@ -153,48 +123,52 @@ pub(super) async fn complete(
             gateway.max_object_bytes
         ));
     }
+    if let Some(named) = &input.checksum_type {
+        check_type(gateway, (&input.bucket, &input.key, &input.upload_id), named)?;
+    }
     let complete = CompleteUpload {
         bucket: input.bucket.clone(),
         key: input.key.clone(),
         upload_id: input.upload_id,
         parts,
-        expect_checksum: of_fields([
-            input.checksum_crc32.as_ref(),
-            input.checksum_crc32c.as_ref(),
-            input.checksum_crc64nvme.as_ref(),
-            input.checksum_sha1.as_ref(),
-            input.checksum_sha256.as_ref(),
-        ])?,
+        expect_checksum: given!(input)?,
         expect_size,
         condition: of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?,
     };
     let written = gateway.engine.complete_upload(complete).await.map_err(from_engine)?;
-    let checksum = Fields::new(written.checksum.as_ref());
     let location = format!("/{}/{}", input.bucket, Encoding::Url.apply(input.key.clone()));
-    Ok(S3Response::new(CompleteMultipartUploadOutput {
+    let mut output = CompleteMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         location: Some(location),
         e_tag: Some(etag(&written.etag)),
-        checksum_crc32: checksum.crc32,
-        checksum_crc32c: checksum.crc32c,
-        checksum_crc64nvme: checksum.crc64nvme,
-        checksum_sha1: checksum.sha1,
-        checksum_sha256: checksum.sha256,
-        checksum_type: checksum.kind,
         ..Default::default()
-    }))
+    };
+    output.checksum_type = show!(output, written.checksum.as_ref());
+    Ok(S3Response::new(output))
+}
+
+/// The type that a completion names must be the upload's.
+fn check_type(gateway: &Gateway, (bucket, key, id): (&str, &str, &str), named: &ChecksumType) -> S3Result<()> {
+    let page = match gateway.engine.list_parts(bucket, key, id, 0, 0) {
+        // It may have been completed before: that is for the completion itself to say.
+        Err(EngineError::NoSuchUpload(_)) => return Ok(()),
+        other => other.map_err(from_engine)?,
+    };
+    match page.upload.checksum.map(|(_, composite)| type_name(composite)) {
+        Some(begun) if begun.as_str() != named.as_str() => Err(s3_error!(
+            InvalidRequest,
+            "x-amz-checksum-type is {}, but the upload was begun with {}.",
+            named.as_str(),
+            begun.as_str()
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn completed_part(part: CompletedPart, max: u32) -> S3Result<EnginePart> {
     let number = part.part_number.ok_or_else(|| s3_error!(MalformedXML, "A part has no PartNumber."))?;
-    let checksum = of_fields([
-        part.checksum_crc32.as_ref(),
-        part.checksum_crc32c.as_ref(),
-        part.checksum_crc64nvme.as_ref(),
-        part.checksum_sha1.as_ref(),
-        part.checksum_sha256.as_ref(),
-    ])?;
+    let checksum = given!(part)?;
     let etag = part.e_tag.ok_or_else(|| s3_error!(MalformedXML, "Part {number} has no ETag."))?;
     Ok(EnginePart { number: part_number(number, max)?, etag: etag.into_value(), checksum })
 }
@@ -221,18 +195,15 @@ pub(super) async fn list_parts(
     let page =
         gateway.engine.list_parts(&input.bucket, &input.key, &input.upload_id, after, limit).map_err(from_engine)?;
     let parts = page.parts.into_iter().map(|part| {
-        let checksum = Fields::new(part.checksum.as_ref());
-        Part {
-            checksum_crc32: checksum.crc32,
-            checksum_crc32c: checksum.crc32c,
-            checksum_crc64nvme: checksum.crc64nvme,
-            checksum_sha1: checksum.sha1,
-            checksum_sha256: checksum.sha256,
+        let mut shown = Part {
             e_tag: Some(ETag::Strong(part.etag)),
             last_modified: Some(time(part.modified)),
             part_number: i32::try_from(part.number).ok(),
             size: Some(signed(part.size)),
-        }
+            ..Default::default()
+        };
+        show!(shown, part.checksum.as_ref());
+        shown
     });
     let upload = page.upload;
     Ok(S3Response::new(ListPartsOutput {

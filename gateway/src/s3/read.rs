@@ -6,19 +6,68 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{Checksum as EngineChecksum, ObjectHandle, ObjectInfo, RestoreStatus as Restored};
 
 use super::attributes::STANDARD;
-use super::checksums::{Fields, type_name};
-use super::conditions::{self, Conditions, Verdict, failed};
+use super::checksums::show;
+use super::conditions::{self, Conditions, Verdict, failed, of_read};
 use super::error::from_engine;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
-use crate::server::{ResponseBody, ResponseStatus};
+use crate::server::{PlainEtag, ResponseBody, ResponseStatus};
 
-/// What GET and HEAD have in common.
+/// What GET and HEAD are asked for.
 struct Wanted<'a> {
     conditions: Conditions<'a>,
     range: Option<Range>,
     part_number: Option<i32>,
     checksum_mode: bool,
+}
+
+/// [`Wanted`], out of the input's fields. A macro, because the inputs share no trait.
+macro_rules! wanted {
+    ($input:expr, $headers:expr, $object:expr) => {
+        Wanted {
+            conditions: of_read!($input),
+            range: $input.range.filter(|_| range_holds($headers, $object)),
+            part_number: $input.part_number,
+            checksum_mode: wants_checksum($input.checksum_mode.as_ref()),
+        }
+    };
+}
+
+/// The output of a GET or HEAD: what they say about an object is the same. `response-*` parameters are obeyed here for
+/// HEAD; s3s does it for GET, to the same effect.
+macro_rules! described {
+    ($output:ident, $input:expr, $wanted:expr, $selection:expr, $info:expr) => {{
+        let headers = &$info.attributes.headers;
+        let mut output = $output {
+            accept_ranges: Some("bytes".into()),
+            cache_control: $input.response_cache_control.clone().or_else(|| headers.cache_control.clone()),
+            content_disposition: $input
+                .response_content_disposition
+                .clone()
+                .or_else(|| headers.content_disposition.clone()),
+            content_encoding: $input.response_content_encoding.clone().or_else(|| headers.content_encoding.clone()),
+            content_language: $input.response_content_language.clone().or_else(|| headers.content_language.clone()),
+            content_length: Some(signed($selection.length())),
+            content_range: $selection.content_range($info.size),
+            content_type: Some($input.response_content_type.clone().unwrap_or_else(|| content_type($info))),
+            e_tag: Some(etag(&$info.etag)),
+            expires: $input.response_expires.clone(),
+            last_modified: Some(time($info.last_modified)),
+            metadata: metadata($info),
+            parts_count: $wanted.parts_count($info),
+            restore: restore($info),
+            storage_class: shown_class($info),
+            ..Default::default()
+        };
+        output.checksum_type = show!(output, $wanted.checksum($info, &$selection));
+        let mut response = S3Response::new(output);
+        if $input.response_expires.is_none() {
+            add_expires(&mut response.headers, $info);
+        }
+        // HeadObjectOutput has no field for it.
+        add_tag_count(&mut response.headers, $info);
+        response
+    }};
 }
 
 pub(super) async fn get(
@@ -28,50 +77,10 @@ pub(super) async fn get(
     let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
     let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
-    let wanted = Wanted {
-        conditions: Conditions {
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
-        },
-        range: input.range.filter(|_| range_holds(&request.headers, &object)),
-        part_number: input.part_number,
-        checksum_mode: wants_checksum(input.checksum_mode.as_ref()),
-    };
+    let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     object.check_readable().map_err(from_engine)?;
-    let info = object.info();
-    let checksum = Fields::new(wanted.checksum(info, &selection));
-    let headers = &info.attributes.headers;
-    let output = GetObjectOutput {
-        accept_ranges: Some("bytes".into()),
-        cache_control: headers.cache_control.clone(),
-        checksum_crc32: checksum.crc32,
-        checksum_crc32c: checksum.crc32c,
-        checksum_crc64nvme: checksum.crc64nvme,
-        checksum_sha1: checksum.sha1,
-        checksum_sha256: checksum.sha256,
-        checksum_type: checksum.kind,
-        content_disposition: headers.content_disposition.clone(),
-        content_encoding: headers.content_encoding.clone(),
-        content_language: headers.content_language.clone(),
-        content_length: Some(signed(selection.length())),
-        content_range: selection.content_range(info.size),
-        content_type: Some(content_type(info)),
-        e_tag: Some(etag(&info.etag)),
-        last_modified: Some(time(info.last_modified)),
-        metadata: metadata(info),
-        parts_count: wanted.parts_count(info),
-        restore: restore(info),
-        storage_class: shown_class(info),
-        tag_count: tag_count(info),
-        ..Default::default()
-    };
-    let mut response = S3Response::new(output);
-    if input.response_expires.is_none() {
-        add_expires(&mut response.headers, info);
-    }
+    let mut response = described!(GetObjectOutput, input, wanted, selection, object.info());
     if selection.length() > 0 {
         let body = object.read(selection.range).await.map_err(from_engine)?;
         response.extensions.insert(ResponseBody::new(body));
@@ -83,57 +92,14 @@ pub(super) async fn head(
     gateway: &Gateway,
     request: S3Request<HeadObjectInput>,
 ) -> S3Result<S3Response<HeadObjectOutput>> {
-    let (input, headers) = (request.input, request.headers);
+    let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
     let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
-    let wanted = Wanted {
-        conditions: Conditions {
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
-        },
-        range: input.range.filter(|_| range_holds(&headers, &object)),
-        part_number: input.part_number,
-        checksum_mode: wants_checksum(input.checksum_mode.as_ref()),
-    };
+    let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
-    let info = object.info();
-    let checksum = Fields::new(wanted.checksum(info, &selection));
-    let headers = &info.attributes.headers;
-    let output = HeadObjectOutput {
-        accept_ranges: Some("bytes".into()),
-        cache_control: input.response_cache_control.or_else(|| headers.cache_control.clone()),
-        checksum_crc32: checksum.crc32,
-        checksum_crc32c: checksum.crc32c,
-        checksum_crc64nvme: checksum.crc64nvme,
-        checksum_sha1: checksum.sha1,
-        checksum_sha256: checksum.sha256,
-        checksum_type: checksum.kind,
-        content_disposition: input.response_content_disposition.or_else(|| headers.content_disposition.clone()),
-        content_encoding: input.response_content_encoding.or_else(|| headers.content_encoding.clone()),
-        content_language: input.response_content_language.or_else(|| headers.content_language.clone()),
-        content_length: Some(signed(selection.length())),
-        content_range: selection.content_range(info.size),
-        content_type: Some(input.response_content_type.unwrap_or_else(|| content_type(info))),
-        e_tag: Some(etag(&info.etag)),
-        last_modified: Some(time(info.last_modified)),
-        metadata: metadata(info),
-        parts_count: wanted.parts_count(info),
-        restore: restore(info),
-        storage_class: shown_class(info),
-        expires: input.response_expires.clone(),
-        ..Default::default()
-    };
-    let mut response = S3Response::new(output);
+    let mut response = described!(HeadObjectOutput, input, wanted, selection, object.info());
     if selection.partial {
         response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));
-    }
-    if input.response_expires.is_none() {
-        add_expires(&mut response.headers, info);
-    }
-    if let Some(count) = tag_count(info) {
-        response.headers.insert("x-amz-tagging-count", HeaderValue::from(count));
     }
     Ok(response)
 }
@@ -221,8 +187,11 @@ fn metadata(info: &ObjectInfo) -> Option<Metadata> {
     (!list.is_empty()).then(|| list.iter().cloned().collect())
 }
 
-fn tag_count(info: &ObjectInfo) -> Option<i32> {
-    i32::try_from(info.attributes.tags.len()).ok().filter(|count| *count > 0)
+fn add_tag_count(headers: &mut HeaderMap, info: &ObjectInfo) {
+    let count = info.attributes.tags.len();
+    if count > 0 {
+        headers.insert("x-amz-tagging-count", HeaderValue::from(count));
+    }
 }
 
 fn shown_class(info: &ObjectInfo) -> Option<StorageClass> {
@@ -257,20 +226,14 @@ pub(super) async fn attributes(
     }
     let wants = |name: &str| names.contains(&name);
     let checksum = info.checksum.as_ref().filter(|_| wants(ObjectAttributes::CHECKSUM)).map(|checksum| {
-        let fields = Fields::new(Some(checksum));
-        Checksum {
-            checksum_crc32: fields.crc32,
-            checksum_crc32c: fields.crc32c,
-            checksum_crc64nvme: fields.crc64nvme,
-            checksum_sha1: fields.sha1,
-            checksum_sha256: fields.sha256,
-            checksum_type: Some(type_name(checksum.composite)),
-        }
+        let mut shown = Checksum::default();
+        shown.checksum_type = show!(shown, Some(checksum));
+        shown
     });
     let parts = (wants(ObjectAttributes::OBJECT_PARTS) && !info.parts.is_empty())
         .then(|| object_parts(info, input.part_number_marker, input.max_parts))
         .transpose()?;
-    Ok(S3Response::new(GetObjectAttributesOutput {
+    let mut response = S3Response::new(GetObjectAttributesOutput {
         checksum,
         e_tag: wants(ObjectAttributes::ETAG).then(|| etag(&info.etag)),
         last_modified: Some(time(info.last_modified)),
@@ -278,7 +241,9 @@ pub(super) async fn attributes(
         object_size: wants(ObjectAttributes::OBJECT_SIZE).then(|| signed(info.size)),
         storage_class: wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from(info.class_shown.clone())),
         ..Default::default()
-    }))
+    });
+    response.extensions.insert(PlainEtag);
+    Ok(response)
 }
 
 const KNOWN_ATTRIBUTES: [&str; 5] = [
@@ -302,16 +267,13 @@ fn object_parts(info: &ObjectInfo, marker: Option<i32>, max: Option<i32>) -> S3R
         .iter()
         .filter(|part| i64::from(part.number) > i64::from(after))
         .map(|part| {
-            let fields = Fields::new(part.checksum.as_ref());
-            ObjectPart {
-                checksum_crc32: fields.crc32,
-                checksum_crc32c: fields.crc32c,
-                checksum_crc64nvme: fields.crc64nvme,
-                checksum_sha1: fields.sha1,
-                checksum_sha256: fields.sha256,
+            let mut shown = ObjectPart {
                 part_number: i32::try_from(part.number).ok(),
                 size: Some(signed(part.size)),
-            }
+                ..Default::default()
+            };
+            show!(shown, part.checksum.as_ref());
+            shown
         })
         .collect();
     let limit = usize::try_from(max).unwrap_or(0);

@@ -5,9 +5,9 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{PutObject, RestoreOutcome, RestoreRequest as Restore};
 use tidegate_tiering::tier::RestorePriority;
 
-use super::attributes::Described;
+use super::attributes::describe;
 use super::body::body_in;
-use super::checksums::{Announced, Fields, of_fields};
+use super::checksums::{announced, show};
 use super::conditions::of_write;
 use super::error::{from_engine, from_engine_with_body};
 use super::{Gateway, context, etag, only_null_version};
@@ -21,54 +21,16 @@ pub(super) async fn put(
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
-    let checksum = of_fields([
-        input.checksum_crc32.as_ref(),
-        input.checksum_crc32c.as_ref(),
-        input.checksum_crc64nvme.as_ref(),
-        input.checksum_sha1.as_ref(),
-        input.checksum_sha256.as_ref(),
-    ])?;
-    let algorithm = sdk_algorithm(&headers).or(input.checksum_algorithm);
-    let expect = Announced {
-        headers: &headers,
-        content_length: input.content_length,
-        content_md5: input.content_md5.as_deref(),
-        checksum,
-        algorithm: algorithm.as_ref(),
-        trailing: trailing.as_ref(),
-        max_bytes: gateway.max_body_bytes,
-    }
-    .expectation()?;
-    let attributes = Described {
-        headers: &headers,
-        metadata: input.metadata,
-        tagging: input.tagging.as_deref(),
-        storage_class: input.storage_class.as_ref(),
-    }
-    .collect(&gateway.storage_classes)?;
+    let expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    let attributes = describe!(input, &headers, &gateway.storage_classes)?;
     let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
     let put = PutObject { bucket: input.bucket, key: input.key, attributes, expect, condition };
     let written =
         gateway.engine.put_object(put, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
-    let checksum = Fields::new(written.checksum.as_ref());
-    Ok(S3Response::new(PutObjectOutput {
-        checksum_crc32: checksum.crc32,
-        checksum_crc32c: checksum.crc32c,
-        checksum_crc64nvme: checksum.crc64nvme,
-        checksum_sha1: checksum.sha1,
-        checksum_sha256: checksum.sha256,
-        checksum_type: checksum.kind,
-        e_tag: Some(etag(&written.etag)),
-        ..Default::default()
-    }))
-}
-
-/// SDKs name the algorithm in a header of their own. It is asked for first: without `x-amz-checksum-algorithm` s3s gives
-/// the trailer's algorithm, which would hide that the two contradict each other.
-pub(super) fn sdk_algorithm(headers: &http::HeaderMap) -> Option<ChecksumAlgorithm> {
-    let value = headers.get("x-amz-sdk-checksum-algorithm")?.to_str().ok()?;
-    (!value.is_empty()).then(|| ChecksumAlgorithm::from(value.to_owned()))
+    let mut output = PutObjectOutput { e_tag: Some(etag(&written.etag)), ..Default::default() };
+    output.checksum_type = show!(output, written.checksum.as_ref());
+    Ok(S3Response::new(output))
 }
 
 pub(super) async fn delete(

@@ -18,9 +18,12 @@ use tidegate_tiering::buffer::BufferPool;
 use tracing::Instrument;
 
 use super::body::{
-    ACCESS, Content, FREE_BUFFERS, GATHER_BYTES, InFlight, Incoming, LogLine, Outgoing, ResponseBody, ResponseStatus,
+    ACCESS, Content, FREE_BUFFERS, GATHER_BYTES, InFlight, Incoming, LogLine, Outgoing, PlainEtag, ResponseBody,
+    ResponseStatus,
 };
+use super::connections::Connection;
 use super::convert;
+use super::hoisted;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
 use super::range;
@@ -85,6 +88,7 @@ impl Shared {
             status: CLIENT_GONE,
             sent: 0,
             line: None,
+            running: None,
         };
         (in_flight, before < self.max_in_flight)
     }
@@ -96,6 +100,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
     if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
         in_flight.line = Some(LogLine::new(request.head()));
     }
+    in_flight.running = request.conn_data::<Arc<Connection>>().map(Connection::request);
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
@@ -137,7 +142,8 @@ async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::R
     match checked(shared, request) {
         Ok((mut to_s3s, length)) => {
             to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
-            with_body(shared, to_s3s, length, incoming).await
+            let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
+            explain_unknown(with_body(shared, to_s3s, length, incoming).await, &method, &uri)
         }
         Err(error) => error_response(error),
     }
@@ -157,6 +163,7 @@ fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, B
     let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
     let mut headers = convert::headers(&head.headers)
         .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
+    hoisted::put_back(&mut headers, uri.query());
     range::drop_meaningless(&mut headers, uri.query());
     let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
@@ -201,7 +208,13 @@ async fn with_body(
     let announced = match length {
         BodyLength::Known(0) => {
             drop(incoming);
-            return respond(shared.service.call(request).await);
+            let without_range = range::without(&request);
+            let answer = respond(shared.service.call(request).await);
+            return match without_range {
+                // s3s reads headers only once it has found the signature right.
+                Some(again) if range::is_refused(&answer) => respond(shared.service.call(again).await),
+                _ => answer,
+            };
         }
         BodyLength::Known(length) if length <= INLINE_BODY_BYTES => {
             let expected = usize::try_from(length).unwrap_or(usize::MAX);
@@ -250,6 +263,13 @@ fn respond(answered: Result<http::Response<Body>, s3s::HttpError>) -> http::Resp
     })
 }
 
+/// s3s says "unknown operation" and no more where it has no route.
+fn explain_unknown(answer: http::Response<Body>, method: &http::Method, uri: &http::Uri) -> http::Response<Body> {
+    let unknown = answer.status() == http::StatusCode::NOT_IMPLEMENTED
+        && answer.body().bytes().is_some_and(|xml| convert::contains(&xml, b"<Message>Unknown operation<"));
+    if unknown { error_response(crate::s3::parameters::not_implemented(method, uri)) } else { answer }
+}
+
 /// s3s reports an XML body that is not the one that was signed as an internal error.
 fn explain_other_body(
     answer: http::Response<Body>,
@@ -293,8 +313,9 @@ fn finish(
     let status = parts.status.as_u16();
     let id = in_flight.context.id().to_string();
     in_flight.status = status;
-    if in_flight.is_failure() && in_flight.line.is_none() {
-        in_flight.line = Some(LogLine::new(head));
+    if status >= 400 {
+        let code = body.bytes().and_then(|xml| convert::error_code(&xml).map(|code| shared.metrics.failed(code)));
+        in_flight.line.get_or_insert_with(|| LogLine::new(head)).code = code;
     }
     let content = content(shared, &parts, body, is_head, (head.uri.path(), &id));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -333,6 +354,7 @@ fn content(
         Some(xml) if parts.status.as_u16() >= 400 => {
             Content::Whole(convert::complete_error_xml(&xml, path, id, &shared.host_id).into())
         }
+        Some(xml) if parts.extensions.get::<PlainEtag>().is_some() => Content::Whole(convert::plain_etag(&xml).into()),
         Some(bytes) => Content::Whole(bytes),
         None => Content::S3s(body),
     }

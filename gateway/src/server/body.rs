@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tidegate_tiering::buffer::BufferPool;
 use tidegate_tiering::engine::{BodyError, BodyOut};
 
+use super::connections::Running;
 use super::metrics::HttpMetrics;
 use super::pipe::Writer;
 use super::request::{BodyFailure, RequestContext};
@@ -56,6 +57,11 @@ impl fmt::Debug for ResponseBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseStatus(pub http::StatusCode);
 
+/// In a response's extensions: its XML shows the ETag without quotes, as S3 does in GetObjectAttributes alone. s3s knows one
+/// way to write it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlainEtag;
+
 /// A failure in the middle of a response: breaks the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the response body failed: {0}")]
@@ -72,6 +78,8 @@ pub(crate) struct InFlight {
     pub(crate) sent: u64,
     /// What the log says about the request; absent when nobody wants to know.
     pub(crate) line: Option<LogLine>,
+    /// Keeps the connection from being taken for idle.
+    pub(crate) running: Option<Running>,
 }
 
 /// The target of the lines about requests, for filters of the log.
@@ -81,21 +89,30 @@ pub(crate) const ACCESS: &str = "tidegate_gateway::access";
 pub(crate) struct LogLine {
     pub(crate) method: actix_http::Method,
     pub(crate) path: String,
+    /// S3's code of the error that was answered.
+    pub(crate) code: Option<&'static str>,
 }
 
 impl LogLine {
     pub(crate) fn new(head: &actix_http::RequestHead) -> Self {
-        Self { method: head.method.clone(), path: head.uri.path().to_owned() }
+        Self { method: head.method.clone(), path: head.uri.path().to_owned(), code: None }
     }
 
     fn write(&self, request: &InFlight, elapsed: Duration) {
         let (method, path, operation) = (&self.method, &self.path, request.context.operation().name());
         let (id, status, sent) = (request.context.id(), request.status, request.sent);
-        let ms = elapsed.as_millis();
-        if request.is_failure() {
-            tracing::warn!(target: ACCESS, request_id = %id, %method, %path, operation, status, bytes = sent, ms);
-        } else {
-            tracing::debug!(target: ACCESS, request_id = %id, %method, %path, operation, status, bytes = sent, ms);
+        // As a number, not as 128 bits, which JSON would show as text.
+        let (code, ms) = (self.code, u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(target: ACCESS, request_id = %id, %method, %path, operation, status, code, bytes = sent, ms)
+            };
+        }
+        // Who reports an error gives its request id: the line must be there with the settings as they come.
+        match request.status {
+            _ if request.is_failure() => line!(warn),
+            400.. => line!(info),
+            _ => line!(debug),
         }
     }
 }

@@ -58,14 +58,32 @@ const MESSAGES: [(&[u8], &str); 8] = [
     (b"<Code>MethodNotAllowed<", "The method is not allowed on this resource."),
 ];
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+fn is_control(byte: u8) -> bool {
+    byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r')
+}
+
+/// The same XML with its ETag out of the quotes.
+pub(crate) fn plain_etag(xml: &[u8]) -> String {
+    let text = String::from_utf8_lossy(xml);
+    text.replacen("<ETag>\"", "<ETag>", 1).replacen("\"</ETag>", "</ETag>", 1)
+}
+
+/// The code in an error's XML.
+pub(crate) fn error_code(xml: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(xml).ok()?;
+    Some(text.split_once("<Code>")?.1.split_once("</Code>")?.0)
 }
 
 /// Completes an error's XML with the resource and the request's ids; anything else comes back unchanged.
 pub(crate) fn complete_error_xml(xml: &[u8], resource: &str, request_id: &str, host_id: &str) -> Vec<u8> {
     const END: &[u8] = b"</Error>";
     let Some(body) = xml.strip_suffix(END) else { return xml.to_vec() };
+    // A message may quote a key, and a key may hold what XML cannot: no parser would take the answer.
+    let body = &body.iter().map(|byte| if is_control(*byte) { b'?' } else { *byte }).collect::<Vec<u8>>()[..];
     let mut out = Vec::with_capacity(xml.len() + resource.len() + 128);
     out.extend_from_slice(body);
     let message = MESSAGES.iter().find(|(code, _)| !contains(body, b"<Message>") && contains(body, code));
@@ -101,9 +119,13 @@ mod tests {
             "<Error><Code>NoSuchKey</Code><Resource>/b/k&amp;&lt;</Resource><RequestId>00AB</RequestId>\
              <HostId>host</HostId></Error>"
         );
+        let odd = complete_error_xml(b"<Error><Message>a\x00b</Message></Error>", "/", "1", "h");
+        assert!(contains(&odd, b"<Message>a?b</Message>"));
         assert_eq!(complete_error_xml(b"<a/>", "/", "1", "h"), b"<a/>");
         let bare = complete_error_xml(b"<Error><Code>InvalidBucketName</Code></Error>", "/", "1", "h");
         assert!(contains(&bare, b"<Message>The bucket name breaks"));
+        assert_eq!(error_code(&bare), Some("InvalidBucketName"));
+        assert_eq!(error_code(b"<ListBucketResult/>"), None);
         let told = b"<Error><Code>MalformedXML</Code><Message>m</Message></Error>";
         assert!(!contains(&complete_error_xml(told, "/", "1", "h"), b"well-formed"));
     }

@@ -55,6 +55,62 @@ impl Operation {
     }
 }
 
+/// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
+/// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
+const ERROR_CODES: [&str; 49] = [
+    "AccessControlListNotSupported",
+    "AccessDenied",
+    "AuthorizationHeaderMalformed",
+    "BadDigest",
+    "BucketAlreadyOwnedByYou",
+    "BucketNotEmpty",
+    "ConditionalRequestConflict",
+    "EntityTooLarge",
+    "EntityTooSmall",
+    "ExpiredToken",
+    "IllegalLocationConstraintException",
+    "IncompleteBody",
+    "InternalError",
+    "InvalidAccessKeyId",
+    "InvalidArgument",
+    "InvalidBucketName",
+    "InvalidDigest",
+    "InvalidObjectState",
+    "InvalidPart",
+    "InvalidPartNumber",
+    "InvalidPartOrder",
+    "InvalidRange",
+    "InvalidRequest",
+    "InvalidStorageClass",
+    "InvalidTag",
+    "InvalidURI",
+    "KeyTooLongError",
+    "MalformedTrailerError",
+    "MalformedXML",
+    "MaxMessageLengthExceeded",
+    "MetadataTooLarge",
+    "MethodNotAllowed",
+    "MissingContentLength",
+    "MissingRequestBodyError",
+    "MissingSecurityHeader",
+    "NoSuchBucket",
+    "NoSuchKey",
+    "NoSuchUpload",
+    "NoSuchVersion",
+    "NotImplemented",
+    "PreconditionFailed",
+    "RequestHeaderSectionTooLarge",
+    "RequestTimeTooSkewed",
+    "RequestTimeout",
+    "RestoreAlreadyInProgress",
+    "ServiceUnavailable",
+    "SignatureDoesNotMatch",
+    "SlowDown",
+    "XAmzContentSHA256Mismatch",
+];
+/// The code under which all others are counted.
+const OTHER_CODE: &str = "Other";
+
 /// The status classes of HTTP.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -70,6 +126,7 @@ struct PerOperation {
 /// Handles of all HTTP metrics.
 pub struct HttpMetrics {
     operations: Vec<PerOperation>,
+    errors: Vec<(&'static str, IntCounter)>,
     /// Bytes of request bodies received.
     pub request_bytes: IntCounter,
     /// Bytes of response bodies given to the connection.
@@ -96,7 +153,16 @@ impl HttpMetrics {
             .buckets(BUCKETS.to_vec()),
             &["operation"],
         )?;
+        let errors = IntCounterVec::new(
+            Opts::new("tidegate_http_errors_total", "Errors that S3 requests were answered with, by S3's code"),
+            &["code"],
+        )?;
         let metrics = Self {
+            errors: ERROR_CODES
+                .into_iter()
+                .chain([OTHER_CODE])
+                .map(|code| (code, errors.with_label_values(&[code])))
+                .collect(),
             operations: Operation::ALL
                 .iter()
                 .map(|operation| PerOperation {
@@ -110,10 +176,20 @@ impl HttpMetrics {
         };
         registry.register(Box::new(requests))?;
         registry.register(Box::new(duration))?;
+        registry.register(Box::new(errors))?;
         registry.register(Box::new(metrics.request_bytes.clone()))?;
         registry.register(Box::new(metrics.response_bytes.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         Ok(metrics)
+    }
+
+    /// Counts an error by its code; gives the name that it was counted under.
+    pub fn failed(&self, code: &str) -> &'static str {
+        // The last one stands for all that have no counter of their own.
+        let found = self.errors.iter().find(|(known, _)| *known == code).or(self.errors.last());
+        let Some((known, counter)) = found else { return OTHER_CODE };
+        counter.inc();
+        known
     }
 
     /// Counts an answered request.
@@ -138,6 +214,18 @@ mod tests {
             assert_eq!(Operation::from_code(*operation as u8), *operation);
         }
         assert_eq!(Operation::from_name("PutBucketAcl"), Operation::Other);
+    }
+
+    #[test]
+    fn an_error_is_counted_by_its_code_and_an_unknown_one_as_other() {
+        let registry = Registry::new();
+        let metrics = HttpMetrics::new(&registry).unwrap();
+        assert_eq!(metrics.failed("NoSuchKey"), "NoSuchKey");
+        assert_eq!(metrics.failed("made up\n"), "Other");
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [r#"errors_total{code="NoSuchKey"} 1"#, r#"{code="Other"} 1"#, r#"{code="SlowDown"} 0"#] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 
     #[test]

@@ -5,17 +5,22 @@
 
 mod adapter;
 mod body;
+mod connections;
 mod convert;
+mod hoisted;
 pub mod metrics;
 mod pipe;
 mod range;
 pub mod request;
 mod settings;
 
+pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
+pub(crate) use range::Verified;
 pub use settings::{AccessKey, S3Settings, Secret};
 
 use adapter::Shared;
+use connections::Connections;
 use metrics::HttpMetrics;
 use s3s::service::S3Service;
 use std::convert::Infallible;
@@ -79,6 +84,11 @@ impl S3Server {
         }
         let listen_error = |source| ServerError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).map_err(listen_error)?;
+        // Accepted connections inherit it. The kernel has to watch: while a client takes nothing, actix polls neither the
+        // response's body nor a timer of ours.
+        let write_timeout = settings.write_timeout_seconds.saturating_mul(1000);
+        let write_timeout = u32::try_from(write_timeout).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&listener, write_timeout).map_err(|e| listen_error(e.into()))?;
         let address = listener.local_addr().map_err(listen_error)?;
         let shared = Arc::new(Shared::new(&settings, service, HttpMetrics::new(registry)?));
         Ok(Self { listener, address, settings, shared })
@@ -111,7 +121,14 @@ impl S3Server {
                 async move { Ok::<_, Infallible>(adapter::handle(shared, request).await) }
             })
         };
+        let connections = Arc::new(Connections::default());
+        let begun = Arc::clone(&connections);
         let server = actix_web::HttpServer::new(factory)
+            .on_connect(move |socket, data| {
+                if let Some(connection) = begun.begun(socket) {
+                    data.insert(connection);
+                }
+            })
             .workers(workers)
             .max_connections(settings.max_connections.div_ceil(workers))
             .keep_alive(Duration::from_secs(settings.idle_timeout_seconds))
@@ -124,10 +141,13 @@ impl S3Server {
             .map_err(ServerError::Run)?
             .run();
         let handle = server.handle();
+        let without_request = settings.idle_timeout_seconds.saturating_add(settings.header_timeout_seconds);
+        let mut watch = std::pin::pin!(connections.watch(Duration::from_secs(without_request)));
         let mut server = std::pin::pin!(server);
         let mut shutdown = std::pin::pin!(shutdown);
         tokio::select! {
             ended = &mut server => return ended.map_err(ServerError::Run),
+            () = &mut watch => {} // it never ends
             () = &mut shutdown => {}
         }
         tracing::info!(in_flight = self.shared.in_flight(), "S3 endpoint stops accepting");

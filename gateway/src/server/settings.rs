@@ -78,6 +78,8 @@ pub struct S3Settings {
     pub header_timeout_seconds: u64,
     /// How long a request body may bring nothing before it is given up.
     pub body_read_timeout_seconds: u64,
+    /// How long a client may take nothing of an answer before its connection is ended.
+    pub write_timeout_seconds: u64,
     /// Bytes of a request body waiting between the socket and the store; the back-pressure.
     pub body_channel_bytes: usize,
     /// How long requests in progress may take to end after a shutdown was asked for.
@@ -120,6 +122,7 @@ impl Default for S3Settings {
             idle_timeout_seconds: 75,
             header_timeout_seconds: 15,
             body_read_timeout_seconds: 30,
+            write_timeout_seconds: 120,
             body_channel_bytes: 512 << 10,
             shutdown_timeout_seconds: 30,
             storage_classes: default_storage_classes(),
@@ -159,6 +162,7 @@ impl S3Settings {
             ("idle_timeout_seconds", self.idle_timeout_seconds),
             ("header_timeout_seconds", self.header_timeout_seconds),
             ("body_read_timeout_seconds", self.body_read_timeout_seconds),
+            ("write_timeout_seconds", self.write_timeout_seconds),
             ("body_channel_bytes", self.body_channel_bytes as u64),
             ("shutdown_timeout_seconds", self.shutdown_timeout_seconds),
         ];

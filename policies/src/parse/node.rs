@@ -151,12 +151,16 @@ pub(crate) fn read(text: &str, sink: &mut Sink) -> Option<Node> {
             let message = error.without_snippet().to_string();
             // The parser appends the place, which the diagnostic already carries.
             let message = message.lines().next().and_then(|l| l.split(" at line ").next()).unwrap_or_default();
-            sink.error(
-                at,
-                "",
-                format!("this is not valid YAML: {message}"),
-                "check the indentation, the colons and the quotes around this place",
-            );
+            let (message, help) = if message.contains("multiple YAML documents") {
+                (
+                    "several YAML documents are in this file".to_owned(),
+                    "keep one: remove the line `---` and what follows it",
+                )
+            } else {
+                let help = "check the indentation, the colons and the quotes around this place";
+                (format!("this is not valid YAML: {message}"), help)
+            };
+            sink.error(at, "", message, help);
             None
         }
     }

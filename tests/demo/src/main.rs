@@ -30,6 +30,9 @@ const TO_IA: u64 = 15;
 const TO_ARCHIVE: u64 = 61;
 /// Connections that upload and read.
 const CONNECTIONS: usize = 16;
+/// How often the clocks are turned by an hour for a thaw, and how long it is waited for after each.
+const THAW_HOURS: usize = 20;
+const THAW_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for all objects to move.
 const MOVE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -201,6 +204,10 @@ impl Demo {
         println!("\n... and {TO_ARCHIVE} days after the upload ...");
         self.move_to("archive", TO_ARCHIVE - TO_IA, sizes).await?;
         let key = self.largest()?.key(Version::First);
+        let head = self.s3.head(BUCKET, &key).await?;
+        if head.header("x-amz-storage-class") != "GLACIER" {
+            return Err(format!("{key} shows the class {:?}", head.header("x-amz-storage-class")));
+        }
         let answer = self.s3.get(BUCKET, &key).await?;
         if (answer.status.as_u16(), answer.code().as_str()) != (403, "InvalidObjectState") {
             return Err(format!("GET of the archived {key} was answered with {} {}", answer.status, answer.code()));
@@ -222,11 +229,15 @@ impl Demo {
         let first = keys.first().ok_or("there is no key")?;
         let state = self.s3.head(BUCKET, first).await?.header("x-amz-restore").to_owned();
         println!("  RestoreObject: {promised} of {} accepted; x-amz-restore: {state}", keys.len());
-        self.world.advance(3600).await?;
+        if promised != keys.len() || !state.starts_with("ongoing-request=") {
+            return Err(format!("not every restore was accepted: {accepted:?}"));
+        }
         let all = sizes.len() as u64;
-        let restored = |stats: &Value| stats.pointer("/restored/objects").and_then(Value::as_u64) == Some(all);
-        self.world.wait("all objects to be restored", MOVE_LIMIT, restored).await?;
+        self.thaw(all).await?;
         let state = self.s3.head(BUCKET, first).await?.header("x-amz-restore").to_owned();
+        if !state.starts_with("ongoing-request=\"false\", expiry-date=") {
+            return Err(format!("{first} is restored, but x-amz-restore says {state:?}"));
+        }
         self.note("restored", format!("{all} objects in {:.1} s; {state}", start.elapsed().as_secs_f64()));
         let bar = progress("comparison with the input", keys.len());
         let (s3, bar_of) = (&self.s3, &bar);
@@ -253,6 +264,21 @@ impl Demo {
         Ok(())
     }
 
+    /// Turns the clocks until all objects are restored. By the hour, for a pack whose thaw was asked for only after the
+    /// clocks had been turned takes its time from then on.
+    async fn thaw(&mut self, all: u64) -> Result<(), String> {
+        let restored = |stats: &Value| stats.pointer("/restored/objects").and_then(Value::as_u64) == Some(all);
+        let mut last = Ok(());
+        for _ in 0..THAW_HOURS {
+            self.world.advance(3600).await?;
+            last = self.world.wait("all objects to be restored", THAW_LIMIT, restored).await.map(drop);
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
     /// Scrapes `/metrics` and shows the figures that an operator would look at first.
     async fn metrics(&mut self) -> Result<(), String> {
         let page = self.world.page("/metrics").await?;
@@ -260,9 +286,16 @@ impl Demo {
         if lines.is_empty() {
             return Err("/metrics shows nothing of tidegate".to_owned());
         }
+        let restored = "tidegate_objects{residency=\"restored\",tier=\"archive\"} ";
+        let counted = lines.iter().find_map(|line| line.strip_prefix(restored)?.parse::<usize>().ok());
+        let all = self.files.len() * Version::ALL.len();
+        if counted != Some(all) {
+            return Err(format!("/metrics counts {counted:?} restored objects, {all} were restored"));
+        }
         println!("\n/metrics has {} series, among them:", lines.len());
-        let shown =
-            |line: &&&str| !line.contains("_bucket{") && ["tier", "lag", "dedup"].iter().any(|w| line.contains(w));
+        let shown = |line: &&&str| {
+            !line.contains("_bucket{") && ["tier", "lag", "unique", "dirty"].iter().any(|w| line.contains(w))
+        };
         for line in lines.iter().filter(shown).take(14) {
             println!("  {line}");
         }

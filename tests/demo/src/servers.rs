@@ -90,7 +90,8 @@ pub async fn build() -> Result<PathBuf, String> {
     let folder = own.parent().ok_or("the demo's program has no folder")?.to_path_buf();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "-p", "tidegate-gateway", "-p", "oss-sim", "--bins"]);
+    // The demo itself is among them for the sake of its features: without it cargo would build the libraries again.
+    command.args(["build", "--quiet", "-p", "demo", "-p", "tidegate-gateway", "-p", "oss-sim", "--bins"]);
     if folder.ends_with("release") {
         command.arg("--release");
     }

@@ -4,6 +4,7 @@
 use super::record::{ObjectRecord, Record};
 use super::report::Amount;
 use super::types::Residency;
+use crate::clock::Timestamp;
 use crate::meta::{AppliedOp, CommitObserver, MetaError, MetaStore, Table};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -26,29 +27,79 @@ pub(crate) struct Totals {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Accounts(Mutex<Totals>);
+pub(crate) struct Accounts(Mutex<Books>);
+
+#[derive(Debug, Default)]
+struct Books {
+    totals: Totals,
+    dirty: Dirty,
+}
+
+/// When the versions were written whose bytes are on local disks only. By the hour, so that its size is bounded by the
+/// age of the store and not by its objects.
+#[derive(Debug, Default)]
+struct Dirty(BTreeMap<u64, Hour>);
+
+/// The versions of one hour.
+#[derive(Debug, Clone, Copy)]
+struct Hour {
+    versions: u64,
+    /// The oldest that was ever counted here: exact until it leaves before others of its hour.
+    oldest: Timestamp,
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+impl Dirty {
+    fn add(&mut self, modified: Timestamp) {
+        let hour = self.0.entry(modified.millis() / HOUR_MS).or_insert(Hour { versions: 0, oldest: modified });
+        hour.versions += 1;
+        hour.oldest = hour.oldest.min(modified);
+    }
+
+    fn remove(&mut self, modified: Timestamp) {
+        let at = modified.millis() / HOUR_MS;
+        if let Some(hour) = self.0.get_mut(&at) {
+            hour.versions = hour.versions.saturating_sub(1);
+            if hour.versions == 0 {
+                self.0.remove(&at);
+            }
+        }
+    }
+
+    fn oldest(&self) -> Option<Timestamp> {
+        self.0.first_key_value().map(|(_, hour)| hour.oldest)
+    }
+}
 
 impl Accounts {
     /// Counts what is there when the store is opened.
     pub(crate) fn load(&self, meta: &dyn MetaStore) -> Result<(), MetaError> {
-        let mut totals = Totals::default();
+        let mut books = Books::default();
         let all = (Bound::Unbounded, Bound::Unbounded);
         meta.scan_each(Table::Object, all.clone(), &mut |_, value| {
-            totals.add(value);
+            books.add(value);
             ControlFlow::Continue(())
         })?;
+        let totals = &mut books.totals;
         for (table, count) in [(Table::Bucket, &mut totals.buckets), (Table::Upload, &mut totals.uploads)] {
             meta.scan_each(table, all.clone(), &mut |_, _| {
                 *count += 1;
                 ControlFlow::Continue(())
             })?;
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = totals;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = books;
         Ok(())
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).totals.clone()
+    }
+
+    /// When the oldest version was written whose bytes are on local disks only; to the hour once versions of its hour
+    /// have left.
+    pub(crate) fn oldest_dirty(&self) -> Option<Timestamp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).dirty.oldest()
     }
 
     pub(crate) fn objects(&self) -> u64 {
@@ -56,48 +107,53 @@ impl Accounts {
     }
 }
 
-impl Totals {
-    fn place(value: &[u8]) -> Option<(Place, u64)> {
+impl Books {
+    fn place(value: &[u8]) -> Option<(Place, u64, Timestamp)> {
         let record = ObjectRecord::decode(value).ok()?;
         let place = match record.residency {
             Residency::Hot => Place::Hot,
             Residency::Cold { tier } => Place::Cold(tier),
             Residency::Restored { tier, .. } => Place::Restored(tier),
         };
-        Some((place, record.size))
+        Some((place, record.size, record.modified))
     }
 
     fn add(&mut self, value: &[u8]) {
-        if let Some((place, size)) = Self::place(value) {
-            let amount = self.places.entry(place).or_default();
-            amount.objects += 1;
-            amount.bytes = amount.bytes.saturating_add(size);
+        let Some((place, size, modified)) = Self::place(value) else { return };
+        if place == Place::Hot {
+            self.dirty.add(modified);
         }
+        let amount = self.totals.places.entry(place).or_default();
+        amount.objects += 1;
+        amount.bytes = amount.bytes.saturating_add(size);
     }
 
     fn remove(&mut self, value: &[u8]) {
-        if let Some((place, size)) = Self::place(value) {
-            let amount = self.places.entry(place).or_default();
-            amount.objects = amount.objects.saturating_sub(1);
-            amount.bytes = amount.bytes.saturating_sub(size);
+        let Some((place, size, modified)) = Self::place(value) else { return };
+        if place == Place::Hot {
+            self.dirty.remove(modified);
         }
+        let amount = self.totals.places.entry(place).or_default();
+        amount.objects = amount.objects.saturating_sub(1);
+        amount.bytes = amount.bytes.saturating_sub(size);
     }
 }
 
 impl CommitObserver for Accounts {
     fn applied(&self, _seq: u64, ops: &[AppliedOp]) {
-        let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut books = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for AppliedOp { op, old } in ops {
             match op.table {
                 Table::Object => {
                     if let Some(old) = old {
-                        totals.remove(old);
+                        books.remove(old);
                     }
                     if let Some(new) = &op.value {
-                        totals.add(new);
+                        books.add(new);
                     }
                 }
                 Table::Bucket | Table::Upload => {
+                    let totals = &mut books.totals;
                     let count = if op.table == Table::Bucket { &mut totals.buckets } else { &mut totals.uploads };
                     match (old.is_some(), op.value.is_some()) {
                         (false, true) => *count += 1,
@@ -108,5 +164,26 @@ impl CommitObserver for Accounts {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_dirty_version_is_that_of_the_first_hour_that_has_any() {
+        let mut dirty = Dirty::default();
+        assert_eq!(dirty.oldest(), None);
+        for at in [5 * HOUR_MS + 7, 5 * HOUR_MS + 3, 9 * HOUR_MS] {
+            dirty.add(Timestamp(at));
+        }
+        assert_eq!(dirty.oldest(), Some(Timestamp(5 * HOUR_MS + 3)));
+        dirty.remove(Timestamp(5 * HOUR_MS + 3));
+        assert_eq!(dirty.oldest(), Some(Timestamp(5 * HOUR_MS + 3)), "to the hour");
+        dirty.remove(Timestamp(5 * HOUR_MS + 7));
+        assert_eq!(dirty.oldest(), Some(Timestamp(9 * HOUR_MS)));
+        dirty.remove(Timestamp(9 * HOUR_MS));
+        assert_eq!(dirty.oldest(), None);
     }
 }

@@ -96,6 +96,9 @@ pub enum EngineError {
     /// A request that makes no sense; the message names the field and the way out.
     #[error("{0}")]
     InvalidArgument(String),
+    /// A request that contradicts what it refers to; the message says how.
+    #[error("{0}")]
+    InvalidRequest(String),
     /// No room, or too many requests: try again later. The message gives the reason.
     #[error("slow down: {0}")]
     SlowDown(String),

@@ -83,10 +83,12 @@ metrics! {
     scheduler_last_turn: Gauge("tidegate_scheduler_last_turn_timestamp_seconds", "When the background loop last came round."),
     /// Lag.
     oldest_due_lag: Gauge("tidegate_oldest_due_lag_seconds", "How late the oldest due action is."),
+    /// Age of the oldest data without a copy in a tier.
+    oldest_dirty_age: Gauge("tidegate_oldest_dirty_byte_age_seconds", "Age of the oldest object data that is on local disks only, in no tier; 0 when there is none."),
     /// Unique raw bytes.
-    unique_bytes: Gauge("tidegate_local_unique_bytes", "Raw bytes of the chunks in local packs."),
+    unique_bytes: Gauge("tidegate_local_unique_bytes", "Raw bytes of the chunks in local packs, each once. Deduplication: tidegate_object_bytes{residency=\"hot\"} divided by this."),
     /// Stored bytes.
-    stored_bytes: Gauge("tidegate_local_stored_bytes", "Bytes of the frames in local packs that are referred to."),
+    stored_bytes: Gauge("tidegate_local_stored_bytes", "Bytes of the frames in local packs that are referred to. Compression: tidegate_local_unique_bytes divided by this."),
     /// Pack files.
     pack_bytes: Gauge("tidegate_local_pack_bytes", "Bytes of local pack files."),
     /// Limit.

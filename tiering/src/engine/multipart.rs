@@ -84,13 +84,14 @@ impl Engine {
             return Err(EngineError::InvalidArgument(message));
         }
         if let Some((planned, _)) = upload.checksum {
-            let asked = *part.expect.compute.get_or_insert(planned);
+            let compute = *part.expect.compute.get_or_insert(planned);
+            let asked = part.expect.checksums.first().map_or(compute, |(algorithm, _)| *algorithm);
             if asked != planned {
                 // Kept under another algorithm, the part would leave the object without the checksum it was promised.
                 let (asked, planned) = (asked.header(), planned.header());
                 let message =
                     format!("the part comes with {asked}, the upload was begun with {planned}; use the latter");
-                return Err(EngineError::InvalidArgument(message));
+                return Err(EngineError::InvalidRequest(message));
             }
         }
         let ingested = ingest(&self.core, part.expect, limits.max_put_bytes, body).await?;
@@ -184,7 +185,7 @@ impl Engine {
         let size = size.filter(|s| *s <= limit).ok_or(EngineError::TooLarge { size: u64::MAX, limit })?;
         if let Some(expected) = complete.expect_size.filter(|s| *s != size) {
             let message = format!("x-amz-mp-object-size says {expected} bytes, the parts have {size}");
-            return Err(EngineError::InvalidArgument(message));
+            return Err(EngineError::InvalidRequest(message));
         }
         let checksum = whole_checksum(&upload, &chosen, complete.expect_checksum.as_ref())?;
         let bodies: Vec<_> = chosen.iter().map(|p| p.body.clone()).collect();
@@ -385,7 +386,7 @@ fn whole_checksum(
     let Some(sums) = sums else {
         return match expected {
             None => Ok(None),
-            Some((algorithm, _)) => Err(EngineError::InvalidArgument(format!(
+            Some((algorithm, _)) => Err(EngineError::InvalidRequest(format!(
                 "{} of the whole object cannot be verified: not all parts were uploaded with it",
                 algorithm.header()
             ))),

@@ -58,7 +58,13 @@ impl Engine {
     pub fn refresh_metrics(&self) -> Result<(), EngineError> {
         let stats = self.stats()?;
         let metrics = &self.core.metrics;
-        for (place, amount) in self.core.accounts.totals().places {
+        let mut places = self.core.accounts.totals().places;
+        // What has no object yet is shown as none, not left out.
+        places.entry(Place::Hot).or_default();
+        for tier in self.core.tiers.keys() {
+            places.entry(Place::Cold(tier.clone())).or_default();
+        }
+        for (place, amount) in places {
             let (tier, residency) = match &place {
                 Place::Hot => ("", "hot"),
                 Place::Cold(tier) => (tier.as_str(), "cold"),
@@ -81,6 +87,8 @@ impl Engine {
         metrics.restores_open.set(ratio(open, 1));
         metrics.oldest_restore_age.set(oldest.map_or(0.0, |at| stats.time.since(at).as_secs_f64()));
         metrics.doomed_packs.set(ratio(self.core.doomed_packs()?, 1));
+        let oldest_dirty = self.core.accounts.oldest_dirty();
+        metrics.oldest_dirty_age.set(oldest_dirty.map_or(0.0, |at| stats.time.since(at).as_secs_f64()));
         metrics.unique_bytes.set(ratio(stats.local.unique_bytes, 1));
         metrics.stored_bytes.set(ratio(stats.local.stored_bytes, 1));
         metrics.pack_bytes.set(ratio(stats.local.pack_bytes, 1));

@@ -1,6 +1,6 @@
 //! Scrubbing: reading what nobody reads, one pack a step.
 
-use super::packs::Pack;
+use super::packs::{Pack, lock};
 use super::store::{Inner, LocalStore, check};
 use super::{LocalError, index::Location};
 use crate::chunk::ChunkId;
@@ -27,12 +27,16 @@ pub struct ScrubStep {
 }
 
 impl LocalStore {
-    /// Verifies the sealed pack that follows `after` by id (the first one for none). None at the end of a round.
+    /// Verifies the sealed pack that follows `after` by id (the first one for none). None at the end of a round. A round
+    /// begins by sealing the open packs: the latest data is no less worth a look.
     ///
     /// # Errors
     /// [`LocalError::Io`] when reading fails. Damage is not an error but a finding.
     pub fn scrub_pack(&self, after: Option<PackId>) -> Result<Option<ScrubStep>, LocalError> {
         let inner = &self.inner;
+        if after.is_none() {
+            inner.seal_open_packs()?;
+        }
         let mut packs = inner.packs.all();
         packs.retain(|p| p.is_sealed() && after.is_none_or(|a| p.id > a));
         packs.sort_by_key(|p| p.id);
@@ -60,6 +64,16 @@ impl Inner {
                 }
             },
         }
+    }
+
+    fn seal_open_packs(&self) -> Result<(), LocalError> {
+        for lane in self.lanes.all() {
+            let mut lane = lock(lane);
+            if lane.as_ref().is_some_and(|open| !open.writer.is_empty()) {
+                self.complete(&mut lane)?;
+            }
+        }
+        self.packs.sync()
     }
 
     fn scrub(&self, pack: &Arc<Pack>, file: &File) -> Result<ScrubStep, LocalError> {

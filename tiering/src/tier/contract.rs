@@ -215,6 +215,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_directory_that_is_away_is_unavailable_and_nothing_is_written_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let tier = directory(folder.path());
+        let (path, away) = (folder.path().join("cold"), folder.path().join("away"));
+        tier.put("a/b", Arc::new(Bytes::from_static(b"x"))).await.unwrap();
+        std::fs::rename(&path, &away).unwrap();
+        for empty in [false, true] {
+            if empty {
+                std::fs::create_dir(&path).unwrap();
+            }
+            let errors = [
+                tier.put("a/c", Arc::new(Bytes::from_static(b"y"))).await.err(),
+                tier.head("a/b").await.err(),
+                tier.get("a/b", 0..1).await.err(),
+                tier.delete("a/b").await.err(),
+                tier.list("", None, 10).await.err(),
+            ];
+            for error in errors.into_iter().map(Option::unwrap) {
+                assert_eq!(error.kind(), TierErrorKind::Unavailable, "{error}");
+                assert!(error.to_string().contains("mounted"), "{error}");
+            }
+        }
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&away, &path).unwrap();
+        assert_eq!(read(&tier, "a/b", 0..1).await.unwrap(), "x");
+    }
+
+    #[tokio::test]
     async fn deleting_a_name_removes_what_a_killed_write_left_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let tier = directory(folder.path());

@@ -14,6 +14,7 @@ pub mod oss;
 pub mod probe;
 pub mod secret;
 mod settings;
+mod transfer;
 
 pub use error::{ErrorDetails, TierError, TierErrorKind};
 pub use metrics::{Operation, Outcome, TierMetrics};

@@ -1,0 +1,57 @@
+//! Headers that a presigned URL carries in its query.
+//!
+//! Several SDKs move every `x-amz-*` header of a presigned request into its query, where S3 takes them for headers. s3s
+//! does not look there: metadata and storage class would silently be lost. The query is part of what is signed, so that
+//! nothing is believed here that the signature does not cover.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Parameters of the signature itself.
+pub(crate) const OF_SIGNATURE: [&str; 8] = [
+    "x-amz-algorithm",
+    "x-amz-content-sha256",
+    "x-amz-credential",
+    "x-amz-date",
+    "x-amz-expires",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-amz-signedheaders",
+];
+
+/// Adds the headers that the query of a presigned URL carries. A header that is there already stays as it is.
+///
+/// Checksums are left where they are, as S3 does: an SDK that signs without knowing the body puts that of an empty one
+/// there, and every upload would fail.
+pub(crate) fn put_back(headers: &mut HeaderMap, query: Option<&str>) {
+    let Some(query) = query.filter(|query| query.contains("X-Amz-Signature=")) else { return };
+    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        let name = name.to_ascii_lowercase();
+        let is_checksum = name.starts_with("x-amz-checksum-") || name == "x-amz-sdk-checksum-algorithm";
+        if !name.starts_with("x-amz-") || is_checksum || OF_SIGNATURE.contains(&name.as_str()) {
+            continue;
+        }
+        let value: Vec<u8> = percent_encoding::percent_decode_str(value).collect();
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(&value)) {
+            headers.entry(name).or_insert(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_come_out_of_the_query_of_a_presigned_url_only() {
+        let query = "X-Amz-Date=d&x-amz-meta-a=b%20c&X-Amz-Storage-Class=GLACIER&x-amz-acl=private&other=1\
+                     &x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32";
+        let mut plain = HeaderMap::new();
+        put_back(&mut plain, Some(query));
+        assert!(plain.is_empty());
+        let mut presigned = HeaderMap::new();
+        presigned.insert("x-amz-acl", HeaderValue::from_static("sent"));
+        put_back(&mut presigned, Some(&format!("{query}&X-Amz-Signature=s")));
+        let shown: Vec<_> = presigned.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(shown, [("x-amz-acl", "sent"), ("x-amz-meta-a", "b c"), ("x-amz-storage-class", "GLACIER")]);
+    }
+}
