@@ -16,6 +16,7 @@ use md5::Md5;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// A body that is in packs and verified, but referred to by nothing yet. Its chunks stay pinned as long as `pins` lives:
 /// give it to the batch that refers to them, which outlives a caller that is cancelled.
@@ -71,7 +72,8 @@ async fn collect(mut body: BodyIn, length: u64) -> Result<Bytes, EngineError> {
 }
 
 /// Takes the body piece by piece on a blocking thread, which asks the stream itself: a channel between the two would only
-/// add a hop and a queue. The stream ends with an error when the body is cut; the announced length is the second check.
+/// add a hop and a queue. The stream ends with an error when the body is cut; the announced length is the second check. When
+/// the caller is dropped, the thread stops at the next piece.
 async fn ingest_streaming(
     core: &Arc<Core>,
     expect: BodyExpectation,
@@ -80,10 +82,17 @@ async fn ingest_streaming(
 ) -> Result<Ingested, EngineError> {
     let core = Arc::clone(core);
     let runtime = core.runtime.clone();
+    let gone = CancellationToken::new();
+    let _guard = gone.clone().drop_guard();
     let worker = tokio::task::spawn_blocking(move || {
         let digest = BodyDigest::new(expect, Md5Of::Beside(core.md5.begin()));
         let mut pipeline = Pipeline::new(&core, digest, limit);
-        while let Some(piece) = runtime.block_on(body.next()) {
+        // A body of a client ends with its connection; one of ours (a copy of a cold object) would be read to its end.
+        let mut next = async || match gone.run_until_cancelled(body.next()).await {
+            Some(piece) => Ok(piece),
+            None => Err(EngineError::Internal("ingest a body: nobody waits for it any more".into())),
+        };
+        while let Some(piece) = runtime.block_on(next())? {
             pipeline.push(piece?)?;
         }
         pipeline.finish()

@@ -181,8 +181,12 @@ impl Engine {
         };
         let page = self.core.meta.scan(Table::RemotePack, (start, end), max, false)?;
         page.iter()
-            .map(|(_, value)| {
-                let record = RemotePackRecord::decode(value)?;
+            .map(|(key, value)| {
+                // One record that cannot be read must not hide the others.
+                let Ok(record) = RemotePackRecord::decode(value) else {
+                    let pack = keys::split_remote_pack(key).map_or(0, |(_, pack)| pack);
+                    return Ok(TierPackReport::unreadable(format!("{pack:032x}.pack")));
+                };
                 let state = match record.state {
                     RemotePackState::Uploading => "uploading",
                     RemotePackState::Live => "live",

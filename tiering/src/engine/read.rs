@@ -3,7 +3,7 @@
 //! are never served.
 
 use super::Core;
-use super::body::{BodyRef, ChunkRef, NodeRef, decode_node, overlap};
+use super::body::{BodyRef, ChunkRef, NODE_CHUNKS, NodeRef, decode_node, overlap};
 use super::error::EngineError;
 use super::record::ObjectRecord;
 use super::types::{BodyOut, ObjectInfo, Residency, RestoreStatus};
@@ -291,6 +291,10 @@ impl Reader {
     /// The chunks of the next node, if it can be had without waiting.
     fn cached_node(&mut self) -> Option<()> {
         let (node, range) = self.nodes.front()?;
+        // No node is longer; a number that is too large would be asked from the allocator.
+        if node.chunks as usize > NODE_CHUNKS {
+            return None;
+        }
         let mut raw = vec![0; usize::try_from(super::body::node_len(node.chunks)).ok()?];
         if !self.core.local.read_cached(&node.id, &mut raw) {
             return None;

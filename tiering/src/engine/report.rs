@@ -352,7 +352,8 @@ pub struct TierReport {
 pub struct TierPackReport {
     /// Name below the tier's prefix.
     pub name: String,
-    /// `uploading`, `live` or `doomed` (its deletion is in the queue). Only a live one must be there.
+    /// `uploading`, `live` or `doomed` (its deletion is in the queue). Only a live one must be there. `unreadable`: the record
+    /// does not decode, and the name is its end only.
     pub state: String,
     /// Its bytes.
     pub bytes: u64,
@@ -362,6 +363,14 @@ pub struct TierPackReport {
     pub created: Timestamp,
     /// CRC-64 that the store confirmed, where it has one.
     pub crc64: Option<u64>,
+}
+
+impl TierPackReport {
+    /// A record that does not decode.
+    pub(crate) fn unreadable(name: String) -> Self {
+        let state = "unreadable".to_owned();
+        Self { name, state, bytes: 0, chunks: 0, created: Timestamp(0), crc64: None }
+    }
 }
 
 /// Asks for a garbage collection.

@@ -14,7 +14,8 @@ pub enum LocalError {
         /// Which limit was met, with numbers.
         reason: String,
     },
-    /// A chunk's stored bytes are damaged. It has been set aside: fetch it again from the cloud, or report the loss.
+    /// A chunk's stored bytes are damaged, and set aside, or the disk cannot read them: fetch the chunk again from the cloud,
+    /// or report the loss. The next put of it stores it anew.
     #[error("chunk {id} is damaged (pack {pack}, byte {offset}): {detail}")]
     Corrupt {
         /// The chunk.

@@ -124,12 +124,12 @@ impl Ingest {
         self.append(&header, &frame.stored, class)
     }
 
-    /// Pins the chunk when it is there.
+    /// Pins the chunk when it is there and not suspected to be unreadable.
     pub fn pin_existing(&mut self, id: &ChunkId) -> bool {
         // First on the list, then in the index: a mark that begins in between finds the pin, or the index entry gets
         // the new colour.
         lock(&self.pins).add(*id);
-        self.store.touch(id)
+        !self.store.suspects.contains(id) && self.store.touch(id)
     }
 
     fn append(&mut self, header: &FrameHeader, stored: &[u8], class: PackClass) -> Result<Put, LocalError> {

@@ -27,6 +27,7 @@ mod recover;
 pub mod scrub;
 pub mod snapshot;
 pub mod store;
+mod suspects;
 pub mod sweep;
 #[cfg(test)]
 mod testing;

@@ -69,6 +69,9 @@ fn place_of(pack: &Pack, e: &FooterEntry) -> Location {
     }
 }
 
+/// Most chunks for which room is made before they are read: some 100 MB of tables.
+const MAX_RESERVED: usize = 16 << 20;
+
 impl Inner {
     /// Fills pack table, lanes and index from the folder.
     pub(super) fn recover(&self) -> Result<RecoveryReport, LocalError> {
@@ -253,10 +256,11 @@ impl Inner {
     }
 
     /// Makes room for as many chunks as all packs will have if they are like the first ones: otherwise each entry is
-    /// moved about eight times while the tables grow.
+    /// moved about eight times while the tables grow. The first ones may be unlike the others, so no more than
+    /// [`MAX_RESERVED`] are believed: beyond it the tables grow by themselves.
     fn reserve_index(&self, read: &[ReadPack], of: usize, all: usize) {
         let seen: usize = read.iter().map(|(_, entries)| entries.len()).sum();
-        let each = seen.saturating_mul(all) / of.max(1) / SHARDS;
+        let each = (seen.saturating_mul(all) / of.max(1)).min(MAX_RESERVED) / SHARDS;
         (0..=255u8).for_each(|n| self.index.lock_shard(n).reserve(each));
     }
 

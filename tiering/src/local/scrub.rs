@@ -1,5 +1,6 @@
 //! Scrubbing: reading what nobody reads, one pack a step.
 
+use super::suspects::is_unreadable;
 use super::packs::{Pack, lock};
 use super::store::{Inner, LocalStore, check};
 use super::{LocalError, index::Location};
@@ -49,15 +50,25 @@ impl LocalStore {
     }
 }
 
+/// What a scrub finds of a frame.
+enum Found {
+    Whole,
+    Damaged,
+    Unreadable,
+}
+
 impl Inner {
     /// The entries of a pack's footer, or, when that is damaged, of its whole frames; and whether it is damaged.
     pub(super) fn entries_of(&self, pack: &Pack, file: &File) -> Result<(Vec<FooterEntry>, bool), LocalError> {
         let path = pack.path(&self.packs.dir);
         match read_sealed(file) {
             Ok((_, entries)) => Ok((entries, false)),
+            // Nothing of the pack can be told now; what the index names in it stays.
+            Err(ReadError::Io(e)) if is_unreadable(&e) => Ok((Vec::new(), true)),
             Err(ReadError::Io(e)) => Err(LocalError::io("read", &path, e)),
             Err(ReadError::Format(_)) => match scan(file, pack.id) {
                 Ok(found) => Ok((found.entries, true)),
+                Err(ReadError::Io(e)) if is_unreadable(&e) => Ok((Vec::new(), true)),
                 Err(ReadError::Io(e)) => Err(LocalError::io("read", &path, e)),
                 Err(ReadError::Format(FormatError::Short { .. } | FormatError::Invalid { .. })) => {
                     Ok((Vec::new(), true))
@@ -86,18 +97,25 @@ impl Inner {
             }
             step.chunks += 1;
             step.bytes += place.frame_len();
-            if !self.is_whole(pack, file, &entry.id, &place)? {
-                self.set_aside(&entry.id, &place, pack);
-                step.damaged.push(entry.id);
+            match self.examine(pack, file, &entry.id, &place)? {
+                Found::Whole => {
+                    self.suspects.remove(&entry.id);
+                    continue;
+                }
+                Found::Damaged => self.set_aside(&entry.id, &place, pack),
+                Found::Unreadable => self.suspects.add(&entry.id),
             }
+            step.damaged.push(entry.id);
         }
         Ok(step)
     }
 
-    fn is_whole(&self, pack: &Pack, file: &File, id: &ChunkId, place: &Location) -> Result<bool, LocalError> {
+    fn examine(&self, pack: &Pack, file: &File, id: &ChunkId, place: &Location) -> Result<Found, LocalError> {
         match read_at(file, u64::from(place.offset), FRAME_HEADER_LEN + place.stored_len as usize) {
-            Ok(bytes) => Ok(check(id, &bytes).is_ok()),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Ok(bytes) if check(id, &bytes).is_ok() => Ok(Found::Whole),
+            Ok(_) => Ok(Found::Damaged),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Found::Damaged),
+            Err(e) if is_unreadable(&e) => Ok(Found::Unreadable),
             Err(e) => Err(LocalError::io("read", &pack.path(&self.packs.dir), e)),
         }
     }

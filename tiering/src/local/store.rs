@@ -5,6 +5,7 @@ use super::index::{ChunkIndex, Location};
 use super::ingest::{Ingest, Pins};
 use super::lanes::Lanes;
 use super::packs::{Pack, PackSet, lock};
+use super::suspects::{Suspects, is_unreadable};
 use super::{DiskBudget, LocalError, RecoveryReport};
 use crate::chunk::ChunkId;
 use crate::clock::Clock;
@@ -109,6 +110,7 @@ pub(crate) struct Inner {
     pub ghosts: Mutex<Ghosts>,
     pub next_ingest: AtomicU64,
     pub ingests: Mutex<HashMap<u64, Arc<Mutex<Pins>>>>,
+    pub suspects: Suspects,
     pub counters: Counters,
 }
 
@@ -192,6 +194,7 @@ impl LocalStore {
             ghosts: Mutex::new(Ghosts::new(settings.ghost_entries)),
             next_ingest: AtomicU64::new(0),
             ingests: Mutex::default(),
+            suspects: Suspects::default(),
             counters: Counters::default(),
         };
         let report = inner.recover()?;
@@ -312,15 +315,24 @@ impl Inner {
         }
     }
 
-    /// Adds a chunk that was just appended to `pack`, or makes the one live that another writer added meanwhile.
-    /// True when ours was added.
+    /// Adds a chunk that was just appended to `pack`, in place of a suspect, or makes the one live that another writer added
+    /// meanwhile. True when ours was added.
     pub fn insert_or_touch(&self, id: &ChunkId, mut place: Location, pack: &Pack) -> Result<bool, LocalError> {
         let mut shard = self.index.lock(id);
-        if let Some(at) = shard.find(id) {
-            self.make_live(&mut shard, at);
-            return Ok(false);
-        }
         place.colour = self.colour.load(Ordering::Acquire);
+        if let Some(at) = shard.find(id) {
+            if !self.suspects.remove(id) {
+                self.make_live(&mut shard, at);
+                return Ok(false);
+            }
+            let old = shard.location(at);
+            if let Some(pack) = self.packs.get(old.slot) {
+                pack.remove_live(old.frame_len());
+            }
+            shard.store(at, place);
+            pack.add_live(place.frame_len());
+            return Ok(true);
+        }
         shard.insert(id, place)?;
         pack.add_live(place.frame_len());
         Ok(true)
@@ -382,10 +394,16 @@ impl Inner {
             let checked = match read_at(&file, u64::from(place.offset), FRAME_HEADER_LEN + place.stored_len as usize) {
                 Ok(bytes) => check(id, &bytes),
                 Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err("the file ends before it".into()),
+                Err(e) if is_unreadable(&e) => {
+                    self.suspects.add(id);
+                    let detail = format!("the disk cannot read it: {e}");
+                    return Err(LocalError::Corrupt { id: *id, pack: pack.id, offset: place.offset, detail });
+                }
                 Err(e) => return Err(LocalError::io("read", &pack.path(&self.packs.dir), e)),
             };
             return match checked {
                 Ok((frame, raw)) => {
+                    self.suspects.remove(id);
                     self.counters.read_chunks.fetch_add(1, Ordering::Relaxed);
                     self.counters.read_bytes.fetch_add(raw.len() as u64, Ordering::Relaxed);
                     Ok(Some((frame, raw)))

@@ -7,6 +7,7 @@
 use super::index::Location;
 use super::lanes::Appended;
 use super::packs::{Pack, lock};
+use super::suspects::is_unreadable;
 use super::store::{Inner, check};
 use super::{LocalError, Purpose};
 use crate::chunk::ChunkId;
@@ -333,7 +334,7 @@ impl Inner {
         None
     }
 
-    /// Appends a verified copy to the main queue. None when the frame is damaged: it stays where it is, and so does its
+    /// Appends a verified copy to the main queue. None when the frame is damaged or unreadable: it stays where it is, and so does its
     /// pack, until a read or a scrub has set the chunk aside.
     fn copy(
         &self,
@@ -342,8 +343,11 @@ impl Inner {
         entry: &FooterEntry,
         from: Location,
     ) -> Result<Option<Move>, LocalError> {
-        let bytes = read_at(file, u64::from(entry.offset), FRAME_HEADER_LEN + from.stored_len as usize)
-            .map_err(|e| LocalError::io("read", &pack.path(&self.packs.dir), e))?;
+        let bytes = match read_at(file, u64::from(entry.offset), FRAME_HEADER_LEN + from.stored_len as usize) {
+            Ok(bytes) => bytes,
+            Err(e) if is_unreadable(&e) => return Ok(None),
+            Err(e) => return Err(LocalError::io("read", &pack.path(&self.packs.dir), e)),
+        };
         let Ok((frame, _)) = check(&entry.id, &bytes) else { return Ok(None) };
         let header = FrameHeader { id: entry.id, ..entry.header() };
         let target = self.append(PackClass::Main, &header, &frame.stored, Purpose::Compaction)?;

@@ -38,7 +38,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Operation; 24] = [
+    pub const ALL: [Operation; 25] = [
         Operation::PutObject,
         Operation::GetObject,
         Operation::HeadObject,
@@ -54,6 +54,7 @@ impl Operation {
         Operation::ListParts,
         Operation::ListMultipartUploads,
         Operation::ListObjectsV2,
+        Operation::ListObjectVersions,
         Operation::RestoreObject,
         Operation::CleanRestoredObject,
         Operation::PutObjectTagging,

@@ -90,6 +90,8 @@ pub(crate) struct Answer {
     pub body: Bytes,
     /// CRC-64 of what was sent from a [`Body::Source`].
     pub sent_crc64: Option<u64>,
+    /// An attempt before this one may have been carried out, too: its answer was lost.
+    pub repeated: bool,
     /// GetObject: the body, and the permit that its transfer holds.
     pub stream: Option<(reqwest::Response, OwnedSemaphorePermit)>,
 }

@@ -136,11 +136,12 @@ impl Client {
     pub(crate) async fn send(&self, call: &Call) -> Result<Answer, TierError> {
         let mut attempt = 0;
         let mut repairs = 0;
+        let mut repeated = false;
         loop {
             attempt += 1;
             let credentials = self.credentials.get().await?;
             let fault = match self.attempt(call, &credentials).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(Answer { repeated, ..answer }),
                 Err(fault) => fault,
             };
             if fault.is_stale_key() && credentials.expires.is_some() {
@@ -155,6 +156,7 @@ impl Client {
             if attempt >= self.settings.max_attempts || !fault.error.is_retryable() || !known {
                 return Err(fault.error);
             }
+            repeated |= !fault.refused;
             self.pause(attempt, fault.error.delay()).await;
             tracing::debug!(attempt, error = %fault.error, "the request is repeated");
         }
@@ -208,7 +210,7 @@ impl Client {
             }
             return Err(fault);
         }
-        let mut answer = Answer { status, headers, body: Bytes::new(), sent_crc64: None, stream: None };
+        let mut answer = Answer { status, headers, body: Bytes::new(), sent_crc64: None, repeated: false, stream: None };
         if call.operation == Operation::GetObject {
             answer.stream = Some((response, permit));
             return Ok(answer);

@@ -27,7 +27,11 @@ pub(crate) fn etag(text: &str) -> Option<String> {
     (!bare.is_empty()).then(|| bare.to_owned())
 }
 
+/// The version that was written. None when an attempt before may have written another: the deletion then looks for all.
 fn version(answer: &Answer) -> Option<String> {
+    if answer.repeated {
+        return None;
+    }
     Some(answer.header("x-oss-version-id")).filter(|v| !v.is_empty()).map(str::to_owned)
 }
 
