@@ -41,8 +41,7 @@
 //!    are noted while a mark runs: `MAX_SEEN_BYTES`, then the mark is given up and the next one tries again. Restore
 //!    jobs: read `WINDOW` at a time, what a round has learnt of thaws `MAX_THAWED`. Of a body that is written,
 //!    `MAX_WAITING_BYTES` wait for their MD5; of one that is read, a piece of `PIECE_BYTES` is at hand, or two batches of
-//!    `BATCH_BYTES`. Bounded not by a number but by what is
-//!    stored: 48 bytes for each local chunk, as many for each chunk in a pack of a tier (`engine/remote_index.rs`), and
+//!    `BATCH_BYTES`. Bounded not by a number but by what is stored: 48 bytes for each local chunk, as many for each chunk in a pack of a tier (`engine/remote_index.rs`), and
 //!    some 400 bytes for each remote pack (of 48 MiB) while a mark runs.
 //! 9. *Silence is a failure.* The scheduler's last turn and the lag of the oldest due action are metrics
 //!    (`docs/operations.md` has the alerts).
