@@ -39,8 +39,9 @@
 //!    `dry_run`. (The second one recolours the chunk index in memory, as an abandoned mark does.)
 //! 8. *Queues, buffers, retries, requests, pages and lists have bounds*, which are settings or named constants. The commits that
 //!    are noted while a mark runs: `MAX_SEEN_BYTES`, then the mark is given up and the next one tries again. Restore
-//!    jobs: read `WINDOW` at a time, what a round has learnt of thaws `MAX_THAWED`. Bounded not by a number but by what is
-//!    stored: 48 bytes for each local chunk, as many for each chunk in a pack of a tier (`engine/remote_index.rs`), and
+//!    jobs: read `WINDOW` at a time, what a round has learnt of thaws `MAX_THAWED`. Of a body that is written,
+//!    `MAX_WAITING_BYTES` wait for their MD5; of one that is read, a piece of `PIECE_BYTES` is at hand, or two batches of
+//!    `BATCH_BYTES`. Bounded not by a number but by what is stored: 48 bytes for each local chunk, as many for each chunk in a pack of a tier (`engine/remote_index.rs`), and
 //!    some 400 bytes for each remote pack (of 48 MiB) while a mark runs.
 //! 9. *Silence is a failure.* The scheduler's last turn and the lag of the oldest due action are metrics
 //!    (`docs/operations.md` has the alerts).
@@ -114,7 +115,8 @@
 //! # Locks
 //!
 //! Nothing holds a lock across an `await` except `gc_running` and the credentials' refresh. Order within the local store: the table in
-//! [`local`]; in the index of remote chunks, its own lock and then a shard's. The committer holds the namespace's index
+//! [`local`]; in the index of remote chunks, its own lock and then a shard's. The threads `md5` and their writers hold one mutex
+//! at a time: of the queue, or of a body. A pool of buffers is locked last. The committer holds the namespace's index
 //! exclusively while it applies one batch; single lookups share it, pages of a scan take it only to begin. Observers run on the committer's thread: they take their own mutex for a moment and never commit.
 
 pub mod buffer;

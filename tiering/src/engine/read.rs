@@ -1,6 +1,6 @@
 //! Reading: record, manifest range, frames, verify, stream. What is in the page cache is read by the thread that sends it;
-//! the rest with one batch of read-ahead. Chunks that are not local come from the tier. A chunk whose local frame fails its digest is fetched again where another copy exists; wrong bytes
-//! are never served.
+//! the rest with one batch of read-ahead. Chunks that are not local come from the tier. A chunk whose local frame fails its
+//! digest is fetched again where another copy exists; wrong bytes are never served.
 
 use super::Core;
 use super::body::{BodyRef, ChunkRef, NODE_CHUNKS, NodeRef, decode_node, overlap};

@@ -1,6 +1,6 @@
 //! MD5 of many bodies at a time, beside the rest of their ingest.
 //!
-//! S3's ETag of a PUT is an MD5, and MD5 is a chain: one core gives some 0.8 GB/s, whatever its width, and that is
+//! S3's ETag of a PUT is an MD5, and MD5 is a chain: one core gives 0.7 to 0.9 GB/s, whatever its width, and that is
 //! more than cutting, naming and storing a body take together. So pieces of bodies are hashed by threads of their own while
 //! the ingesting thread goes on, and what waits at the same time goes through the vector unit side by side ([`lanes`]).
 //! The busier the server, the more waits, the less each costs.
