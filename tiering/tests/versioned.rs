@@ -5,7 +5,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Bed, DAY, T0, noise, put, residency, until};
-use oss_sim::{Class, OssSim};
+use oss_sim::{Class, Fault, FaultPlan, FaultRule, OssSim};
 use std::sync::Arc;
 use tidegate_tiering::clock::{Clock, ManualClock, SystemClock};
 use tidegate_tiering::engine::{GcRequest, Residency};
@@ -61,6 +61,12 @@ async fn every_way_to_delete_leaves_neither_versions_nor_markers_and_no_neighbou
     for name in ["twice", "twice", "twice-not", "old-not"] {
         tier.put(name, body(10)).await.unwrap();
     }
+    // The first answer is lost, so there are two versions; the later one must not be taken for the only one.
+    let lost = FaultRule { times: Some(1), ..FaultRule::new(Fault::ResetAfter).op("PutObject") };
+    sim.set_faults(FaultPlan { seed: 1, rules: vec![lost] });
+    assert_eq!(tier.put("repeated", body(10)).await.unwrap().version_id, None);
+    assert_eq!(sim.objects(BUCKET).iter().filter(|o| o.key == "repeated").count(), 2);
+    tier.delete("repeated").await.unwrap();
     tier.delete("twice").await.unwrap();
     tier.delete("old").await.unwrap();
     tier.delete("never").await.unwrap();

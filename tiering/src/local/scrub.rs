@@ -1,8 +1,8 @@
 //! Scrubbing: reading what nobody reads, one pack a step.
 
-use super::suspects::is_unreadable;
 use super::packs::{Pack, lock};
 use super::store::{Inner, LocalStore, check};
+use super::suspects::is_unreadable;
 use super::{LocalError, index::Location};
 use crate::chunk::ChunkId;
 use crate::pack::format::{FRAME_HEADER_LEN, FooterEntry};

@@ -1,5 +1,6 @@
+use super::super::gc::Doubt;
 use super::super::testing::{chunk, crash_image, is_there, open, open_limited, put_all};
-use super::super::{LocalError, Put};
+use super::super::{LocalError, Put, SweepGoal};
 use super::*;
 use crate::chunk::Codec;
 use crate::pack::{FrameKind, PackClass};
@@ -341,4 +342,65 @@ fn an_open_pack_that_no_sync_ever_covered_is_removed_and_one_with_a_changed_head
         put_all(&store, 0..3);
         assert!((0..3).all(|n| is_there(&store, n)));
     }
+}
+
+/// The files of all packs become one whose reads fail with `EIO`, as those of a broken disk: nothing is mapped at the
+/// start of a process's memory.
+fn break_disk(store: &LocalStore) -> Vec<(Arc<Pack>, Arc<fs::File>)> {
+    let broken = Arc::new(fs::File::open("/proc/self/mem").unwrap());
+    // Seals what is open, for those files are written, too.
+    store.scrub_pack(None).unwrap();
+    let packs = store.inner.packs.all();
+    let mend: Vec<_> = packs.iter().map(|p| (Arc::clone(p), store.inner.packs.file(p).unwrap().unwrap())).collect();
+    mend.iter().for_each(|(pack, _)| pack.set_file(Arc::clone(&broken)));
+    mend
+}
+
+#[test]
+fn a_frame_that_the_disk_cannot_read_is_stored_anew_by_the_next_put_and_is_not_given_up_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    put_all(&store, 0..40);
+    store.sync().unwrap();
+    let (id, raw) = chunk(7);
+    let mend = break_disk(&store);
+    let error = store.read(&id).unwrap_err();
+    assert!(matches!(&error, LocalError::Corrupt { detail, .. } if detail.contains("cannot read")), "{error}");
+    assert!(!store.read_cached(&id, &mut vec![0; raw.len()]));
+    // The scrub reports what it cannot read and gets to its end.
+    let mut damaged = 0;
+    let mut after = None;
+    while let Some(step) = store.scrub_pack(after).unwrap() {
+        damaged += step.damaged.len() + usize::from(step.footer_damaged);
+        after = Some(step.pack);
+    }
+    assert!(damaged > 0);
+    assert_eq!(store.usage().chunks, 40, "nothing is given up");
+    // A put of the same bytes is no duplicate now; the frame that it writes is read.
+    let put = store.begin().put(FrameKind::Chunk, id, &raw).unwrap();
+    assert!(matches!(put, Put::Stored { .. }), "{put:?}");
+    for (pack, file) in mend {
+        pack.set_file(file);
+    }
+    assert!((0..40).all(|n| is_there(&store, n)), "and the others come back with the disk");
+    assert_eq!(store.usage().chunks, 40);
+    assert_eq!(store.begin().put(FrameKind::Chunk, id, &raw).unwrap(), Put::Duplicate);
+}
+
+#[test]
+fn a_sweep_passes_over_frames_that_the_disk_cannot_read_and_keeps_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    put_all(&store, 0..60);
+    store.sync().unwrap();
+    let mark = store.begin_mark().unwrap();
+    (0..20).for_each(|n| drop(mark.live(&chunk(n).0)));
+    let mend = break_disk(&store);
+    let report =
+        mark.sweep(SweepGoal { min_dead_fraction: 0.0, ..SweepGoal::default() }, Doubt::None, &|| false).unwrap();
+    assert_eq!(report.moved_chunks, 0);
+    for (pack, file) in mend {
+        pack.set_file(file);
+    }
+    assert!((0..20).all(|n| is_there(&store, n)));
 }

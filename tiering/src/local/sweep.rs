@@ -7,8 +7,8 @@
 use super::index::Location;
 use super::lanes::Appended;
 use super::packs::{Pack, lock};
-use super::suspects::is_unreadable;
 use super::store::{Inner, check};
+use super::suspects::is_unreadable;
 use super::{LocalError, Purpose};
 use crate::chunk::ChunkId;
 use crate::failpoint;

@@ -278,6 +278,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_list_of_operations_holds_each_at_its_place() {
+        for (place, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, place, "{}", operation.name());
+        }
+        // The last one of the declaration.
+        assert_eq!(Operation::PresignObject as usize + 1, Operation::ALL.len());
+    }
+
+    #[test]
     fn two_tiers_and_a_rebuilt_one_share_a_registry() {
         let registry = Registry::new();
         let _a = TierMetrics::new("a", Some(&registry)).unwrap();

@@ -210,7 +210,8 @@ impl Client {
             }
             return Err(fault);
         }
-        let mut answer = Answer { status, headers, body: Bytes::new(), sent_crc64: None, repeated: false, stream: None };
+        let mut answer =
+            Answer { status, headers, body: Bytes::new(), sent_crc64: None, repeated: false, stream: None };
         if call.operation == Operation::GetObject {
             answer.stream = Some((response, permit));
             return Ok(answer);
