@@ -471,3 +471,36 @@ async fn changes_of_metadata_in_place_never_bring_back_a_version_that_was_replac
     }
     engine.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingest_ends_when_nobody_waits_for_it_any_more() {
+    use futures::StreamExt;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Bed::new(dir.path(), memory()).open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    // Held by the body alone: one piece, and then nothing for ever, as from a tier that hangs.
+    let (held, taken) = (Arc::new(()), Arc::new(tokio::sync::Notify::new()));
+    let (guard, told) = (Arc::clone(&held), Arc::clone(&taken));
+    let endless = futures::stream::once(async { Ok(bytes::Bytes::from(noise(1, 300_000))) }).chain(
+        futures::stream::once(async move {
+            told.notify_one();
+            std::future::pending::<()>().await;
+            drop(guard);
+            Err(BodyError::Incomplete("never".into()))
+        }),
+    );
+    let put = PutObject {
+        bucket: "bkt".into(),
+        key: "endless".into(),
+        attributes: ObjectAttributes::default(),
+        expect: BodyExpectation::default(),
+        condition: WriteCondition::default(),
+    };
+    tokio::select! {
+        done = engine.put_object(put, endless.boxed()) => panic!("{done:?}"),
+        () = taken.notified() => {}
+    }
+    until("the body is let go", || Arc::strong_count(&held) == 1).await;
+    assert!(engine.open_object("bkt", "endless").is_err());
+    engine.shutdown().await.unwrap();
+}
