@@ -232,6 +232,9 @@ pub async fn run(run: &Run, label: &str, workload: Workload) -> Result<Outcome, 
     }
     let job = Job { run: run.clone(), workload, operations, objects, next: AtomicU64::new(0), upload, versions };
     let job = Arc::new(job);
+    if workload.evicted {
+        measure::evict(&run.data_dir)?;
+    }
     let disk = measure::disk_bytes(&run.data_dir);
     measure::reset_peak(run.pid);
     let (cpu, start) = (measure::cpu_seconds(run.pid), Instant::now());

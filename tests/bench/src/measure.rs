@@ -44,3 +44,20 @@ pub fn disk_bytes(folder: &Path) -> u64 {
     }
     total
 }
+
+/// Drops the files below `dir` from the page cache, after writing back what is not written yet.
+pub fn evict(dir: &Path) -> Result<(), String> {
+    let failed = |path: &Path, e: std::io::Error| format!("cannot drop {} from the page cache: {e}", path.display());
+    for entry in std::fs::read_dir(dir).map_err(|e| failed(dir, e))? {
+        let entry = entry.map_err(|e| failed(dir, e))?;
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            evict(&path)?;
+        } else if let Ok(file) = std::fs::File::open(&path) {
+            // Sockets and files that are just gone do not matter.
+            file.sync_data().map_err(|e| failed(&path, e))?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|e| failed(&path, e.into()))?;
+        }
+    }
+    Ok(())
+}

@@ -27,18 +27,19 @@ pub fn print(outcomes: &[Outcome], ours: &str) {
         "CPU s/1,000 op",
         "peak MiB",
         "disk/logical",
-        "ratio",
+        "op/s",
+        "CPU",
     ];
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns);
     for workload in workloads {
         let of = |label: &str| outcomes.iter().find(|o| o.workload == workload && o.label == label);
-        let own = of(ours).map_or(0.0, |o| o.ops_per_s);
+        let own = of(ours);
+        // Ours in terms of the other: above 1 more is done, below 1 less processor is spent.
+        let ratio = |o: &Outcome, figure: fn(&Outcome) -> f64| match own {
+            Some(own) if o.label != ours && figure(o) > 0.0 => format!("{:.2}x {}", figure(own) / figure(o), o.label),
+            _ => String::new(),
+        };
         for o in labels.iter().filter_map(|label| of(label)) {
-            let ratio = match o.label.as_str() {
-                label if label == ours => String::new(),
-                label if o.ops_per_s > 0.0 => format!("{:.2}x {label}", own / o.ops_per_s),
-                _ => "-".to_owned(),
-            };
             let disk = if o.disk_per_byte > 0.0 { format!("{:.2}", o.disk_per_byte) } else { String::new() };
             table.add_row([
                 o.workload.clone(),
@@ -51,7 +52,8 @@ pub fn print(outcomes: &[Outcome], ours: &str) {
                 format!("{:.3}", o.cpu_s_per_kop),
                 format!("{:.0}", o.peak_mib),
                 disk,
-                ratio,
+                ratio(o, |o| o.ops_per_s),
+                ratio(o, |o| o.cpu_s_per_kop),
             ]);
         }
     }

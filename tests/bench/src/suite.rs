@@ -46,6 +46,8 @@ pub struct Workload {
     pub connections: usize,
     /// What bodies are made of.
     pub kind: Kind,
+    /// The server's files are dropped from the page cache before the run.
+    pub evicted: bool,
 }
 
 const BASE: Workload = Workload {
@@ -57,6 +59,7 @@ const BASE: Workload = Workload {
     operations: 0,
     connections: 1,
     kind: Kind::Random,
+    evicted: false,
 };
 
 const fn put(name: &'static str, prefix: &'static str, size: usize, count: u64, connections: usize) -> Workload {
@@ -86,6 +89,7 @@ pub const SUITE: &[Workload] = &[
     read("GET 1 MiB, 8", LARGE, Action::Get, 3_000, 8),
     HUGE,
     read("GET 64 MiB, 4", HUGE, Action::Get, 48, 4),
+    Workload { evicted: true, ..read("GET 64 MiB, 4, from disk", HUGE, Action::Get, 24, 4) },
     Workload {
         name: "multipart 256 MiB, 4",
         action: Action::Multipart,
