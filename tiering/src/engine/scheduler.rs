@@ -227,8 +227,7 @@ impl Scheduler {
                 let (min, max) = self.core.retry_bounds();
                 self.doomed_not_before = now.plus(backoff(self.doomed_failures, min, max));
                 self.doomed_failures = self.doomed_failures.saturating_add(1);
-                let tier = if let EngineError::Tier { tier, .. } = &e { tier.clone() } else { String::new() };
-                self.core.note_tier_error(&tier, "delete", &e);
+                tracing::warn!(error = %e, "what could not be deleted will be tried again");
             }
         }
         let wanted = &self.core.doomed_wanted;
