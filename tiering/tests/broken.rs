@@ -260,3 +260,83 @@ async fn a_scrub_names_every_object_that_lost_a_chunk_and_a_put_of_the_same_byte
     assert_eq!(bed.metric("tidegate_damaged_objects", None), 0.0);
     engine.shutdown().await.unwrap();
 }
+
+/// Reads a cold object, so that its chunks are local copies only, and damages the first of them; its frame's file is sealed.
+async fn rotten_copy(bed: &Bed, engine: &Engine, body: &[u8]) {
+    put(engine, "cold/a", body).await.unwrap();
+    make_cold(bed, engine, &["cold/a"]).await;
+    put(engine, "seals the pack", &noise(77, 200_000)).await.unwrap();
+    let mut all = frames(&bed.dir, |_| true);
+    all.retain(|(path, _)| path.extension().is_some_and(|e| e == "pack"));
+    all.sort();
+    rot(&all[0].0, all[0].1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_says_repaired_only_of_what_is_local_again_and_lost_only_of_what_no_tier_has() {
+    for full in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bed = Bed::new(dir.path(), Arc::new(MemoryTier::new().unwrap()));
+        bed.settings.tiering.linger_ms = 0;
+        bed.settings.local.pack_bytes = 64 << 10;
+        (bed.settings.disk.max_bytes, bed.settings.disk.compaction_reserve) = (3_000_000, 500_000);
+        // A cycle when the version becomes cold, and as no time passes after it, none that would evict the copy.
+        bed.settings.tiering.gc_interval_ms = 86_400_000;
+        let engine = bed.open().await;
+        engine.create_bucket("bkt").await.unwrap();
+        let body = noise(1, 200_000);
+        rotten_copy(&bed, &engine, &body).await;
+        if full {
+            for (n, len) in [(1_000, 60_000), (2_000, 1_000)] {
+                let mut n = n;
+                while put(&engine, &format!("fills/{n}"), &noise(n, len)).await.is_ok() {
+                    n += 1;
+                }
+            }
+        }
+        let report = engine.scrub(|_| {}).await.unwrap();
+        assert_eq!((report.damaged.len(), report.repaired, report.lost), (1, u64::from(!full), 0), "{report:?}");
+        assert_eq!(report.damaged[0].repaired, !full);
+        assert_eq!(get(&engine, "cold/a").await.unwrap(), body);
+        engine.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_scrub_found_is_reported_even_when_it_cannot_find_out_who_suffers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = Bed::new(dir.path(), Arc::new(MemoryTier::new().unwrap()));
+    bed.settings.local.pack_bytes = 64 << 10;
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    put(&engine, "a", &noise(1, 300_000)).await.unwrap();
+    let mut all = frames(dir.path(), |_| true);
+    all.retain(|(path, _)| path.extension().is_some_and(|e| e == "pack"));
+    all.sort();
+    rot(&all[0].0, all[0].1);
+    // The engine is shut down while the scrub reads: the walk behind it does not run.
+    let mut stopped = false;
+    let report = engine.scrub(|_| {
+        if !std::mem::replace(&mut stopped, true) {
+            let handle = tokio::runtime::Handle::current();
+            tokio::task::block_in_place(|| handle.block_on(engine.shutdown())).unwrap();
+        }
+    });
+    let report = report.await.unwrap();
+    assert_eq!((report.damaged.len(), report.lost), (1, 1), "{report:?}");
+    assert!(report.notes.iter().any(|n| n.contains("scrub again")), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_names_what_its_walk_could_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = Bed::new(dir.path(), Arc::new(MemoryTier::new().unwrap()));
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    engine.shutdown().await.unwrap();
+    write_raw(&bed, &[(Table::Object, b"bkt\0aaa".to_vec(), vec![99, 1, 2, 3])]);
+    let engine = bed.open().await;
+    let report = engine.scrub(|_| {}).await.unwrap();
+    assert_eq!((report.unreadable_total, report.unreadable[0].what.as_str()), (1, "bkt / aaa"), "{report:?}");
+    engine.shutdown().await.unwrap();
+}

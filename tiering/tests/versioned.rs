@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not know as such
 
 mod common;
+mod wire;
 
 use bytes::Bytes;
 use common::{Bed, DAY, T0, noise, put, residency, until};
@@ -13,7 +14,8 @@ use tidegate_tiering::tier::oss::credentials::CredentialsSpec;
 use tidegate_tiering::tier::oss::{OssSettings, OssTier, StorageClass};
 use tidegate_tiering::tier::probe::probe;
 use tidegate_tiering::tier::secret::Secret;
-use tidegate_tiering::tier::{Tier, TierMetrics, contract};
+use tidegate_tiering::tier::{Tier, TierErrorKind, TierMetrics, contract};
+use wire::{Reply, Server};
 
 const BUCKET: &str = "cold-bucket";
 
@@ -30,7 +32,11 @@ async fn simulator() -> oss_sim::Running {
 }
 
 fn tier(sim: &oss_sim::Running) -> OssTier {
-    let mut settings = OssSettings::new(&sim.endpoint(), "cn-hangzhou", BUCKET);
+    tier_at(&sim.endpoint())
+}
+
+fn tier_at(endpoint: &str) -> OssTier {
+    let mut settings = OssSettings::new(endpoint, "cn-hangzhou", BUCKET);
     settings.storage_class = StorageClass::IA;
     settings.part_size_bytes = 256 << 10;
     settings.multipart_threshold_bytes = 1 << 20;
@@ -113,4 +119,23 @@ async fn a_pack_that_nobody_needs_is_deleted_by_its_version_and_nothing_of_it_st
     let listings = sim.requests().iter().filter(|r| r.operation == "ListObjectVersions").count();
     assert_eq!(listings, 0, "a deletion that names its version needs no listing");
     engine.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_deleted_gathers_no_markers_however_often_it_is_tried() {
+    // A bucket whose key may not delete versions: each deletion that names none adds a marker.
+    let server = Server::start(|_, request| match (request.method.as_str(), request.target.contains("versionId")) {
+        ("DELETE", true) => Reply::error(403, "AccessDenied"),
+        ("DELETE", false) => Reply::new(204).header("x-oss-version-id", "m").header("x-oss-delete-marker", "true"),
+        _ => Reply::new(200).body(
+            "<ListVersionsResult><DeleteMarker><Key>k</Key><VersionId>m</VersionId></DeleteMarker></ListVersionsResult>",
+        ),
+    })
+    .await;
+    let tier = tier_at(&server.address);
+    for _ in 0..5 {
+        assert_eq!(tier.delete("k").await.unwrap_err().kind(), TierErrorKind::Denied);
+    }
+    let markers = server.requests().iter().filter(|r| r.method == "DELETE" && !r.target.contains("versionId")).count();
+    assert_eq!(markers, 1, "{:?}", server.lines());
 }

@@ -162,7 +162,9 @@ async fn scrub(client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
     bar.finish_and_clear();
     let report = result.ok_or_else(|| Failure::new("the server ended the scrub without a result; see its log"))?;
     output.show(&report, render::scrub);
-    Ok(if report.damaged.is_empty() && report.lossy_total == 0 { Exit::Ok } else { Exit::Problems })
+    let clean = report.damaged.is_empty() && report.lossy_total == 0 && report.unreadable_total == 0;
+    // A note says that something is not known: that is no clean bill either.
+    Ok(if clean && report.notes.is_empty() { Exit::Ok } else { Exit::Problems })
 }
 
 /// Percent-encodes everything but unreserved characters, for a query or one segment of a path.

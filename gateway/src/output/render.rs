@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
     Amount, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency, ScrubReport,
-    StatsReport, TierPackReport, TierReport,
+    StatsReport, TierPackReport, TierReport, Unreadable,
 };
 
 pub use super::render_tier::{conformance, conformance_plan};
@@ -280,15 +280,18 @@ pub fn gc(report: &GcReport) -> String {
             "{} could not be read; for their sake {kept} of chunks and {} remote packs are kept:",
             report.unreadable_total, report.remote_packs_kept
         );
-        for unreadable in &report.unreadable {
-            let _ = writeln!(text, "  {}: {}", unreadable.what, unreadable.detail);
-        }
+        text += &unreadable(&report.unreadable);
     }
     text += &lossy(&report.lossy, report.lossy_total);
-    for note in &report.notes {
-        let _ = writeln!(text, "note: {note}");
-    }
-    text
+    text + &notes(&report.notes)
+}
+
+fn unreadable(named: &[Unreadable]) -> String {
+    named.iter().fold(String::new(), |text, found| text + &format!("  {}: {}\n", found.what, found.detail))
+}
+
+fn notes(notes: &[String]) -> String {
+    notes.iter().fold(String::new(), |text, note| text + &format!("note: {note}\n"))
 }
 
 /// Which bodies cannot be read in full.
@@ -329,7 +332,11 @@ pub fn scrub(report: &ScrubReport) -> String {
         report.lost
     );
     text += &lossy(&report.lossy, report.lossy_total);
-    text
+    if report.unreadable_total > 0 {
+        let _ = writeln!(text, "{} could not be read, which may hide more:", report.unreadable_total);
+        text += &unreadable(&report.unreadable);
+    }
+    text + &notes(&report.notes)
 }
 
 /// `tidegate index rebuild`.
@@ -458,5 +465,11 @@ mod tests {
         let chunk = DamagedChunk { chunk: "abcd".into(), detail: "digest".into(), ..DamagedChunk::default() };
         let text = scrub(&ScrubReport { damaged: vec![chunk], lost: 1, ..ScrubReport::default() });
         assert!(text.contains("abcd") && text.contains("1 damaged, 0 repaired, 1 lost"), "{text}");
+        let found = Unreadable { what: "bkt / k".into(), detail: "rotten".into() };
+        let notes = vec!["not known".into()];
+        let text =
+            scrub(&ScrubReport { unreadable: vec![found], unreadable_total: 1, notes, ..ScrubReport::default() });
+        assert!(text.contains("1 could not be read") && text.contains("bkt / k: rotten"), "{text}");
+        assert!(text.contains("note: not known"), "{text}");
     }
 }

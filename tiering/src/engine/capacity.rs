@@ -13,15 +13,42 @@ use std::ops::Bound;
 /// Pages of the idle order that one look for candidates takes: those in front may all be exempt, or on their way.
 const PAGES_BY_CAPACITY: usize = 32;
 
+/// How many bytes `percent` of `capacity` are, rounded up: with so many the level is reached.
+fn level_bytes(percent: u8, capacity: u64) -> u64 {
+    u64::try_from((u128::from(capacity) * u128::from(percent)).div_ceil(100)).unwrap_or(u64::MAX)
+}
+
+/// How full `used` bytes of `capacity` are, in whole percent, rounded down.
+fn percent_of(used: u64, capacity: u64) -> u8 {
+    let percent = u128::from(used) * 100 / u128::from(capacity.max(1));
+    u8::try_from(percent.min(100)).unwrap_or(100)
+}
+
 impl Core {
-    /// Moves idle hot versions where the policy's fill-level triggers want them, the longest idle first.
-    pub(crate) fn transition_by_capacity(&self, now: Timestamp) -> Result<u64, EngineError> {
+    /// What clients can fill: `hot.max_bytes` without what only compaction may take. Fill levels are shares of this; of
+    /// `max_bytes` itself a high one could never be reached.
+    pub(crate) fn client_bytes(&self) -> u64 {
+        let settings = self.local.budget().settings();
+        settings.max_bytes.saturating_sub(settings.compaction_reserve)
+    }
+
+    /// Bytes that must go until the lowest fill level of the policy is not reached any more; 0 when it is not.
+    pub(crate) fn bytes_over_lowest_level(&self) -> u64 {
+        let Some(lowest) = self.policy().lowest_fill else { return 0 };
+        (self.local.budget().used() + 1).saturating_sub(level_bytes(lowest, self.client_bytes()))
+    }
+
+    /// Moves idle hot versions where the policy's fill levels want them, the longest idle first, until no level would be
+    /// reached. What is on its way already counts as gone: it is evicted by the next cycle. `moved_before` is
+    /// [`Claims::moved`](super::claims::Claims::moved) from before the last sweep.
+    pub(crate) fn transition_by_capacity(&self, now: Timestamp, moved_before: u64) -> Result<u64, EngineError> {
         let active = self.policy();
-        let fill = self.fill_percent();
-        if active.policy.lowest_fill_trigger().is_none_or(|lowest| fill < lowest) {
-            return Ok(0);
-        }
-        let mut wanted = self.bytes_over_watermark();
+        let Some(lowest) = active.lowest_fill else { return Ok(0) };
+        let (used, capacity) = (self.local.budget().used(), self.client_bytes());
+        let on_its_way = self.claims().on_its_way(moved_before);
+        let mut left = used.saturating_sub(on_its_way);
+        // When others fill the file system, the packs' own share says little about the room that is left.
+        let mut short = self.bytes_short_of_floor().saturating_sub(on_its_way);
         let mut claimed = 0;
         let limit = self.settings.tiering.due_batch.max(1);
         let (mut start, end) = keys::due_until(DueKind::Idle, now);
@@ -30,13 +57,16 @@ impl Core {
             let Some((last, _)) = page.last() else { break };
             start = Bound::Excluded(last.clone());
             for (key, _) in page {
-                if wanted == 0 {
+                // Each level stops where it is: what a higher one names stays once that is not reached any more.
+                let fill = percent_of(if short > 0 { used } else { left }, capacity);
+                if fill < lowest {
                     return Ok(claimed);
                 }
                 let Some((_, subject)) = keys::split_due(&key) else { continue };
                 if let Some(size) = self.claim_idle(subject, (&active, fill), now)? {
                     claimed += 1;
-                    wanted = wanted.saturating_sub(size);
+                    left = left.saturating_sub(size);
+                    short = short.saturating_sub(size);
                 }
             }
         }
@@ -55,8 +85,25 @@ impl Core {
         let Some((bucket, name)) = keys::split_object(subject) else { return Ok(None) };
         let facts = super::due::facts(bucket, name, &record, self.last_access(bucket, name));
         let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { return Ok(None) };
-        let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size };
+        let (version, size) = (record.version, record.size);
+        let claim = Claim { subject: subject.to_vec(), version, size, frees: size };
         let done = self.claims().claim(tier, claim, now, self.settings.tiering.max_claims);
         Ok(done.then_some(record.size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_reached_at_exactly_its_bytes() {
+        for capacity in [1, 99, 100, 101, 12_345, u64::MAX] {
+            for percent in [1, 60, 99] {
+                let bytes = level_bytes(percent, capacity);
+                assert!(percent_of(bytes, capacity) >= percent, "{percent}% of {capacity}");
+                assert!(percent_of(bytes - 1, capacity) < percent, "{percent}% of {capacity}");
+            }
+        }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Claim {
     pub subject: Vec<u8>,
     pub version: VersionId,
     pub size: u64,
+    /// Bytes by which the hot disks can shrink once it has moved: its size, or 0 when it is not hot.
+    pub frees: u64,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +88,12 @@ const MAX_RESTING: usize = 100_000;
 /// All claims, by tier.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    held: HashMap<Vec<u8>, VersionId>,
+    /// What is waiting or moving, and what each of it frees.
+    held: HashMap<Vec<u8>, u64>,
+    /// The sum over `held`.
+    freeing: u64,
+    /// What the versions freed that have moved since the start. Only differences of it mean something.
+    moved: u64,
     /// Versions that failed by themselves: until when they are left alone, and how often they failed.
     resting: HashMap<Vec<u8>, (Timestamp, u32)>,
     jobs: u64,
@@ -104,7 +111,8 @@ impl Claims {
         if self.tiers.get(tier).is_some_and(crowded) {
             return false;
         }
-        self.held.insert(claim.subject.clone(), claim.version);
+        self.held.insert(claim.subject.clone(), claim.frees);
+        self.freeing = self.freeing.saturating_add(claim.frees);
         let queue = self.tiers.entry(tier.to_owned()).or_default();
         if queue.waiting.is_empty() {
             queue.since = now;
@@ -155,8 +163,9 @@ impl Claims {
                 queue.failures = 0;
                 queue.cap = queue.cap.and_then(|cap| cap.checked_mul(2));
                 for claim in &group {
-                    self.held.remove(&claim.subject);
+                    self.let_go(&claim.subject);
                     self.resting.remove(&claim.subject);
+                    self.moved = self.moved.wrapping_add(claim.frees);
                 }
             }
             Some(Failure { now, min, max, of_tier }) => {
@@ -187,7 +196,7 @@ impl Claims {
     /// Leaves versions alone that failed by themselves: longer each time, bounded. The due index finds them again.
     pub(crate) fn rest(&mut self, claims: Vec<Claim>, now: Timestamp, (min, max): (Duration, Duration)) {
         for claim in claims {
-            self.held.remove(&claim.subject);
+            self.let_go(&claim.subject);
             if self.resting.len() >= MAX_RESTING {
                 self.resting.retain(|_, (until, _)| now < *until);
             }
@@ -198,6 +207,21 @@ impl Claims {
             let until = now.plus(backoff(failures, min, max));
             self.resting.insert(claim.subject, (until, failures.saturating_add(1)));
         }
+    }
+
+    fn let_go(&mut self, subject: &[u8]) {
+        self.freeing = self.freeing.saturating_sub(self.held.remove(subject).unwrap_or(0));
+    }
+
+    /// What has moved, to be compared with a later [`Claims::on_its_way`].
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Bytes by which the hot disks will shrink without another claim: what is claimed, and what has moved since `moved` and
+    /// no sweep can have evicted.
+    pub(crate) fn on_its_way(&self, moved: u64) -> u64 {
+        self.freeing.saturating_add(self.moved.wrapping_sub(moved))
     }
 
     /// Lets a tier try again at once (an operator's wish, a clock that was moved).
@@ -239,7 +263,7 @@ mod tests {
     const RULE: Grouping = Grouping { bytes: 100, members: 3, linger: Duration::from_secs(60), workers: 1 };
 
     fn claim(n: u8, size: u64) -> Claim {
-        Claim { subject: vec![n], version: VersionId(u128::from(n)), size }
+        Claim { subject: vec![n], version: VersionId(u128::from(n)), size, frees: size }
     }
 
     #[test]
@@ -332,6 +356,25 @@ mod tests {
             claims.finish(&tier, group, None);
         }
         assert_eq!(served, "aba");
+    }
+
+    #[test]
+    fn what_is_claimed_or_has_just_moved_is_on_its_way_and_what_failed_by_itself_is_not() {
+        let mut claims = Claims::default();
+        let rule = Grouping { members: 1, bytes: 1_000, linger: Duration::ZERO, workers: 1 };
+        for n in 0..3 {
+            claims.claim("ia", claim(n, 10), Timestamp(0), 100);
+        }
+        let before = claims.moved();
+        assert_eq!(claims.on_its_way(before), 30);
+        let (tier, group) = claims.next_group(Timestamp(0), rule).unwrap();
+        assert_eq!(claims.on_its_way(before), 30, "it is in a job");
+        claims.finish(&tier, group, None);
+        assert_eq!((claims.on_its_way(before), claims.on_its_way(claims.moved())), (30, 20));
+        let (tier, group) = claims.next_group(Timestamp(0), rule).unwrap();
+        let (now, min, max) = (Timestamp(0), Duration::ZERO, Duration::from_secs(1));
+        claims.finish(&tier, group, Some(Failure { now, min, max, of_tier: false }));
+        assert_eq!(claims.on_its_way(claims.moved()), 10, "it rests");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::transition::MAX_REFERRED;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table, Value};
 use crate::pack::PackId;
+use crate::tier::TierErrorKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -35,6 +36,17 @@ impl RemotePack {
 
 /// How often a commit is tried again after conflicts.
 const MAX_RACES: usize = 32;
+
+/// Whether a deletion failed because its tier does not answer, or is not configured: the next would fail alike.
+fn is_silence(e: &EngineError) -> bool {
+    match e {
+        EngineError::Unavailable(_) => true,
+        EngineError::Tier { source, .. } => {
+            matches!(source.kind(), TierErrorKind::Throttled { .. } | TierErrorKind::Unavailable)
+        }
+        _ => false,
+    }
+}
 
 fn fence_count(stored: &[u8]) -> u64 {
     stored.try_into().map_or(0, u64::from_le_bytes)
@@ -207,24 +219,41 @@ impl Core {
         Ok(true)
     }
 
-    /// Deletes doomed packs remotely, then their records. Deleting again after a crash is harmless. A tier that fails is
-    /// left alone for this round; the others go on.
+    /// Deletes doomed packs remotely, then their records. Deleting again after a crash is harmless. A pack that cannot be
+    /// deleted holds up no other; a tier that does not answer is left alone for this round.
+    ///
+    /// # Errors
+    /// The first failure, once all others have been tried. Each tier's first is noted.
     async fn delete_doomed(&self, doomed: &[RemotePack]) -> Result<u64, EngineError> {
         let mut deleted = 0;
-        let mut failed: BTreeMap<&str, EngineError> = BTreeMap::new();
+        let mut failed: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut silent: BTreeSet<&str> = BTreeSet::new();
+        let mut first = None;
         for pack in doomed {
             if self.stop.is_cancelled() {
                 break;
             }
-            if failed.contains_key(pack.tier.as_str()) {
+            if silent.contains(pack.tier.as_str()) {
                 continue;
             }
-            match self.delete_one(pack).await {
-                Ok(()) => deleted += 1,
-                Err(e) => drop(failed.insert(&pack.tier, e)),
+            let Err(e) = self.delete_one(pack).await else {
+                deleted += 1;
+                continue;
+            };
+            if is_silence(&e) {
+                silent.insert(&pack.tier);
+            }
+            let count = failed.entry(&pack.tier).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.note_tier_error(&pack.tier, "delete", &e);
+                first.get_or_insert(e);
             }
         }
-        failed.into_values().next().map_or(Ok(deleted), Err)
+        for (tier, packs) in failed.iter().filter(|(_, packs)| **packs > 1) {
+            tracing::warn!(tier, packs, "so many packs could not be deleted and will be tried again");
+        }
+        first.map_or(Ok(deleted), Err)
     }
 
     async fn delete_one(&self, pack: &RemotePack) -> Result<(), EngineError> {

@@ -198,18 +198,13 @@ impl Core {
 
     /// Bytes by which local packs stand above the watermark that leaves a margin for writers.
     pub(crate) fn bytes_over_watermark(&self) -> u64 {
-        let budget = self.local.budget();
-        let settings = budget.settings();
-        let client_limit = settings.max_bytes.saturating_sub(settings.compaction_reserve);
-        let over_limit = budget.used().saturating_sub(client_limit / 100 * WATERMARK_PERCENT);
-        over_limit.max(budget.short_of_floor(client_limit / 100 * (100 - WATERMARK_PERCENT)))
+        let over_limit = self.local.budget().used().saturating_sub(self.client_bytes() / 100 * WATERMARK_PERCENT);
+        over_limit.max(self.bytes_short_of_floor())
     }
 
-    /// How full the local packs' share of the disk is, in percent.
-    pub(crate) fn fill_percent(&self) -> u8 {
-        let budget = self.local.budget();
-        let percent = budget.used().saturating_mul(100) / budget.settings().max_bytes.max(1);
-        u8::try_from(percent.min(100)).unwrap_or(100)
+    /// Bytes by which the file system is short of its floor and the same margin.
+    pub(crate) fn bytes_short_of_floor(&self) -> u64 {
+        self.local.budget().short_of_floor(self.client_bytes() / 100 * (100 - WATERMARK_PERCENT))
     }
 }
 

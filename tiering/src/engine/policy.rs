@@ -15,12 +15,15 @@ pub(crate) struct ActivePolicy {
     pub text: String,
     /// Some rule looks at reads.
     pub tracks_access: bool,
+    /// The lowest fill level (percent) at which a rule moves anything: each turn of the scheduler asks.
+    pub lowest_fill: Option<u8>,
 }
 
 impl ActivePolicy {
     pub(crate) fn new(policy: Policy, text: String) -> Self {
-        let tracks_access = policy.uses_last_access() || policy.lowest_fill_trigger().is_some();
-        Self { policy, text, tracks_access }
+        let lowest_fill = policy.lowest_fill_trigger();
+        let tracks_access = policy.uses_last_access() || lowest_fill.is_some();
+        Self { policy, text, tracks_access, lowest_fill }
     }
 
     fn digest(&self) -> String {

@@ -467,13 +467,19 @@ pub struct ScrubReport {
     pub damaged: Vec<DamagedChunk>,
     /// How many of them were fetched again from a tier.
     pub repaired: u64,
-    /// How many of them have no other copy.
+    /// How many of them no tier has. What is neither repaired nor lost is in a tier, and could not be brought back now.
     pub lost: u64,
     /// Bodies that cannot be read in full, by this damage or by earlier damage: the first hundred. Uploading the same bytes
     /// anywhere mends all of them.
     pub lossy: Vec<LossyBody>,
     /// How many such bodies there are.
     pub lossy_total: u64,
+    /// Records and manifests that could not be read, which may hide more such bodies: the first hundred.
+    pub unreadable: Vec<Unreadable>,
+    /// How many there are.
+    pub unreadable_total: u64,
+    /// What else is to be said, such as why it is not known who suffers.
+    pub notes: Vec<String>,
 }
 
 /// A chunk that failed its digest.

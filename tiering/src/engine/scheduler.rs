@@ -39,6 +39,10 @@ pub(crate) struct Scheduler {
     restoring: Option<Beside>,
     /// A mark walks the whole namespace: what is due must not wait for it either.
     reclaiming: Option<Beside>,
+    /// The lowest fill level of the policy was reached at the last look.
+    level_reached: bool,
+    /// [`Claims::moved`](super::claims::Claims::moved) when the last cycle began: what has moved since can be evicted.
+    moved_before: u64,
 }
 
 /// Pages of due entries that one turn looks at when nothing can be done for any of them.
@@ -51,6 +55,10 @@ const SIDE_BY_SIDE: usize = 64;
 /// walk for nothing.
 const PRESSING_MIN: Duration = Duration::from_secs(1);
 const PRESSING_MAX: Duration = Duration::from_secs(60);
+
+/// The same under a fill level of the policy that is below the watermark: writers still have room, so that fewer walks do.
+const LEVEL_MIN: Duration = Duration::from_secs(10);
+const LEVEL_MAX: Duration = Duration::from_secs(600);
 
 type Beside = tokio::task::JoinHandle<Result<(), EngineError>>;
 
@@ -75,6 +83,8 @@ impl Scheduler {
             deleting: None,
             restoring: None,
             reclaiming: None,
+            level_reached: false,
+            moved_before: 0,
         }
     }
 
@@ -217,8 +227,7 @@ impl Scheduler {
                 let (min, max) = self.core.retry_bounds();
                 self.doomed_not_before = now.plus(backoff(self.doomed_failures, min, max));
                 self.doomed_failures = self.doomed_failures.saturating_add(1);
-                let tier = if let EngineError::Tier { tier, .. } = &e { tier.clone() } else { String::new() };
-                self.core.note_tier_error(&tier, "delete", &e);
+                tracing::warn!(error = %e, "what could not be deleted will be tried again");
             }
         }
         let wanted = &self.core.doomed_wanted;
@@ -278,11 +287,10 @@ impl Scheduler {
         if self.reclaiming.is_some() {
             return Ok(());
         }
-        let pressure = self.core.bytes_over_watermark();
-        let rest = backoff(self.core.fruitless.load(Ordering::Acquire), PRESSING_MIN, PRESSING_MAX);
-        let pressing = pressure > 0 && now >= self.last_gc.plus(rest);
+        let (pressure, pressing) = self.pressure(now);
         if scheduled || pressing {
             self.last_gc = now;
+            self.moved_before = self.core.claims().moved();
             let core = Arc::clone(&self.core);
             self.reclaiming = Some(self.core.jobs.spawn(async move {
                 let outcome = core.reclaim(now, pressure, pressing).await;
@@ -291,6 +299,29 @@ impl Scheduler {
             }));
         }
         Ok(())
+    }
+}
+
+impl Scheduler {
+    /// Bytes that the hot disks should give back, and whether it is time for a cycle because of them. A few numbers are
+    /// compared, no table is asked: every turn does this.
+    fn pressure(&mut self, now: Timestamp) -> (u64, bool) {
+        let over_watermark = self.core.bytes_over_watermark();
+        let over_level = self.core.bytes_over_lowest_level();
+        if over_level > 0 && !self.level_reached {
+            // Cycles that found nothing below the level say nothing about what a rule frees now.
+            self.core.fruitless.store(0, Ordering::Release);
+        }
+        self.level_reached = over_level > 0;
+        let (min, max) = if over_watermark > 0 { (PRESSING_MIN, PRESSING_MAX) } else { (LEVEL_MIN, LEVEL_MAX) };
+        let rested = now >= self.last_gc.plus(backoff(self.core.fruitless.load(Ordering::Acquire), min, max));
+        let (moved, on_its_way) = {
+            let claims = self.core.claims();
+            (claims.moved(), claims.on_its_way(self.moved_before))
+        };
+        // While all that is over the level is on its way, a walk could only find that out.
+        let by_level = over_level > on_its_way || (over_level > 0 && moved != self.moved_before);
+        (over_watermark.max(over_level), rested && (over_watermark > 0 || by_level))
     }
 }
 
@@ -353,6 +384,7 @@ impl Core {
     }
 
     async fn reclaim(self: &Arc<Self>, now: Timestamp, pressure: u64, pressing: bool) -> Result<(), EngineError> {
+        let moved_before = self.claims().moved();
         let report = self.collect_garbage(false, pressure).await;
         let freed = report.as_ref().map_or(0, |r| r.freed_bytes);
         if pressing && freed == 0 {
@@ -362,7 +394,7 @@ impl Core {
         }
         // Also after a failure: what can leave the disks by another way shall.
         if pressing && freed < pressure {
-            self.transition_by_capacity(now)?;
+            self.transition_by_capacity(now, moved_before)?;
         }
         report.map(drop)
     }
@@ -385,7 +417,8 @@ impl Core {
         let plan = self.plan(bucket, key, &record, now);
         let outcome = match plan.action {
             Action::Transition { tier, .. } => {
-                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size };
+                let frees = if record.residency == Residency::Hot { record.size } else { 0 };
+                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees };
                 return Ok(self.claims().claim(&tier, claim, now, self.settings.tiering.max_claims));
             }
             Action::Expire { rule } => {

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// Bytes that a write to a directory holds in memory at a time.
@@ -100,6 +100,38 @@ impl Folder {
     }
 }
 
+/// How many reads are to be made whole before a ranged one is tried again. After each odd answer in a row twice as many as
+/// before: one answer of a proxy that was restarting costs one read, a store that knows no ranges a wasted request now
+/// and then. Counted, not timed: a tier that nobody reads needs no answer.
+#[derive(Debug, Default)]
+struct Whole {
+    left: AtomicU32,
+    next: AtomicU32,
+}
+
+/// Most reads that are made whole in a row.
+const MAX_WHOLE: u32 = 256;
+
+impl Whole {
+    /// Whether this read is one of them.
+    fn take(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// After an odd answer, a whole read gave what was asked for.
+    fn worked(&self) {
+        let next = self.next.load(Ordering::Relaxed).saturating_mul(2).clamp(1, MAX_WHOLE);
+        self.next.store(next, Ordering::Relaxed);
+        self.left.store(next, Ordering::Relaxed);
+    }
+
+    /// A ranged read was answered as one.
+    fn not_needed(&self) {
+        self.next.store(0, Ordering::Relaxed);
+        self.left.store(0, Ordering::Relaxed);
+    }
+}
+
 /// A tier on an [`ObjectStore`].
 #[derive(Debug)]
 pub struct ObjectTier {
@@ -114,8 +146,8 @@ pub struct ObjectTier {
     piece: u64,
     /// Listings come in the order of names.
     sorted: bool,
-    /// The store was seen to answer ranged reads wrongly: objects are read from their beginning.
-    reads_whole: AtomicBool,
+    /// Reads from the beginning of objects, while the store answers ranged ones wrongly.
+    whole: Arc<Whole>,
     metrics: TierMetrics,
 }
 
@@ -203,7 +235,7 @@ impl ObjectTier {
             folder: None,
             piece: DIRECTORY_PIECE,
             sorted: true,
-            reads_whole: AtomicBool::new(false),
+            whole: Arc::default(),
             metrics,
         }
     }
@@ -265,6 +297,10 @@ impl ObjectTier {
             None => match work.await {
                 // It may have gone away meanwhile, and then nothing is found.
                 Err(error) if error.is_not_found() => Err(self.away(operation).await.unwrap_or(error)),
+                // Or what is written, deleted or listed is in another place: a write makes the folders that it misses.
+                Ok(done) if !matches!(operation, Operation::GetObject | Operation::HeadObject) => {
+                    self.away(operation).await.map_or(Ok(done), Err)
+                }
                 other => other,
             },
         };
@@ -341,16 +377,18 @@ impl ObjectTier {
             let text = format!("the object has {size} bytes, {} were asked for", range.end);
             self.error(TierErrorKind::Invalid, (CALL, name), text)
         };
-        let mut whole = self.reads_whole.load(Ordering::Relaxed);
+        let mut whole = self.whole.take();
         let mut answered = self.ask(&path, (!whole).then(|| range.clone())).await;
-        if !whole && answered.as_ref().is_err_and(is_not_partial) {
+        let odd = !whole && answered.as_ref().is_err_and(is_not_partial);
+        if odd {
             tracing::warn!(
                 tier = self.name,
                 "the store answers a ranged read with another status than 206; it is read whole"
             );
-            self.reads_whole.store(true, Ordering::Relaxed);
             whole = true;
             answered = self.ask(&path, None).await;
+        } else if !whole && answered.is_ok() {
+            self.whole.not_needed();
         }
         let result = match answered {
             Ok(result) => result,
@@ -372,14 +410,20 @@ impl ObjectTier {
             received: self.metrics.received_bytes.clone(),
             place,
         };
-        let stream = futures::stream::try_unfold((result.into_stream(), cut), |(mut stream, mut cut)| async move {
+        // Only what has come shows that reading whole is a way out. The last piece is enough: who has all asks for no more.
+        let learns = odd.then(|| Arc::clone(&self.whole));
+        let start = (result.into_stream(), cut, learns);
+        let stream = futures::stream::try_unfold(start, |(mut stream, mut cut, mut learns)| async move {
             loop {
                 let Some(piece) = stream.next().await.filter(|_| cut.left > 0 || !cut.forgives_more) else {
                     return cut.end().map(|()| None);
                 };
                 let piece = cut.take(piece.map_err(|e| cut.broken(e.to_string()))?)?;
+                if let Some(whole) = learns.take_if(|_| cut.left == 0) {
+                    whole.worked();
+                }
                 if !piece.is_empty() {
-                    return Ok(Some((piece, (stream, cut))));
+                    return Ok(Some((piece, (stream, cut, learns))));
                 }
             }
         });
@@ -525,3 +569,7 @@ impl Tier for ObjectTier {
         Ok(RestoreReceipt::NotNeeded)
     }
 }
+
+#[cfg(test)]
+#[path = "object_tests.rs"]
+mod tests;

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -70,6 +70,8 @@ pub struct Client {
     clock: Arc<dyn Clock>,
     /// Milliseconds that the store's clock is ahead of ours, as far as it matters.
     skew_ms: AtomicI64,
+    /// An answer told that the bucket keeps versions, which no bucket ever unlearns.
+    keeps_versions: AtomicBool,
     permits: Arc<Semaphore>,
     pub(crate) metrics: TierMetrics,
 }
@@ -94,12 +96,18 @@ impl Client {
         let endpoint = Endpoint::new(&settings.endpoint, &settings.bucket, settings.cname)?;
         let http = http_client(&settings)?;
         let permits = Arc::new(Semaphore::new(settings.concurrency));
-        Ok(Self { http, endpoint, settings, credentials, clock, skew_ms: AtomicI64::new(0), permits, metrics })
+        let (skew_ms, keeps_versions) = (AtomicI64::new(0), AtomicBool::new(false));
+        Ok(Self { http, endpoint, settings, credentials, clock, skew_ms, keeps_versions, permits, metrics })
     }
 
     /// Now, by the store's clock.
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp(self.clock.now().millis().saturating_add_signed(self.skew_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Whether an answer told so far that the bucket keeps versions.
+    pub(crate) fn keeps_versions(&self) -> bool {
+        self.keeps_versions.load(Ordering::Relaxed)
     }
 
     /// The prefix with its slash.
@@ -209,6 +217,9 @@ impl Client {
                 self.learn_time(&headers);
             }
             return Err(fault);
+        }
+        if ["x-oss-version-id", "x-oss-delete-marker"].iter().any(|name| headers.contains_key(*name)) {
+            self.keeps_versions.store(true, Ordering::Relaxed);
         }
         let mut answer =
             Answer { status, headers, body: Bytes::new(), sent_crc64: None, repeated: false, stream: None };

@@ -24,20 +24,20 @@ impl Client {
         }
     }
 
-    /// DeleteObject without a version; and where the answer tells of a bucket that keeps versions, of every version and
-    /// marker of exactly this name.
+    /// Deletes what is under exactly this name: with DeleteObject, and where the bucket keeps versions, every version and
+    /// marker. Once that is known nothing is deleted without its version: each such attempt would add a marker, also when
+    /// the versions themselves cannot be deleted.
     ///
     /// # Errors
     /// See [`TierError`].
     pub async fn delete_all_versions(&self, name: &str) -> Result<(), TierError> {
-        let call = Call::new(Operation::DeleteObject, Method::DELETE, Some(name));
-        let versioned = match self.send(&call).await {
-            Ok(answer) => ["x-oss-version-id", "x-oss-delete-marker"].iter().any(|h| !answer.header(h).is_empty()),
-            Err(error) if error.is_not_found() => false,
-            Err(error) => return Err(error),
-        };
-        if !versioned {
-            return Ok(());
+        if !self.keeps_versions() {
+            let call = Call::new(Operation::DeleteObject, Method::DELETE, Some(name));
+            match self.send(&call).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ if !self.keeps_versions() => return Ok(()),
+                _ => {}
+            }
         }
         for _ in 0..MAX_VERSIONS {
             match self.first_version(name).await? {

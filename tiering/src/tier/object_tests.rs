@@ -1,0 +1,75 @@
+//! What goes wrong while a call is under way.
+
+use super::*;
+
+fn directory(path: &std::path::Path) -> ObjectTier {
+    let metrics = TierMetrics::new("d", None).unwrap();
+    ObjectTier::directory("d", &DirectorySettings { path: path.join("cold") }, metrics).unwrap()
+}
+
+/// What an unmounted share looks like: the folder is away, and an empty one stands in its place.
+fn unmount(path: &std::path::Path) {
+    std::fs::rename(path.join("cold"), path.join("away")).unwrap();
+    std::fs::create_dir(path.join("cold")).unwrap();
+}
+
+/// A body during which the share goes away.
+struct Unmounting(PathBuf);
+
+impl BodySource for Unmounting {
+    fn len(&self) -> u64 {
+        1
+    }
+
+    fn open(&self, _: Range<u64>) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let path = self.0.clone();
+        let piece = async move {
+            unmount(&path);
+            Ok(Bytes::from_static(b"x"))
+        };
+        futures::stream::once(piece).boxed()
+    }
+}
+
+fn is_away(error: &TierError) {
+    assert_eq!(error.kind(), TierErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("mounted"), "{error}");
+}
+
+#[tokio::test]
+async fn a_put_during_which_the_directory_goes_away_fails_though_its_bytes_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let tier = directory(folder.path());
+    is_away(&tier.put("a/b", Arc::new(Unmounting(folder.path().to_owned()))).await.unwrap_err());
+    assert!(folder.path().join("cold/a/b").exists(), "the store itself noticed nothing");
+}
+
+#[tokio::test]
+async fn a_deletion_or_a_listing_during_which_the_directory_goes_away_proves_nothing() {
+    for operation in [Operation::DeleteObject, Operation::ListObjectsV2] {
+        let folder = tempfile::tempdir().unwrap();
+        let tier = directory(folder.path());
+        let work = async {
+            unmount(folder.path());
+            Ok(())
+        };
+        is_away(&tier.counted(operation, work).await.unwrap_err());
+    }
+}
+
+#[test]
+fn whole_reads_double_with_each_odd_answer_in_a_row_and_end_with_the_first_ranged_one() {
+    let whole = Whole::default();
+    let run = || std::iter::from_fn(|| whole.take().then_some(())).count();
+    let mut runs = Vec::new();
+    for _ in 0..10 {
+        whole.worked();
+        runs.push(run());
+    }
+    assert_eq!(runs, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]);
+    whole.worked();
+    whole.not_needed();
+    assert_eq!(run(), 0);
+    whole.worked();
+    assert_eq!(run(), 1);
+}
