@@ -11,12 +11,14 @@ mod hoisted;
 pub mod metrics;
 mod pipe;
 mod range;
+mod rechunk;
 pub mod request;
 mod settings;
 
 pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
 pub(crate) use range::Verified;
+pub(crate) use rechunk::MAX_SIGNED_CHUNK;
 pub use settings::{AccessKey, S3Settings, Secret};
 
 use adapter::Shared;
