@@ -244,6 +244,14 @@ async fn conditions_answer_with_the_statuses_and_headers_of_s3() {
     assert_eq!((missing.status, code(&missing).as_str()), (404, "NoSuchKey"));
     let other = world.send("PUT", "/bucket/k", &[("If-Match", "\"other\"")], b"x").await;
     assert_eq!((other.status, code(&other).as_str()), (412, "PreconditionFailed"));
+    let weak = format!("W/{tag}");
+    for never in ["\"*\"", weak.as_str()] {
+        for method in ["PUT", "DELETE"] {
+            let refused = world.send(method, "/bucket/k", &[("If-Match", never)], b"").await;
+            assert_eq!((refused.status, code(&refused).as_str()), (412, "PreconditionFailed"), "{method} {never}");
+        }
+    }
+    assert_eq!(world.send("PUT", "/bucket/k", &[("If-Match", "*")], b"x").await.status, 200);
     let head = world.send("HEAD", "/bucket/none", &[], b"").await;
     assert_eq!((head.status, head.body.len()), (404, 0));
 }
