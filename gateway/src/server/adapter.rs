@@ -361,7 +361,7 @@ fn content(
         return Content::None;
     }
     if let Some(body) = parts.extensions.get::<ResponseBody>().and_then(ResponseBody::take) {
-        return Content::Engine { body, piece: bytes::Bytes::new(), left: announced.unwrap_or(0) };
+        return Content::Engine { body, piece: bytes::Bytes::new(), left: announced.unwrap_or(0), turn: 0 };
     }
     match body.bytes() {
         Some(xml) if parts.status.as_u16() >= 400 => {
