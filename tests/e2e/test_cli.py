@@ -1,6 +1,7 @@
 """Every command of `tidegate`, for people and with --json, against a live server, a stopped one, and none."""
 
 import json
+import resource
 
 import jsonschema
 import pytest
@@ -363,3 +364,20 @@ def test_a_transition_shows_in_stats_and_tier_list(gateway, sim):
     packs = server.cli("tier", "packs", "ia", json_output=True).json
     assert [p["state"] for p in packs] == ["live"]
     assert [(key.endswith(packs[0]["name"]), size) for key, size in sim.objects().items()] == [(True, packs[0]["bytes"])]
+
+
+def test_serve_raises_its_limit_of_open_files_and_says_when_that_is_too_low(gateway):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+    try:
+        server = gateway(s3={"max_connections": 10**12}).start()
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    server.process.wait_line("s3.max_connections and store.packs.max_open_files may need more open files")
+
+
+def test_check_refuses_a_write_timeout_that_the_system_does_not_take(gateway):
+    server = gateway(s3={"write_timeout_seconds": "30d"})
+    result = server.cli("check", check=False)
+    assert result.code == 3 and "write_timeout_seconds" in result.out + result.err, result

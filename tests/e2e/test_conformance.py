@@ -170,3 +170,17 @@ def test_the_generated_policies_are_enough_for_the_whole_life_of_an_object(gatew
     denied = [r for r in sim.admin("GET", "/requests") if r["status"] == 403]
     # A GET of an archived object by the probe is refused for its state.
     assert all(r["operation"] == "GetObject" for r in denied), denied
+
+
+def test_only_the_variables_of_the_tier_that_is_asked_must_be_set(gateway, sim):
+    secret = {"access_key": "a", "secret_key": "${NOT_SET_S3}"}
+    gate = gateway(sim=sim, s3={"access_keys": [secret]})
+    gate.settings["tiers"]["deep"]["credentials"]["access_key_secret"] = "${NOT_SET_DEEP}"
+    gate.write_config()
+    assert gate.cli("tier", "conformance", "--tier", "ia", "--dry-run").code == 0
+    for tier in ("ia", "deep"):
+        assert gate.cli("tier", "ram-policy", "--tier", tier).json["Statement"]
+    refused = gate.cli("tier", "conformance", "--tier", "deep", "--dry-run", check=False)
+    assert refused.code == 3 and "NOT_SET_DEEP" in refused.err, refused
+    refused = gate.cli("check", check=False)
+    assert refused.code == 3 and "NOT_SET_S3" in refused.out + refused.err, refused

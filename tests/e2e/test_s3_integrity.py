@@ -2,13 +2,15 @@
 
 import base64
 import hashlib
+import http.client
+import zlib
 
 import pytest
 import requests
 from botocore.exceptions import ClientError
 
 from harness import ACCESS_KEY, read_body
-from s3util import ALGORITHMS, FIELD, MIB, digest, refused, send, send_half
+from s3util import ALGORITHMS, FIELD, MIB, digest, refused, send, send_half, signed_headers
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -198,3 +200,38 @@ def test_operations_that_are_not_there_say_so_by_name(s3, bucket):
         assert error["ResponseMetadata"]["HTTPStatusCode"] == 501, (name, error)
         assert name in error["Error"]["Message"], (name, error)
     assert read_body(s3, bucket, "k") == b"x"
+
+
+def test_a_body_in_one_huge_chunk_is_stored_without_being_held(gateway, rng):
+    """Some SDKs frame a whole part as one chunk."""
+    server = gateway().start()
+    client = server.client()
+    client.create_bucket(Bucket="data")
+    client.put_object(Bucket="data", Key="first", Body=rng.randbytes(4 * MIB))
+    before = server.process.rss_mib()
+    pieces = [rng.randbytes(4 * MIB) for _ in range(50)]
+    size, crc, sha = 200 * MIB, 0, hashlib.sha256()
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+        sha.update(piece)
+    trailer = base64.b64encode(crc.to_bytes(4, "big")).decode()
+    framed = [b"%x\r\n" % size, *pieces, f"\r\n0\r\nx-amz-checksum-crc32:{trailer}\r\n\r\n".encode()]
+    headers = {
+        "Content-Length": str(sum(map(len, framed))),
+        "x-amz-decoded-content-length": str(size),
+        "x-amz-trailer": "x-amz-checksum-crc32",
+    }
+    payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    signed = signed_headers(server, "PUT", "/data/k", headers, payload=payload)
+    connection.request("PUT", "/data/k", body=iter(framed), headers=signed)
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
+    assert answer.getheader("x-amz-checksum-crc32") == trailer
+    connection.close()
+    grown = server.process.rss_mib() - before
+    assert grown < 64, f"{grown:.0f} MiB more"
+    stored = hashlib.sha256()
+    for piece in client.get_object(Bucket="data", Key="k")["Body"].iter_chunks(MIB):
+        stored.update(piece)
+    assert stored.digest() == sha.digest()

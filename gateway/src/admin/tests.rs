@@ -13,7 +13,7 @@ struct World {
 /// A listener whose store is still being opened.
 fn start(token: Option<&str>, adjustable: bool) -> World {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::without_file(Some(folder.path().to_owned()), &|_| None).unwrap();
+    let mut config = Config::without_file(Some(folder.path().to_owned()), &|_, _| None).unwrap();
     config.admin.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.admin.token = token.map(Secret::new);
     config.debug.adjustable_clock = adjustable;

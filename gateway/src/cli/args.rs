@@ -195,7 +195,9 @@ pub enum JournalCommand {
 /// The index.
 #[derive(Debug, Subcommand)]
 pub enum IndexCommand {
-    /// Build the index anew from journal and packs; the server must not run
+    /// Build the index of objects anew from snapshot and journal; the server must not run
+    ///
+    /// The index of chunks is no part of it: each start reads it from its own file and from the packs.
     Rebuild,
 }
 

@@ -122,12 +122,18 @@ fn run(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
 fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Problem)> {
     let Arguments { config, data_dir, json: _, command } = arguments;
     let checking = matches!(command, Command::Check);
-    let strict = |name: &str| std::env::var(name).ok();
-    // The secrets of the server are not needed to talk to it, so their absence must not stand in the way.
-    let lenient = |name: &str| Some(std::env::var(name).unwrap_or_default());
-    let asks_a_tier = matches!(command, Command::Tier(TierCommand::Conformance(_)));
-    let needs_secrets = checking || asks_a_tier || matches!(command, Command::Serve(_));
-    let env: crate::config::Env<'_> = if needs_secrets { &strict } else { &lenient };
+    // Where all variables must be set. Elsewhere an unset one is empty: the secrets of the server are not needed to talk to it,
+    // nor those of one tier to ask another, so that their absence must not stand in the way.
+    let strict = match &command {
+        Command::Check | Command::Serve(_) => Some(String::new()),
+        Command::Tier(TierCommand::Conformance(options)) => Some(format!("tiers.{}.", options.tier)),
+        _ => None,
+    };
+    let lookup = |name: &str, path: &str| {
+        let needed = strict.as_deref().is_some_and(|below| path.starts_with(below));
+        std::env::var(name).ok().or_else(|| (!needed).then(String::new))
+    };
+    let env: crate::config::Env<'_> = &lookup;
     let (name, loaded) = match &config {
         Some(path) => (path.display().to_string(), Config::load(path, env)),
         None => ("(built-in configuration)".to_owned(), Config::without_file(data_dir, env)),

@@ -6,7 +6,7 @@ use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
 use crate::config::{Config, access_key, check, read_policy};
 use crate::logging;
 use crate::output::Output;
-use crate::server::S3Server;
+use crate::server::{S3Server, descriptors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -50,6 +50,7 @@ pub fn serve(config: Config, name: &str, options: &Serve, output: &Output) -> Re
     }
     make_data_dir(&config.data_dir)?;
     prefer_small_pages();
+    raise_file_limit(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("tidegate")
@@ -66,6 +67,19 @@ pub fn serve(config: Config, name: &str, options: &Serve, output: &Output) -> Re
 fn prefer_small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "huge pages stay on");
+    }
+}
+
+fn raise_file_limit(config: &Config) {
+    let needed = descriptors::needed(config.s3.max_connections, config.store.packs.max_open_files);
+    let limit = descriptors::raise_limit();
+    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+        tracing::warn!(
+            limit,
+            needed,
+            "s3.max_connections and store.packs.max_open_files may need more open files than the system allows: lower them, or \
+             raise the limit (ulimit -Hn, or LimitNOFILE= of the service)"
+        );
     }
 }
 

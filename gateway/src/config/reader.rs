@@ -21,8 +21,8 @@ const SECRETS_IN_FILES: [&str; 6] =
 /// Largest secret file: far above any key, far below a mistake such as naming a disk image.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// Looks up an environment variable.
-pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Looks up an environment variable (the first argument) for the setting at a path (the second, as [`Context::path`] has it).
+pub type Env<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
 
 /// What one reading of a document shares among its parts.
 pub struct Context<'a> {
@@ -86,7 +86,7 @@ impl<'a> Context<'a> {
             if name.is_empty() || !name.chars().enumerate().all(fits) {
                 return Err(format!("${{{name}}} does not name an environment variable; write $${{ for a literal ${{"));
             }
-            let value = (self.env)(name).ok_or_else(|| {
+            let value = (self.env)(name, &self.path()).ok_or_else(|| {
                 format!(
                     "the environment variable {name} is not set; set it, or write $${{{name}}} for the literal text"
                 )

@@ -1,6 +1,6 @@
 use super::*;
 
-fn env(name: &str) -> Option<String> {
+fn env(name: &str, _: &str) -> Option<String> {
     match name {
         "TOKEN" => Some("0123456789abcdef-from-env".to_owned()),
         "PORT" => Some("9555".to_owned()),
@@ -118,7 +118,7 @@ fn numbers_may_carry_units_wherever_they_stand() {
         signed: i32,
         ratio: f64,
     }
-    let nothing = |_: &str| None;
+    let nothing = |_: &str, _: &str| None;
     let context = reader::Context::new(&nothing);
     let text =
         "plain: 5\nsize: 64MiB\ntime_ms: 2m\nmaybe: 1KiB\nlist: [1, 2B, 3KiB]\nwait: 250ms\nsigned: -3\nratio: 0.5\n";
@@ -181,7 +181,7 @@ fn the_check_finds_what_a_reader_cannot() {
 #[test]
 fn the_commented_example_is_read_checked_and_has_the_defaults_that_it_names() {
     let text = include_str!("../../../deploy/config.example.yaml");
-    let with_secrets = |name: &str| Some(format!("value-of-{name}"));
+    let with_secrets = |name: &str, _: &str| Some(format!("value-of-{name}"));
     let mut config = Config::read("config.example.yaml", text, &with_secrets).unwrap();
     assert_eq!(config.tiers.keys().collect::<Vec<_>>(), ["archive", "cluster", "ia", "nas"]);
     assert!(!format!("{config:?}").contains("value-of-OSS_KEY_SECRET"));
@@ -226,8 +226,21 @@ fn what_the_parser_says_is_told_in_words_for_operators() {
         ("- a\n", (1, 1), "settings are expected here"),
         ("s3:\n  listen: nonsense\n", (2, 11), "not an address with a port"),
     ] {
-        let problem = Config::read("c.yaml", text, &|_| None).unwrap_err();
+        let problem = Config::read("c.yaml", text, &|_, _| None).unwrap_err();
         assert_eq!((problem.line, problem.column), place, "{problem}");
         assert!(problem.message.contains(words) && !problem.help.is_empty(), "{problem}");
     }
+}
+
+#[test]
+fn a_variable_is_looked_up_with_the_setting_that_needs_it() {
+    let text =
+        "s3: {access_keys: [{access_key: a, secret_key: '${S3}'}]}\ntiers:\n  ia: {type: directory, path: '/${IA}'}\n";
+    let asked = std::cell::RefCell::new(Vec::new());
+    let note = |name: &str, path: &str| {
+        asked.borrow_mut().push(format!("{name} for {path}"));
+        Some(String::new())
+    };
+    Config::read("c.yaml", text, &note).unwrap();
+    assert_eq!(asked.into_inner(), ["S3 for s3.access_keys[0].secret_key", "IA for tiers.ia.path"]);
 }

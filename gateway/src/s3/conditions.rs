@@ -105,7 +105,29 @@ fn matches(condition: &ETagCondition, etag: &str) -> bool {
     listed.value().split(',').map(|one| one.trim().trim_start_matches("W/").trim_matches('"')).any(|one| one == etag)
 }
 
-/// The conditions of a write. `If-Match: *` asks for any object to be there.
+/// What an `If-Match` of a write names.
+enum IfMatch<'a> {
+    Any,
+    Etag(&'a str),
+    /// No object can fit.
+    Nothing,
+}
+
+impl<'a> IfMatch<'a> {
+    fn of(condition: &'a ETagCondition) -> Self {
+        match condition.as_etag() {
+            None => Self::Any,
+            // No object has that ETag, and the engine would take it for any.
+            Some(etag) => etag.as_strong().filter(|etag| *etag != "*").map_or(Self::Nothing, Self::Etag),
+        }
+    }
+}
+
+/// To the engine, an ETag that no object has: ETags are given without quotes there.
+const NO_ETAG: &str = "\"\"";
+
+/// The conditions of a write. `If-Match: *` asks for any object to be there; a quoted star is an ETag like any other. A weak
+/// ETag matches nothing (RFC 9110, 13.1.1: the comparison is strong): two that are equal may stand for other bytes.
 ///
 /// # Errors
 /// NotImplemented, as S3 says, for an `If-None-Match` that is not `*`.
@@ -118,9 +140,10 @@ pub(crate) fn of_write(
         Some(condition) if condition.is_any() => true,
         Some(_) => return Err(s3_error!(NotImplemented, "If-None-Match of a write may only be *.")),
     };
-    let if_match = if_match.map(|condition| match condition.as_etag() {
-        Some(etag) => etag.value().to_owned(),
-        None => "*".to_owned(),
+    let if_match = if_match.map(|condition| match IfMatch::of(condition) {
+        IfMatch::Any => "*".to_owned(),
+        IfMatch::Etag(etag) => etag.to_owned(),
+        IfMatch::Nothing => NO_ETAG.to_owned(),
     });
     Ok(WriteCondition { if_match, if_none_match })
 }
@@ -202,5 +225,8 @@ mod tests {
         assert_eq!(of_write(Some(&tag("\"e\"")), None).unwrap().if_match.as_deref(), Some("e"));
         assert!(of_write(None, Some(&tag("\"e\""))).is_err());
         assert_eq!(of_write(Some(&tag("*")), None).unwrap().if_match.as_deref(), Some("*"));
+        for never in ["\"*\"", "W/\"e\"", "W/\"*\""] {
+            assert_eq!(of_write(Some(&tag(never)), None).unwrap().if_match.as_deref(), Some(NO_ETAG), "{never}");
+        }
     }
 }

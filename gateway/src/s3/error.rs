@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use s3s::{S3Error, S3ErrorCode, s3_error};
 use tidegate_tiering::engine::EngineError;
 
+use crate::server::MAX_SIGNED_CHUNK;
 use crate::server::request::{BodyFailure, RequestContext};
 
 /// Seconds that clients are asked to wait when the server is busy.
@@ -82,6 +83,11 @@ pub fn body_failure(failure: BodyFailure) -> S3Error {
             s3_error!(SignatureDoesNotMatch, "The signature of a chunk or of the trailer does not fit the body.")
         }
         BodyFailure::Malformed => s3_error!(InvalidRequest, "The chunked framing of the body is broken."),
+        BodyFailure::SignedChunkTooLarge => s3_error!(
+            InvalidRequest,
+            "A signed chunk of the body has more than {MAX_SIGNED_CHUNK} bytes, which is the most that is taken: send smaller \
+             chunks, or unsigned ones (STREAMING-UNSIGNED-PAYLOAD-TRAILER), or a body without chunks."
+        ),
         BodyFailure::MissingTrailer => {
             custom("MalformedTrailerError", StatusCode::BAD_REQUEST, "A trailer that x-amz-trailer names did not come.")
         }
@@ -173,6 +179,7 @@ mod tests {
             (BodyFailure::SignatureMismatch, "SignatureDoesNotMatch", 403),
             (BodyFailure::Malformed, "InvalidRequest", 400),
             (BodyFailure::MissingTrailer, "MalformedTrailerError", 400),
+            (BodyFailure::SignedChunkTooLarge, "InvalidRequest", 400),
         ];
         for (failure, code, status) in cases {
             let s3 = body_failure(failure);

@@ -27,6 +27,7 @@ use super::hoisted;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
 use super::range;
+use super::rechunk::Rechunked;
 use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 
@@ -231,9 +232,21 @@ async fn with_body(
         BodyLength::Unknown => None,
     };
     let (writer, reader) = pipe(shared.body_channel_bytes, announced);
-    *request.body_mut() = Body::from(Box::pin(reader) as DynByteStream);
+    let body: DynByteStream = if is_aws_chunked(request.headers()) {
+        Box::pin(Rechunked::new(reader, Arc::clone(&incoming.context)))
+    } else {
+        Box::pin(reader)
+    };
+    *request.body_mut() = Body::from(body);
     let answered = both(incoming.pump(writer), shared.service.call(request)).await;
     respond(answered)
+}
+
+/// Whether s3s takes the body for one in `aws-chunked` framing. With another signature than that of version 4 in a header it
+/// does not, and the body is left as it is.
+fn is_aws_chunked(headers: &http::HeaderMap) -> bool {
+    let starts = |name: &str, with: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(with));
+    starts("x-amz-content-sha256", b"STREAMING-") && starts("authorization", b"AWS4-HMAC-SHA256")
 }
 
 /// Polls the pump along with the call and gives what the call gives.
@@ -348,7 +361,7 @@ fn content(
         return Content::None;
     }
     if let Some(body) = parts.extensions.get::<ResponseBody>().and_then(ResponseBody::take) {
-        return Content::Engine { body, piece: bytes::Bytes::new(), left: announced.unwrap_or(0) };
+        return Content::Engine { body, piece: bytes::Bytes::new(), left: announced.unwrap_or(0), turn: 0 };
     }
     match body.bytes() {
         Some(xml) if parts.status.as_u16() >= 400 => {

@@ -23,6 +23,10 @@ use super::request::{BodyFailure, RequestContext};
 /// that actix keeps.
 pub(crate) const PIECE_BYTES: usize = 128 * 1024;
 
+/// Bytes of a response after which the connection lets others have its thread. A body in the page cache is always there and a fast
+/// client takes all, so that one large answer would hold up every small one of the same worker.
+const TURN_BYTES: usize = 2 * 1024 * 1024;
+
 /// Bytes of a request's body that are gathered before the store gets them.
 pub(crate) const GATHER_BYTES: usize = 256 * 1024;
 
@@ -144,8 +148,8 @@ pub(crate) enum Content {
     HeadOf(u64),
     /// All at once.
     Whole(Bytes),
-    /// A body of the engine with exactly `left` bytes to come.
-    Engine { body: BodyOut, piece: Bytes, left: u64 },
+    /// A body of the engine with exactly `left` bytes to come; `turn` bytes were sent since others had their turn.
+    Engine { body: BodyOut, piece: Bytes, left: u64, turn: usize },
     /// A body that s3s made, of unknown length.
     S3s(s3s::Body),
 }
@@ -175,7 +179,19 @@ impl MessageBody for Outgoing {
             Content::None | Content::HeadOf(_) => Poll::Ready(None),
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
-            Content::Engine { body, piece, left } => poll_engine(body, piece, left, cx),
+            Content::Engine { turn, .. } if *turn >= TURN_BYTES => {
+                *turn = 0;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Content::Engine { body, piece, left, turn } => {
+                let polled = poll_engine(body, piece, left, cx);
+                *turn = match &polled {
+                    Poll::Ready(Some(Ok(sent))) => turn.saturating_add(sent.len()),
+                    _ => 0,
+                };
+                polled
+            }
             Content::S3s(body) => {
                 Pin::new(body).poll_next(cx).map(|next| next.map(|piece| piece.map_err(|e| SendError(e.to_string()))))
             }
@@ -291,5 +307,58 @@ impl Incoming {
                 Err(error) => return writer.finish(Err(error)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::RequestIds;
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_large_answer_that_is_always_there_gives_way_and_comes_whole() {
+        let size = 9 * TURN_BYTES / 2;
+        let pieces = [2, 2, 2, 2, 1].map(|halves| Ok(Bytes::from(vec![b'x'; halves * TURN_BYTES / 2])));
+        let body: BodyOut = futures::stream::iter(pieces).boxed();
+        let metrics = Arc::new(HttpMetrics::new(&prometheus::Registry::new()).unwrap());
+        let in_flight = InFlight {
+            count: Arc::new(AtomicUsize::new(1)),
+            metrics,
+            context: Arc::new(RequestContext::new(RequestIds::default().next())),
+            started: Instant::now(),
+            status: 200,
+            sent: 0,
+            line: None,
+            running: None,
+        };
+        let content = Content::Engine { body, piece: Bytes::new(), left: size as u64, turn: 0 };
+        let mut outgoing = Outgoing { content, in_flight };
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Arc::clone(&woken).into();
+        let (mut sent, mut since, mut turns) = (0, 0, 0);
+        loop {
+            match Pin::new(&mut outgoing).poll_next(&mut Context::from_waker(&waker)) {
+                Poll::Ready(Some(piece)) => {
+                    let length = piece.unwrap().len();
+                    (sent, since) = (sent + length, since + length);
+                    assert!(since <= TURN_BYTES);
+                }
+                Poll::Ready(None) => break,
+                Poll::Pending => {
+                    assert!(woken.0.swap(false, Ordering::SeqCst), "nobody would ask again");
+                    (since, turns) = (0, turns + 1);
+                }
+            }
+        }
+        assert_eq!((sent, turns), (size, 4));
     }
 }

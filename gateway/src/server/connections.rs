@@ -35,7 +35,13 @@ pub(crate) struct Running(Arc<Connection>);
 impl Connections {
     /// Notes a new connection, as actix hands it out.
     pub(crate) fn begun(&self, socket: &dyn Any) -> Option<Arc<Connection>> {
-        let socket = socket.downcast_ref::<tokio::net::TcpStream>()?.as_fd().try_clone_to_owned().ok()?;
+        let socket = match socket.downcast_ref::<tokio::net::TcpStream>()?.as_fd().try_clone_to_owned() {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "a connection is not watched: its descriptor cannot be duplicated");
+                return None;
+            }
+        };
         let state = Mutex::new(State { running: 0, since: Instant::now() });
         let connection = Arc::new(Connection { socket, state });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&connection));

@@ -18,16 +18,27 @@ pub(crate) const OF_SIGNATURE: [&str; 8] = [
     "x-amz-signedheaders",
 ];
 
+/// What an SDK computes over the body. How checksums are asked for (`x-amz-checksum-mode`, `-algorithm`, `-type`) is not
+/// among it.
+const OF_BODY: [&str; 6] = [
+    "x-amz-checksum-crc32",
+    "x-amz-checksum-crc32c",
+    "x-amz-checksum-crc64nvme",
+    "x-amz-checksum-sha1",
+    "x-amz-checksum-sha256",
+    "x-amz-sdk-checksum-algorithm",
+];
+
 /// Adds the headers that the query of a presigned URL carries. A header that is there already stays as it is.
 ///
-/// Checksums are left where they are, as S3 does: an SDK that signs without knowing the body puts that of an empty one
+/// The values of checksums are left where they are, as S3 does: an SDK that signs without knowing the body puts that of an empty one
 /// there, and every upload would fail.
 pub(crate) fn put_back(headers: &mut HeaderMap, query: Option<&str>) {
     let Some(query) = query.filter(|query| query.contains("X-Amz-Signature=")) else { return };
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         let name = name.to_ascii_lowercase();
-        let is_checksum = name.starts_with("x-amz-checksum-") || name == "x-amz-sdk-checksum-algorithm";
-        if !name.starts_with("x-amz-") || is_checksum || OF_SIGNATURE.contains(&name.as_str()) {
+        let stays = |names: &[&str]| names.contains(&name.as_str());
+        if !name.starts_with("x-amz-") || stays(&OF_BODY) || stays(&OF_SIGNATURE) {
             continue;
         }
         let value: Vec<u8> = percent_encoding::percent_decode_str(value).collect();
@@ -44,7 +55,8 @@ mod tests {
     #[test]
     fn headers_come_out_of_the_query_of_a_presigned_url_only() {
         let query = "X-Amz-Date=d&x-amz-meta-a=b%20c&X-Amz-Storage-Class=GLACIER&x-amz-acl=private&other=1\
-                     &x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32";
+                     &x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32&x-amz-checksum-sha256=x\
+                     &x-amz-checksum-mode=ENABLED&x-amz-checksum-algorithm=SHA256&X-Amz-Checksum-Type=COMPOSITE";
         let mut plain = HeaderMap::new();
         put_back(&mut plain, Some(query));
         assert!(plain.is_empty());
@@ -52,6 +64,14 @@ mod tests {
         presigned.insert("x-amz-acl", HeaderValue::from_static("sent"));
         put_back(&mut presigned, Some(&format!("{query}&X-Amz-Signature=s")));
         let shown: Vec<_> = presigned.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(shown, [("x-amz-acl", "sent"), ("x-amz-meta-a", "b c"), ("x-amz-storage-class", "GLACIER")]);
+        let expected = [
+            ("x-amz-acl", "sent"),
+            ("x-amz-meta-a", "b c"),
+            ("x-amz-storage-class", "GLACIER"),
+            ("x-amz-checksum-mode", "ENABLED"),
+            ("x-amz-checksum-algorithm", "SHA256"),
+            ("x-amz-checksum-type", "COMPOSITE"),
+        ];
+        assert_eq!(shown, expected);
     }
 }

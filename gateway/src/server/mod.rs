@@ -7,16 +7,19 @@ mod adapter;
 mod body;
 mod connections;
 mod convert;
+pub mod descriptors;
 mod hoisted;
 pub mod metrics;
 mod pipe;
 mod range;
+mod rechunk;
 pub mod request;
 mod settings;
 
 pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
 pub(crate) use range::Verified;
+pub(crate) use rechunk::MAX_SIGNED_CHUNK;
 pub use settings::{AccessKey, S3Settings, Secret};
 
 use adapter::Shared;
@@ -130,6 +133,10 @@ impl S3Server {
                 }
             })
             .workers(workers)
+            // actix gives all workers together 512 threads for blocking work, and a large upload holds one until it ends:
+            // so many slow clients would stop all others. Threads are made when they are needed. Twice, because a request that
+            // holds one may for a moment wait for another.
+            .worker_max_blocking_threads(settings.max_concurrent_requests.saturating_mul(2))
             .max_connections(settings.max_connections.div_ceil(workers))
             .keep_alive(Duration::from_secs(settings.idle_timeout_seconds))
             .client_request_timeout(Duration::from_secs(settings.header_timeout_seconds))

@@ -66,6 +66,8 @@ pub enum BodyFailure {
     Malformed = 5,
     /// A trailer that `x-amz-trailer` announced did not come.
     MissingTrailer = 6,
+    /// A signed chunk is larger than is taken.
+    SignedChunkTooLarge = 7,
 }
 
 impl BodyFailure {
@@ -77,6 +79,7 @@ impl BodyFailure {
             Self::SignatureMismatch,
             Self::Malformed,
             Self::MissingTrailer,
+            Self::SignedChunkTooLarge,
         ]
         .into_iter()
         .find(|failure| *failure as u8 == code)

@@ -97,6 +97,9 @@ fn default_storage_classes() -> Vec<String> {
 /// The HTTP parser's own limit on a request head (actix-http's `MAX_BUFFER_SIZE`).
 pub(crate) const PARSER_HEADER_BYTES: usize = 128 * 1024;
 
+/// The longest write timeout: Linux takes milliseconds in an `int` (`TCP_USER_TIMEOUT`, tcp(7)).
+const MAX_WRITE_TIMEOUT_SECONDS: u64 = i32::MAX as u64 / 1000;
+
 /// S3's limit for one PUT: 5 GiB.
 const S3_MAX_PUT: u64 = 5 << 30;
 /// S3's limit for an object: 5 TiB.
@@ -153,6 +156,12 @@ impl S3Settings {
         if !(1..=S3_MAX_PARTS).contains(&self.max_parts) {
             return Some(format!("max_parts is {}: choose from 1 to {S3_MAX_PARTS}", self.max_parts));
         }
+        if self.write_timeout_seconds > MAX_WRITE_TIMEOUT_SECONDS {
+            return Some(format!(
+                "write_timeout_seconds is {}: choose from 1 to {MAX_WRITE_TIMEOUT_SECONDS} (24 days), which is what the system takes",
+                self.write_timeout_seconds
+            ));
+        }
         let at_least_one = [
             ("max_connections", self.max_connections as u64),
             ("max_concurrent_requests", self.max_concurrent_requests as u64),
@@ -200,10 +209,12 @@ mod tests {
             (S3Settings { access_keys: [keys.clone(), keys].concat(), ..good.clone() }, "repeats"),
             (S3Settings { max_header_bytes: 1 << 20, ..good.clone() }, "max_header_bytes"),
             (S3Settings { max_parts: 0, ..good.clone() }, "max_parts"),
-            (S3Settings { body_channel_bytes: 0, ..good }, "body_channel_bytes"),
+            (S3Settings { body_channel_bytes: 0, ..good.clone() }, "body_channel_bytes"),
+            (S3Settings { write_timeout_seconds: 30 * 86_400, ..good.clone() }, "write_timeout_seconds"),
         ];
         for (settings, word) in cases {
             assert!(settings.problem().unwrap().contains(word), "{word}");
         }
+        assert_eq!(S3Settings { write_timeout_seconds: MAX_WRITE_TIMEOUT_SECONDS, ..good }.problem(), None);
     }
 }

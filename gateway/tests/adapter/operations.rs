@@ -244,6 +244,14 @@ async fn conditions_answer_with_the_statuses_and_headers_of_s3() {
     assert_eq!((missing.status, code(&missing).as_str()), (404, "NoSuchKey"));
     let other = world.send("PUT", "/bucket/k", &[("If-Match", "\"other\"")], b"x").await;
     assert_eq!((other.status, code(&other).as_str()), (412, "PreconditionFailed"));
+    let weak = format!("W/{tag}");
+    for never in ["\"*\"", weak.as_str()] {
+        for method in ["PUT", "DELETE"] {
+            let refused = world.send(method, "/bucket/k", &[("If-Match", never)], b"").await;
+            assert_eq!((refused.status, code(&refused).as_str()), (412, "PreconditionFailed"), "{method} {never}");
+        }
+    }
+    assert_eq!(world.send("PUT", "/bucket/k", &[("If-Match", "*")], b"x").await.status, 200);
     let head = world.send("HEAD", "/bucket/none", &[], b"").await;
     assert_eq!((head.status, head.body.len()), (404, 0));
 }
@@ -337,4 +345,26 @@ async fn a_bucket_with_an_unfinished_upload_is_not_empty() {
     assert_eq!(code(&world.send("DELETE", "/bucket", &[], b"").await), "BucketNotEmpty");
     assert_eq!(world.send("DELETE", &format!("/bucket/k?uploadId={id}"), &[], b"").await.status, 204);
     assert_eq!(world.send("DELETE", "/bucket", &[], b"").await.status, 204);
+}
+
+/// A chunk with a signature can only be checked as a whole, so that its size is what memory it costs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_chunk_that_is_too_large_is_refused_before_it_is_read() {
+    let world = world().await;
+    let host = world.address.to_string();
+    for payload in ["STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"] {
+        let headers = [
+            ("x-amz-decoded-content-length", "16777217"),
+            ("Content-Length", "16777400"),
+            ("x-amz-trailer", "x-amz-checksum-crc32"),
+        ];
+        let trailer = payload.ends_with("TRAILER");
+        let signed = world.signer(&host, payload).sign("PUT", "/bucket/k", &headers[..2 + usize::from(trailer)]);
+        let mut body = format!("1000001;chunk-signature={}\r\n", "f".repeat(64)).into_bytes();
+        body.resize(1 << 20, b'x');
+        let answer = exchange_at(world.address, &signed.head, &body).await;
+        assert_eq!((answer.status, code(&answer).as_str()), (400, "InvalidRequest"));
+        assert!(answer.text().contains("more than 16777216 bytes"), "{}", answer.text());
+        assert_eq!(world.send("HEAD", "/bucket/k", &[], b"").await.status, 404);
+    }
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tidegate_gateway::server::S3Server;
+use tidegate_gateway::server::{S3Server, S3Settings};
 use tidegate_tiering::clock::{SystemClock, Timestamp};
 use tidegate_tiering::engine::{Components, Engine, EngineSettings};
 use tidegate_tiering::tier::memory::MemoryTier;
@@ -80,6 +80,11 @@ pub struct World {
 
 /// Starts a server; needs a runtime of several threads.
 pub async fn world() -> World {
+    world_with(settings()).await
+}
+
+/// As [`world`], with other settings.
+pub async fn world_with(settings: S3Settings) -> World {
     let folder = tempfile::tempdir().unwrap();
     let mut engine = EngineSettings { data_dir: folder.path().to_owned(), ..Default::default() };
     engine.disk.free_floor = 0;
@@ -99,7 +104,7 @@ pub async fn world() -> World {
     };
     let engine = Engine::open(engine, components).await.unwrap();
     engine.create_bucket("bucket").await.unwrap();
-    let server = S3Server::bind(settings(), engine, &registry).unwrap();
+    let server = S3Server::bind(settings, engine, &registry).unwrap();
     let address = server.local_addr();
     let (stop, _) = serve(server);
     World { address, _folder: folder, _stop: stop }
