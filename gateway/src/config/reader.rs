@@ -21,7 +21,7 @@ const SECRETS_IN_FILES: [&str; 6] =
 /// Largest secret file: far above any key, far below a mistake such as naming a disk image.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// Looks up an environment variable (the first argument) for the setting at a path (the second, as [`Context::path`] has it).
+/// Looks up an environment variable (the first argument) for the setting at a path (the second, such as `tiers.ia.endpoint`).
 pub type Env<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
 
 /// What one reading of a document shares among its parts.

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A connection's socket, and the duplicate that [`super::connections`] keeps.
+/// A connection's socket, and the duplicate by which a silent connection is ended.
 const PER_CONNECTION: u64 = 2;
 
 /// For everything that is not counted one by one: the journal, the index, snapshots, connections to tiers, the admin
