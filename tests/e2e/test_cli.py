@@ -261,7 +261,7 @@ def test_every_metric_that_operators_are_promised_is_there_and_moves(gateway, si
     assert server.metrics()["tidegate_oldest_dirty_byte_age_seconds"] > 99 * DAY
     wait_until("the lag to show", lambda: server.metrics()["tidegate_oldest_due_lag_seconds"] > 0)
     wait_until("the queue to show", lambda: server.metrics()['tidegate_transition_queue_versions{tier="archive"}'] == 4)
-    errors = 'tidegate_tier_requests_total{operation="PutObject",outcome="unavailable",tier="archive"}'
+    errors = 'tidegate_tier_requests_total{operation="PutObject",outcome="not_sent",tier="archive"}'
     wait_until("the tier's errors to show", lambda: server.metrics().get(errors, 0) > 0)
     sim.start()
     sim.advance(100 * DAY)
