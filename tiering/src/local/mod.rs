@@ -7,9 +7,9 @@
 //! | held | may then take |
 //! |---|---|
 //! | lane (an open pack) | budget, pack table, list of unsynced packs |
-//! | index shard | pack table (read) |
+//! | index shard | pack table (read), suspects |
 //! | an ingest's pins | index shard |
-//! | pack table, unsynced list, open files, ghosts | nothing |
+//! | pack table, unsynced list, open files, ghosts, suspects | nothing |
 //!
 //! Nobody takes a lane or an ingest's pins while holding a shard, so the order is total.
 
