@@ -1,8 +1,9 @@
 //! One S3 connection: HTTP/1.1 on one TCP connection with TCP_NODELAY, header-signed requests, unsigned payloads.
 
+use crate::payload::Payload;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::HeaderMap;
@@ -33,7 +34,7 @@ pub struct Target {
 /// A connection that reconnects when the server closed it.
 pub struct Connection {
     target: Arc<Target>,
-    sender: Option<SendRequest<Full<Bytes>>>,
+    sender: Option<SendRequest<Payload>>,
     /// Key of the signature, and the day it is for.
     key: (String, Vec<u8>),
 }
@@ -59,7 +60,7 @@ impl Connection {
         Connection { target, sender: None, key: (String::new(), Vec::new()) }
     }
 
-    async fn sender(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, String> {
+    async fn sender(&mut self) -> Result<&mut SendRequest<Payload>, String> {
         if self.sender.as_ref().is_none_or(SendRequest::is_closed) {
             let stream = TcpStream::connect(&self.target.address).await;
             let stream = stream.map_err(|e| format!("cannot connect to {}: {e}", self.target.address))?;
@@ -75,7 +76,7 @@ impl Connection {
 
     /// Sends a request and takes the whole answer. `key` and `query` consist of unreserved characters, `/` apart, and `query`
     /// is sorted: nothing needs escaping.
-    pub async fn call(&mut self, method: Method, key: &str, query: &str, body: Bytes) -> Result<Answer, String> {
+    pub async fn call(&mut self, method: Method, key: &str, query: &str, body: Payload) -> Result<Answer, String> {
         let answer = self.send(method, key, query, None, body).await?;
         let headers = answer.headers().clone();
         let body = answer.into_body().collect().await.map_err(|e| format!("{key}: {e}"))?.to_bytes();
@@ -84,7 +85,7 @@ impl Connection {
 
     /// Reads an object, or a range of it, piece by piece, and compares it with `expected` when that is given. Gives its length.
     pub async fn read(&mut self, key: &str, range: Option<(u64, u64)>, expected: Option<Bytes>) -> Result<u64, String> {
-        let mut body = self.send(Method::GET, key, "", range, Bytes::new()).await?.into_body();
+        let mut body = self.send(Method::GET, key, "", range, Payload::EMPTY).await?.into_body();
         let mut length = 0usize;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|e| format!("{key}: {e}"))?;
@@ -107,7 +108,7 @@ impl Connection {
         key: &str,
         query: &str,
         range: Option<(u64, u64)>,
-        body: Bytes,
+        body: Payload,
     ) -> Result<Response<Incoming>, String> {
         let path =
             if key.is_empty() { format!("/{}", self.target.bucket) } else { format!("/{}/{key}", self.target.bucket) };
@@ -124,7 +125,7 @@ impl Connection {
         if let Some((first, last)) = range {
             request = request.header("range", format!("bytes={first}-{last}"));
         }
-        let request = request.body(Full::new(body)).map_err(|e| e.to_string())?;
+        let request = request.body(body).map_err(|e| e.to_string())?;
         let answer = self.sender().await?.send_request(request).await.map_err(|e| format!("{uri}: {e}"))?;
         let status = answer.status().as_u16();
         if status >= 300 {

@@ -7,8 +7,10 @@ use bytes::Bytes;
 pub enum Kind {
     /// Neither compressible nor repeated.
     Random,
-    /// Log lines, about 3:1 under zstd.
+    /// Log lines whose messages are words of a Zipf-like vocabulary, about 3:1 under zstd.
     Text,
+    /// Access-log lines, one line like the other but for numbers and an id of 16 random digits; about 5:1.
+    Log,
 }
 
 /// A counter through a mixer: every block is independent of the one before, so compilers make it fast.
@@ -18,36 +20,97 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+fn start(seed: u64, number: u64) -> u64 {
+    mix(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03))
+}
+
+/// The body of a random object, without end.
+pub fn random(seed: u64, number: u64) -> Random {
+    Random { counter: start(seed, number) }
+}
+
+/// Random bytes that are made when they are asked for.
+pub struct Random {
+    counter: u64,
+}
+
+impl Random {
+    /// The next `size` bytes; more may follow only when that is a multiple of 8.
+    pub fn take(&mut self, size: usize) -> Bytes {
+        let mut out = Vec::with_capacity(size + 8);
+        while out.len() < size {
+            self.counter = self.counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            out.extend_from_slice(&mix(self.counter).to_le_bytes());
+        }
+        out.truncate(size);
+        Bytes::from(out)
+    }
+}
+
 /// The body of object `number`.
 pub fn body(kind: Kind, seed: u64, number: u64, size: usize) -> Bytes {
-    let start = mix(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
     match kind {
-        Kind::Random => {
-            let mut out = Vec::with_capacity(size + 8);
-            let mut counter = start;
-            while out.len() < size {
-                counter = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                out.extend_from_slice(&mix(counter).to_le_bytes());
-            }
-            out.truncate(size);
-            Bytes::from(out)
-        }
-        Kind::Text => {
-            let mut out = Vec::with_capacity(size + 160);
-            let mut state = start;
-            while out.len() < size {
-                state = mix(state.wrapping_add(1));
-                let (user, took, path) = (state % 10_000, (state >> 20) % 5_000, (state >> 40) % 300);
-                let id = mix(state ^ 7);
-                let line = format!(
-                    "{{\"level\":\"info\",\"user\":\"u{user}\",\"took_ms\":{took},\"path\":\"/api/v1/items/{path}\",\"request\":\"{id:016x}\"}}\n"
-                );
-                out.extend_from_slice(line.as_bytes());
-            }
-            out.truncate(size);
-            Bytes::from(out)
-        }
+        Kind::Random => random(seed, number).take(size),
+        Kind::Text => lines(start(seed, number), size, message_line),
+        Kind::Log => lines(start(seed, number), size, access_line),
     }
+}
+
+/// As many lines as `size` bytes hold, the last one cut off. `line` appends one, made from the state given to it.
+fn lines(start: u64, size: usize, line: fn(u64, &mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(size + 512);
+    let mut state = start;
+    while out.len() < size {
+        state = mix(state.wrapping_add(1));
+        line(state, &mut out);
+    }
+    out.truncate(size);
+    Bytes::from(out)
+}
+
+fn access_line(state: u64, out: &mut Vec<u8>) {
+    let (user, took, path) = (state % 10_000, (state >> 20) % 5_000, (state >> 40) % 300);
+    let id = mix(state ^ 7);
+    let line = format!(
+        "{{\"level\":\"info\",\"user\":\"u{user}\",\"took_ms\":{took},\"path\":\"/api/v1/items/{path}\",\"request\":\"{id:016x}\"}}\n"
+    );
+    out.extend_from_slice(line.as_bytes());
+}
+
+fn message_line(state: u64, out: &mut Vec<u8>) {
+    const LEVELS: [&str; 5] = ["INFO", "INFO", "WARN", "DEBUG", "ERROR"];
+    let level = LEVELS[(state % 5) as usize];
+    let (at, id, host) = (1_790_000_000_000 + (state >> 30), mix(state ^ 3) >> 16, (state >> 8) % 32);
+    let head =
+        format!("{{\"at\":{at},\"level\":\"{level}\",\"id\":\"{id:012x}\",\"host\":\"node-{host:02}\",\"message\":\"");
+    out.extend_from_slice(head.as_bytes());
+    let words = words();
+    for i in 0..6 + (state >> 16) % 18 {
+        if i > 0 {
+            out.push(b' ');
+        }
+        // The product of two uniform numbers leans towards the small ranks, about as words of a language do.
+        let r = mix(state ^ (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let rank = ((r & 0xffff) * ((r >> 16) & 0xffff)) >> 20;
+        out.extend_from_slice(words[rank as usize % words.len()].as_bytes());
+    }
+    out.extend_from_slice(b"\"}\n");
+}
+
+/// The vocabulary: 4,096 words of one to four syllables.
+fn words() -> &'static [String] {
+    const SYLLABLES: [&str; 20] = [
+        "al", "be", "con", "da", "er", "fi", "gra", "hy", "in", "ja", "ko", "lu", "men", "no", "or", "pi", "re", "sti",
+        "tu", "ve",
+    ];
+    static WORDS: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
+    WORDS.get_or_init(|| {
+        let word = |n: u64| -> String {
+            let r = mix(n);
+            (0..1 + r % 4).map(|i| SYLLABLES[((r >> (8 * (i + 1))) % 20) as usize]).collect()
+        };
+        (0..4096).map(word).collect()
+    })
 }
 
 /// Versions of a body: each has `share` of the bytes of the one before edited in runs of `run` bytes, half of them
@@ -99,7 +162,7 @@ mod tests {
 
     #[test]
     fn bodies_are_functions_of_seed_and_number_and_have_the_size_asked_for() {
-        for kind in [Kind::Random, Kind::Text] {
+        for kind in [Kind::Random, Kind::Text, Kind::Log] {
             for size in [0, 1, 4095, 100_001] {
                 assert_eq!(body(kind, 1, 2, size).len(), size);
                 assert_eq!(body(kind, 1, 2, size), body(kind, 1, 2, size));
@@ -107,6 +170,13 @@ mod tests {
             assert_ne!(body(kind, 1, 2, 100), body(kind, 1, 3, 100));
             assert_ne!(body(kind, 1, 2, 100), body(kind, 2, 2, 100));
         }
+    }
+
+    #[test]
+    fn a_body_made_in_pieces_is_the_body_made_at_once() {
+        let mut stream = random(3, 4);
+        let pieces: Vec<u8> = [8, 64, 1024, 5].iter().flat_map(|n| stream.take(*n)).collect();
+        assert_eq!(pieces, body(Kind::Random, 3, 4, 1101));
     }
 
     #[test]

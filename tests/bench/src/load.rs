@@ -1,8 +1,9 @@
 //! Runs one workload and measures it.
 
 use crate::client::{Connection, Target};
-use crate::data;
+use crate::data::{self, Kind};
 use crate::measure;
+use crate::payload::Payload;
 use crate::suite::{Action, Workload};
 use bytes::Bytes;
 use hyper::Method;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Size of a part.
-const PART: usize = 16 << 20;
+const PART: u64 = 16 << 20;
 /// Size of a ranged read.
 const RANGE: u64 = 64 << 10;
 /// Of so many reads, one is compared byte by byte.
@@ -87,16 +88,18 @@ impl Job {
         format!("{}/{:03}/{number:08}", self.workload.prefix, number % 64)
     }
 
+    /// The prefix keeps workloads from sharing content.
+    fn salt(&self) -> u64 {
+        self.workload.prefix.bytes().fold(self.run.seed, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(b)))
+    }
+
     fn body(&self, number: u64) -> Bytes {
-        // The prefix keeps workloads from sharing content.
-        let salt =
-            self.workload.prefix.bytes().fold(self.run.seed, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(b)));
-        data::body(self.workload.kind, salt, number, self.workload.size)
+        data::body(self.workload.kind, self.salt(), number, self.workload.size)
     }
 
     /// One operation: the bytes moved, and the ETag of a part. `prepared` is what is sent, or what a read must give.
-    async fn step(&self, connection: &mut Connection, number: u64, prepared: Bytes) -> Result<(u64, String), String> {
-        let sent = prepared.len() as u64;
+    async fn step(&self, connection: &mut Connection, number: u64, prepared: Payload) -> Result<(u64, String), String> {
+        let sent = prepared.len();
         let object = number % self.objects.max(1);
         match self.workload.action {
             Action::Put | Action::Versions { .. } => {
@@ -112,7 +115,10 @@ impl Job {
                 connection.call(Method::HEAD, &self.key(object), "", prepared).await.map(|_| Default::default())
             }
             Action::Get | Action::Range => {
-                let expected = (!prepared.is_empty()).then_some(prepared);
+                let expected = match prepared {
+                    Payload::Whole(bytes) if !bytes.is_empty() => Some(bytes),
+                    _ => None,
+                };
                 let read = connection.read(&self.key(object), self.range(number), expected).await?;
                 Ok((read, String::new()))
             }
@@ -127,17 +133,24 @@ impl Job {
     }
 
     /// What an operation sends, or (of some reads) must get.
-    fn prepare(&self, number: u64) -> Bytes {
-        match self.workload.action {
+    fn prepare(&self, number: u64) -> Payload {
+        let random = self.workload.kind == Kind::Random;
+        let whole = match self.workload.action {
+            Action::Put if random => {
+                return Payload::Made(data::random(self.salt(), number), self.workload.size as u64);
+            }
+            Action::Multipart => {
+                return Payload::Made(data::random(self.run.seed, number + (1 << 40)), PART);
+            }
             Action::Put => self.body(number),
-            Action::Multipart => data::body(self.workload.kind, self.run.seed, number + (1 << 40), PART),
             Action::Versions { .. } => self.versions.get(number as usize).cloned().unwrap_or_default(),
             Action::Get | Action::Range if number.is_multiple_of(VERIFY_EVERY) => {
                 let whole = self.body(number % self.objects.max(1));
                 self.range(number).map_or(whole.clone(), |(first, last)| whole.slice(first as usize..=last as usize))
             }
             _ => Bytes::new(),
-        }
+        };
+        Payload::Whole(whole)
     }
 
     async fn work(self: Arc<Self>) -> Tally {
@@ -167,7 +180,7 @@ impl Job {
             let start = Instant::now();
             let more = if token.is_empty() { String::new() } else { format!("continuation-token={}&", escape(&token)) };
             let query = format!("{more}list-type=2&max-keys=1000&prefix={}%2F", self.workload.prefix);
-            let page = connection.call(Method::GET, "", &query, Bytes::new()).await;
+            let page = connection.call(Method::GET, "", &query, Payload::EMPTY).await;
             let done = page.map(|answer| {
                 let text = String::from_utf8_lossy(&answer.body).into_owned();
                 token = between(&text, "<NextContinuationToken>", "</NextContinuationToken>").unwrap_or_default();
@@ -224,7 +237,7 @@ pub async fn run(run: &Run, label: &str, workload: Workload) -> Result<Outcome, 
             versions = data::versions(run.seed ^ edit as u64, size, 0.01, edit, 6);
         }
         Action::Multipart => {
-            let begun = connection.call(Method::POST, "mp/object", "uploads=", Bytes::new()).await?;
+            let begun = connection.call(Method::POST, "mp/object", "uploads=", Payload::EMPTY).await?;
             let text = String::from_utf8_lossy(&begun.body).into_owned();
             upload = between(&text, "<UploadId>", "</UploadId>").ok_or("no UploadId")?;
         }
@@ -283,7 +296,7 @@ async fn complete(connection: &mut Connection, upload: &str, tags: &mut [(u64, S
         "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</CompleteMultipartUpload>"
     );
     let query = format!("uploadId={upload}");
-    connection.call(Method::POST, "mp/object", &query, Bytes::from(body)).await.map(drop)
+    connection.call(Method::POST, "mp/object", &query, Payload::Whole(Bytes::from(body))).await.map(drop)
 }
 
 fn between(text: &str, start: &str, end: &str) -> Option<String> {

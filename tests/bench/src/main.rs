@@ -4,6 +4,7 @@ mod client;
 mod data;
 mod load;
 mod measure;
+mod payload;
 mod report;
 mod suite;
 

@@ -119,4 +119,5 @@ pub const SUITE: &[Workload] = &[
         ..BASE
     },
     Workload { name: "PUT 1 MiB text, 8", kind: Kind::Text, prefix: "text", ..put("", "", MIB, 500, 8) },
+    Workload { name: "PUT 1 MiB log lines, 8", kind: Kind::Log, prefix: "log", ..put("", "", MIB, 500, 8) },
 ];
