@@ -391,7 +391,7 @@ impl Running {
         self.sim.objects(bucket)
     }
 
-    /// Requests by operation and status.
+    /// Requests by operation, status and code.
     pub fn requests(&self) -> Vec<Count> {
         self.sim.counts()
     }

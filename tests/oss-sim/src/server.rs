@@ -170,7 +170,7 @@ async fn run(
     let fault = strike.as_ref().map(|strike| &strike.fault);
     let name = fault.map(Fault::name);
     if fault == Some(&Fault::ResetBefore) {
-        sim.count(op, 0);
+        sim.count(op, 0, None);
         let exchange = Exchange { answered: false, fault: name, ..Exchange::reset(op, place) };
         return (Err(OssError::internal("reset")), exchange);
     }

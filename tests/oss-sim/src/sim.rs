@@ -30,7 +30,7 @@ pub struct Sim {
     pub(crate) cname: BTreeMap<String, String>,
     pub(crate) store: Mutex<Store>,
     pub(crate) faults: Mutex<Faults>,
-    pub(crate) counts: Mutex<BTreeMap<(String, u16), u64>>,
+    pub(crate) counts: Mutex<BTreeMap<Outcome, u64>>,
     /// None unless it was asked for.
     pub(crate) exchanges: Option<Mutex<Exchanges>>,
     /// Keys that listings have looked at.
@@ -46,9 +46,14 @@ pub struct Count {
     pub operation: String,
     /// HTTP status; 0 for a connection that was reset on purpose.
     pub status: u16,
+    /// Code of the error; none for a success and for a connection that was reset.
+    pub code: Option<&'static str>,
     /// How often.
     pub count: u64,
 }
+
+/// Operation, status and code.
+type Outcome = (String, u16, Option<&'static str>);
 
 /// A stored version as an inspector sees it.
 #[derive(Debug, Clone, Serialize)]
@@ -125,11 +130,10 @@ impl Sim {
 
     /// Counts a request and bills it when it succeeded.
     pub(crate) fn account(&self, operation: &str, result: &Result<Reply, OssError>) {
-        let status = match result {
-            Ok(reply) => reply.status,
-            Err(error) => error.status,
-        };
-        self.count(operation, status);
+        match result {
+            Ok(reply) => self.count(operation, reply.status, None),
+            Err(error) => self.count(operation, error.status, Some(error.code)),
+        }
         let code = if is_get_type(operation) { Code::GetRequest } else { Code::PutRequest };
         let mut store = self.store();
         for (class, count) in billed(result) {
@@ -138,8 +142,8 @@ impl Sim {
     }
 
     /// Counts a request; status 0 is one that was reset before it had an effect.
-    pub(crate) fn count(&self, operation: &str, status: u16) {
-        *lock(&self.counts).entry((operation.to_string(), status)).or_default() += 1;
+    pub(crate) fn count(&self, operation: &str, status: u16, code: Option<&'static str>) {
+        *lock(&self.counts).entry((operation.to_string(), status, code)).or_default() += 1;
     }
 
     /// Keeps an exchange, when a record was asked for.
@@ -149,12 +153,13 @@ impl Sim {
         }
     }
 
-    /// Requests by operation and status.
+    /// Requests by operation, status and code.
     pub fn counts(&self) -> Vec<Count> {
         let counts = lock(&self.counts);
-        let one = |((operation, status), count): (&(String, u16), &u64)| Count {
+        let one = |((operation, status, code), count): (&Outcome, &u64)| Count {
             operation: operation.clone(),
             status: *status,
+            code: *code,
             count: *count,
         };
         counts.iter().map(one).collect()

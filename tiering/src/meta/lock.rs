@@ -10,7 +10,16 @@ use std::path::Path;
 /// Holds the lock until dropped. The kernel releases it when the process dies, so it is never stale.
 #[derive(Debug)]
 pub(crate) struct DataLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DataLock {
+    /// Closing alone would leave the lock to a child that another thread is just forking: until that child runs its program it
+    /// has a duplicate of the descriptor. Unlocking one duplicate unlocks all.
+    fn drop(&mut self) {
+        // Nothing to do about a failure: the descriptor is closed next.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl DataLock {
@@ -37,6 +46,24 @@ impl DataLock {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{} {}", std::process::id(), clock.now()))
             .map_err(|e| MetaError::io("write to", &path, &e))?;
-        Ok(DataLock { _file: file })
+        Ok(DataLock { file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn a_dropped_lock_is_free_even_while_a_duplicate_of_its_descriptor_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = ManualClock::new(Timestamp(0));
+        let lock = DataLock::take(dir.path(), &clock).unwrap();
+        let duplicate = lock.file.try_clone().unwrap();
+        assert!(matches!(DataLock::take(dir.path(), &clock), Err(MetaError::Locked { .. })));
+        drop(lock);
+        DataLock::take(dir.path(), &clock).unwrap();
+        drop(duplicate);
     }
 }
