@@ -2,7 +2,7 @@
 //! segment an invalid record is a torn tail (a write that a crash cut short, never acknowledged). Anywhere else, and also
 //! there when a later record says that the damaged place was durable, it is corruption: nobody may guess around it.
 
-use super::record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, verify};
+use super::record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, VERSION, verify};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::meta::MetaError;
 use std::fs::File;
@@ -110,6 +110,9 @@ enum Found {
     /// Nothing but the end of the file or a header of zeros.
     Blank,
     Invalid(&'static str),
+    /// A record of a version that only later servers write. Magic and version lie in one aligned word, so no write that was cut
+    /// short looks like this; to take it for one would cut off what a later server has acknowledged.
+    Foreign(u8),
 }
 
 impl<'a> Scan<'a> {
@@ -146,6 +149,7 @@ impl<'a> Scan<'a> {
                 Found::Record(_) => break self.judge("a record out of order", last_seq, last)?,
                 Found::Blank => break self.judge_blank(last_seq, last)?,
                 Found::Invalid(what) => break self.judge(what, last_seq, last)?,
+                Found::Foreign(version) => return Err(self.foreign(version)),
             };
             if header.seq >= from_seq {
                 visit(&header, &self.body)?;
@@ -176,6 +180,7 @@ impl<'a> Scan<'a> {
         }
         let header = match RecordHeader::parse(&head) {
             Ok(header) => header,
+            Err(_) if head[..4] == RECORD_MAGIC && head[4] != VERSION => return Ok(Found::Foreign(head[4])),
             Err(what) => return Ok(Found::Invalid(what)),
         };
         let with_padding = header.record_len() - RECORD_HEADER_BYTES as u64;
@@ -191,6 +196,14 @@ impl<'a> Scan<'a> {
             return Ok(Found::Invalid("a record's checksum does not fit"));
         }
         Ok(Found::Record(header))
+    }
+
+    fn foreign(&self, version: u8) -> MetaError {
+        let (file, at) = (self.segment.path.display(), self.at);
+        MetaError::Invalid(format!(
+            "{file} has at byte {at} a record of version {version}, which this server does not know (it knows {VERSION}); \
+             start the newer server that wrote it"
+        ))
     }
 
     /// Zeros at the place of a record: the end, unless something stands behind them.

@@ -8,7 +8,7 @@ pub const RECORD_MAGIC: [u8; 4] = *b"TGJ1";
 pub const RECORD_HEADER_BYTES: usize = 64;
 /// Bytes of an operation before its key: table, kind, key length, value length.
 pub(crate) const OP_HEADER_BYTES: usize = 8;
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// Offset of the checksum in the header; it covers what is before it and the body.
 const CHECKSUM_AT: usize = 48;
 const ALIGN: usize = 8;

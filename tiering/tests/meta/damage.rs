@@ -57,6 +57,26 @@ fn garbage_after_the_last_record_is_cut_off_and_reported() {
 }
 
 #[test]
+fn a_record_of_a_later_version_is_refused_and_not_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    store.commit_blocking(put("a", "1")).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    image(dir.path(), copy.path(), &|_| None);
+    let segment = segments(copy.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The opening record is at 64; the one at 128 is the last.
+    assert_eq!(&bytes[128..133], b"TGJ1\x01");
+    bytes[132] = 2;
+    std::fs::write(&segment, &bytes).unwrap();
+    let refused = open_error(copy.path()).to_string();
+    for part in [&*segment.to_string_lossy(), "byte 128", "version 2", "newer server"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert_eq!(std::fs::read(&segment).unwrap(), bytes, "nothing was cut off");
+}
+
+#[test]
 fn a_damaged_record_that_was_durable_is_refused_with_file_and_offset() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());

@@ -3,7 +3,8 @@
 //! S3's ETag of a PUT is an MD5, and MD5 is a chain: one core gives 0.7 to 0.9 GB/s, whatever its width, and that is
 //! more than cutting, naming and storing a body take together. So pieces of bodies are hashed by threads of their own while
 //! the ingesting thread goes on, and what waits at the same time goes through the vector unit side by side ([`lanes`]).
-//! The busier the server, the more waits, the less each costs.
+//! The busier the server, the more waits, the less each costs; a thread even lets a piece wait a little while more bodies
+//! are on their way, because a lane that is left empty costs as much as a full one.
 //!
 //! The threads are not those of the runtime: a writer waits for its digest, so writers could take every thread
 //! that the digests need.
@@ -13,10 +14,15 @@ mod lanes;
 use bytes::Bytes;
 use lanes::{Hash, LANES};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of one body that may wait for their digest; the writer waits with more.
-const MAX_WAITING_BYTES: usize = 512 << 10;
+const MAX_WAITING_BYTES: usize = 768 << 10;
+
+/// With so many bytes of one body waiting, no thread waits for company any longer. Less than [`MAX_WAITING_BYTES`] by a piece, so
+/// that a thread that is as fast as the writer never stops for it.
+const PRESSING_BYTES: usize = 512 << 10;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -39,6 +45,8 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     ready: VecDeque<Arc<Body>>,
+    /// Bodies that were begun and are not complete.
+    open: usize,
     closed: bool,
 }
 
@@ -47,6 +55,8 @@ struct Waiting {
 struct Body {
     state: Mutex<State>,
     done: Condvar,
+    /// Its writer waits, or soon will.
+    pressing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +66,8 @@ struct State {
     waiting_bytes: usize,
     /// It is in the queue, or a thread has its hash.
     queued: bool,
+    /// The writer waits for the digest.
+    finishing: bool,
 }
 
 impl Md5Pool {
@@ -79,6 +91,9 @@ impl Md5Pool {
     /// A digest at its start.
     pub(crate) fn begin(&self) -> Md5Stream {
         let queue = (self.threads > 0).then(|| Arc::clone(&self.queue));
+        if let Some(queue) = &queue {
+            lock(&queue.bodies).open += 1;
+        }
         Md5Stream { queue, body: Arc::default() }
     }
 }
@@ -108,19 +123,47 @@ impl Md5Stream {
         }
         state.waiting_bytes += piece.len();
         state.pieces.push_back(piece);
-        if !std::mem::replace(&mut state.queued, true) {
-            drop(state);
+        let presses = self.body.note_pressing(&state);
+        let news = !std::mem::replace(&mut state.queued, true);
+        drop(state);
+        if news {
             queue.push(Arc::clone(&self.body));
+        } else if presses {
+            queue.look_again();
         }
     }
 
     /// The digest, once all of the body is hashed.
     pub(crate) fn finish(self) -> [u8; 16] {
         let mut state = lock(&self.body.state);
+        state.finishing = true;
+        self.body.note_pressing(&state);
+        if let (true, Some(queue)) = (state.queued, &self.queue) {
+            drop(state);
+            queue.look_again();
+            state = lock(&self.body.state);
+        }
         while state.queued {
             state = self.body.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::take(&mut state.hash).finish()
+    }
+}
+
+impl Drop for Md5Stream {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.queue {
+            lock(&queue.bodies).open -= 1;
+            queue.more.notify_one();
+        }
+    }
+}
+
+impl Waiting {
+    /// Whether hashing now is better than waiting for more bodies: no more will come, all lanes are full, or a writer waits.
+    fn is_worth_it(&self) -> bool {
+        let full = self.closed || self.ready.len() >= self.open.min(LANES);
+        full || self.ready.iter().any(|body| body.pressing.load(Ordering::Relaxed))
     }
 }
 
@@ -130,11 +173,17 @@ impl Queue {
         self.more.notify_one();
     }
 
+    /// Wakes a thread for a body that has come to press. The lock makes sure that none is between its look and its sleep.
+    fn look_again(&self) {
+        drop(lock(&self.bodies));
+        self.more.notify_one();
+    }
+
     /// Hashes what waits, a piece of up to [`LANES`] bodies at a time, until the pool is closed. Bodies are taken in turns.
     fn work(&self) {
         loop {
             let mut waiting = lock(&self.bodies);
-            while waiting.ready.is_empty() {
+            while waiting.ready.is_empty() || !waiting.is_worth_it() {
                 if waiting.closed {
                     return;
                 }
@@ -155,6 +204,13 @@ impl Queue {
 }
 
 impl Body {
+    /// Whether the writer waits or soon will, which threads read without the lock on the state.
+    fn note_pressing(&self, state: &State) -> bool {
+        let presses = state.finishing || state.waiting_bytes >= PRESSING_BYTES;
+        self.pressing.store(presses, Ordering::Relaxed);
+        presses
+    }
+
     fn take(&self) -> (Hash, Bytes) {
         let mut state = lock(&self.state);
         (std::mem::take(&mut state.hash), state.pieces.pop_front().unwrap_or_default())
@@ -168,6 +224,7 @@ impl Body {
         state.hash = hash;
         state.waiting_bytes = state.waiting_bytes.saturating_sub(length);
         state.queued = !state.pieces.is_empty();
+        self.note_pressing(&state);
         self.done.notify_one();
         state.queued
     }
