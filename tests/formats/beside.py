@@ -45,14 +45,12 @@ def read_marker(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def read_damaged_list(path: pathlib.Path) -> set[tuple[bytes, int]]:
-    """(pack id, offset) of the frames that the server found damaged."""
+    """(pack id, offset) of the frames that the server found damaged. Lines that are not good are passed over."""
     found: set[tuple[bytes, int]] = set()
     data = path.read_bytes() if path.exists() else b""
-    for at in range(0, len(data), DAMAGED.size):
-        line = data[at : at + DAMAGED.size]
-        if len(line) != DAMAGED.size or DAMAGED.unpack(line)[2] != zlib.crc32(line[:20]):
-            raise Damage(path, at, "the CRC of a line does not fit")
-        found.add(DAMAGED.unpack(line)[:2])
+    for pack_id, offset, crc in DAMAGED.iter_unpack(data[: len(data) - len(data) % DAMAGED.size]):
+        if crc == zlib.crc32(DAMAGED.pack(pack_id, offset, 0)[:20]):
+            found.add((pack_id, offset))
     return found
 
 

@@ -107,7 +107,7 @@ def read_record(data: bytes, at: int, path: pathlib.Path) -> Record:
     if magic != b"TGJ1":
         raise Damage(path, at, f"the magic of a record is missing, there is {magic!r}")
     body_at = at + RECORD.size
-    if length > MAX_BODY or body_at + length > len(data):
+    if length > MAX_BODY or body_at + length + -length % 8 > len(data):
         raise Damage(path, at, f"a body of {length} bytes does not fit")
     body = data[body_at : body_at + length]
     if checksum(data[at : at + 48], body) != check:
@@ -148,8 +148,11 @@ def cut_off(data: bytes, damage: Damage, missing: int, path: pathlib.Path) -> bo
 
 
 def read_journal(folder: pathlib.Path, state: State, after: int) -> Iterator[Record]:
-    """All records, in order. Leaves the unfinished end in `state.torn`; damage is raised."""
+    """The records from the segment on that has the record behind `after`, in order. Leaves the unfinished end in
+    `state.torn`; damage is raised."""
     segments = sorted(folder.glob("*.seg"))
+    before = [path for path in segments if int(path.stem) <= after + 1]
+    segments = segments[max(len(before) - 1, 0) :]
     seq, epoch = None, 0
     for number, path in enumerate(segments):
         data = path.read_bytes()
@@ -160,6 +163,9 @@ def read_journal(folder: pathlib.Path, state: State, after: int) -> Iterator[Rec
             seq = first
         elif first != seq:
             raise Damage(path, 16, f"the segment begins with record {first}, the one before ends with {seq - 1}")
+        if segment_epoch < epoch:
+            raise Damage(path, 24, f"epoch {segment_epoch} after {epoch}")
+        epoch = segment_epoch
         at = SEGMENT.size
         while at < len(data) and (any(data[at : at + RECORD.size]) or any(data[at:])):
             start = at
@@ -205,24 +211,40 @@ def read_snapshot(path: pathlib.Path) -> Snapshot:
     return Snapshot(path, start, end, epoch, entries)
 
 
-def read_state(data_dir: pathlib.Path) -> State:
-    """The newest good snapshot, then the journal from the record after its start."""
+def replay(data_dir: pathlib.Path, snapshot: Snapshot | None) -> State:
+    """The state by a snapshot and the journal from the record after its start; without one by the journal alone."""
     state = State()
-    for path in sorted((data_dir / "snapshots").glob("*.snap"), reverse=True):
-        try:
-            state.snapshot = read_snapshot(path)
-            break
-        except Damage as damage:
-            state.damage.append(damage)
-    if state.snapshot:
-        state.seq, state.epoch = state.snapshot.start, state.snapshot.epoch
-        for entry in state.snapshot.entries:
+    if snapshot:
+        state.snapshot, state.seq, state.epoch = snapshot, snapshot.start, snapshot.epoch
+        for entry in snapshot.entries:
             state.apply(entry)
     for record in read_journal(data_dir / "journal", state, state.seq):
         if record.seq > state.seq:
             state.seq, state.epoch = record.seq, record.epoch
             for operation in record.operations:
                 state.apply(operation)
-    if state.snapshot and state.seq < state.snapshot.end:
-        raise Damage(state.snapshot.path, 0, f"needs record {state.snapshot.end}, the journal ends with {state.seq}")
+    return state
+
+
+def read_state(data_dir: pathlib.Path) -> State:
+    """By the newest good snapshot that the journal continues, and whose end it reaches."""
+    oldest = min((int(path.stem) for path in (data_dir / "journal").glob("*.seg")), default=1)
+    refused: list[Damage] = []
+    for path in sorted((data_dir / "snapshots").glob("*.snap"), reverse=True):
+        try:
+            snapshot = read_snapshot(path)
+        except Damage as damage:
+            refused.append(damage)
+            continue
+        if snapshot.start + 1 < oldest:
+            continue
+        state = replay(data_dir, snapshot)
+        if state.seq >= snapshot.end:
+            state.damage = refused
+            return state
+        refused.append(Damage(path, 0, f"needs record {snapshot.end}, the journal ends with {state.seq}"))
+    if refused and oldest > 1:
+        raise refused[0]
+    state = replay(data_dir, None)
+    state.damage = refused
     return state

@@ -49,6 +49,10 @@ class Scan:
     torn: Damage | None = None
 
 
+class NeverWritten(Damage):
+    """An unsealed pack whose header is not there: a crash came before the first bytes were durable. No damage."""
+
+
 class Pack:
     """One pack file. Opening reads the header and, when it is there, the footer; both must be good.
 
@@ -59,9 +63,12 @@ class Pack:
         with open(path, "rb") as file:
             self.size = path.stat().st_size
             if self.size < HEADER.size:
-                raise Damage(path, 0, f"{self.size} bytes are no pack")
+                kind = NeverWritten if path.suffix == ".open" else Damage
+                raise kind(path, 0, f"{self.size} bytes are no pack")
             self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         magic, version, kind, _, self.id, self.created, crc = HEADER.unpack_from(self.data)
+        if path.suffix == ".open" and not any(self.data[: HEADER.size]):
+            raise NeverWritten(path, 0, "zeros where the header is due")
         if magic != MAGIC:
             raise Damage(path, 0, f"the magic of a pack is missing, there is {magic!r}")
         if crc != zlib.crc32(self.data[: HEADER.size - 4]):

@@ -13,7 +13,7 @@ import pathlib
 import sys
 
 from damage import Damage
-from packs import CODECS, KINDS, NODE, Pack
+from packs import CODECS, KINDS, NODE, NeverWritten, Pack
 
 
 def show(pack: Pack, quiet: bool, extract: pathlib.Path | None) -> list[Damage]:
@@ -51,6 +51,8 @@ def main() -> int:
     for path in args.packs:
         try:
             found += show(Pack(path), args.quiet, args.extract)
+        except NeverWritten as note:
+            print(f"pack without content: {note}")
         except (Damage, OSError) as error:
             found.append(error if isinstance(error, Damage) else Damage(path, 0, str(error)))
     for damage in found:

@@ -11,7 +11,7 @@ import records
 from damage import Damage
 from digests import BodyCheck
 from journal import Operation, State, read_state
-from packs import Frame, Pack
+from packs import Frame, NeverWritten, Pack
 from records import BadValue, Body, Object, Part, RemotePack, Table
 
 K = TypeVar("K")
@@ -101,6 +101,9 @@ class Chunks:
     def add(self, path: pathlib.Path, known_bad: Set[tuple[bytes, int]] = frozenset()) -> Pack | None:
         try:
             pack = Pack(path)
+        except NeverWritten as found:
+            self.notes.append(f"pack without content: {found}")
+            return None
         except Damage as found:
             self.damage.append(found)
             return None
@@ -192,7 +195,7 @@ class Store:
             return None
 
     def _add_local(self, folder: pathlib.Path) -> None:
-        bad = self._try(beside.read_damaged_list, folder / "damaged.list") or set()
+        bad = beside.read_damaged_list(folder / "damaged.list")
         for path in sorted([*folder.glob("*.pack"), *folder.glob("*.open")]):
             pack = self.chunks.add(path, bad)
             if pack and path.stem != pack.id.hex():
