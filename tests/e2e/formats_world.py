@@ -68,6 +68,12 @@ def fill(client, bucket, rng):
         TaggingDirective="REPLACE",
         Tagging="later=added",
     )
+    client.copy_object(  # another checksum: the source is read, the copy has no parts
+        Bucket=bucket,
+        Key="copy/read again",
+        CopySource={"Bucket": bucket, "Key": "multi/plain"},
+        ChecksumAlgorithm="SHA1",
+    )
     begun = client.create_multipart_upload(Bucket=bucket, Key="unfinished")
     client.upload_part(Bucket=bucket, Key="unfinished", UploadId=begun["UploadId"], PartNumber=3, Body=parts[0][1])
 
@@ -154,20 +160,15 @@ def build(folder, rng, server):
     for bucket in (HOT, OSS, SHELF):
         fill(client, bucket, rng)
     server.advance(31 * DAY)
-    wait_until(
-        "two buckets to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == len(listed(client, OSS))
-    )
+    cold = len(listed(client, OSS))
+    wait_until("two buckets to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == cold, 60)
     client.put_object(Bucket=OSS, Key="restored", Body=text(rng, 150_000), StorageClass="GLACIER")
     wait_until("an object to be in the archive", lambda: in_tier(server, "archive") == 1)
     restore(client, "restored")
     server.advance(3600)
     wait_until("a restored object", lambda: server.stats()["restored"]["objects"] == 1)
-    world = {
-        "tiers": {
-            "shelf": folder / "shelf",
-            **{tier: download(server, tier, folder / tier) for tier in ("ia", "archive")},
-        }
-    }
+    tiers = {tier: download(server, tier, folder / tier) for tier in ("ia", "archive")}
+    world = {"tiers": {"shelf": folder / "shelf", **tiers}}
     before = {**seen(client, HOT), **seen(client, OSS), **seen(client, SHELF)}
     uploads = Uploads(server.client(), HOT, rng)
     wait_until("some uploads", lambda: len(uploads.done) >= 5)

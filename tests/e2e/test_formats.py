@@ -130,7 +130,7 @@ def test_the_store_had_what_the_format_has(world):
     for store in (crashed, ended):
         assert {pack.sealed for pack in store.chunks.packs.values()} == {True, False}
         assert {pack.kind for pack in store.chunks.packs.values()} >= {"hot", "remote"}
-    assert ended.state.snapshot and ended.state.seq > ended.state.snapshot.end
+    assert any(store.state.snapshot and store.state.seq > store.state.snapshot.start for store in (crashed, ended))
     assert ended.state.epoch == crashed.state.epoch + 1
     assert beside.read_index(ended.data_dir / "packs" / "index.snap")[1]
 
@@ -287,16 +287,25 @@ def test_frames_that_a_scrub_found_damaged_are_listed(gateway, rng):
     assert done.returncode == 1 and f"s3://{HOT}/nodes: chunk {frame.id.hex()} is in no pack" in done.stderr
 
 
+@pytest.mark.parametrize("content", [b"", b"TGPACK1", bytes(5000)])
+def test_an_unsealed_pack_without_a_header_is_no_damage(world, tmp_path, content):
+    data = copied(world["killed"].data, tmp_path / "data")
+    file = data / "packs" / f"{0xABC:032x}.open"
+    file.write_bytes(content)
+    for done in (tool("read_pack.py", file), read(data, world["tiers"])[0]):
+        assert f"pack without content: {file}: offset 0: " in done.stdout
+
+
 @pytest.mark.parametrize("torn", ["half a header", "half a chunk", "garbage"])
 def test_the_torn_end_of_an_unsealed_pack_is_no_damage(world, tmp_path, torn):
     data = copied(world["killed"].data, tmp_path / "data")
-    file = local_packs(data, ".open")[-1]
+    file = max(local_packs(data, ".open"), key=lambda path: path.stat().st_size)
     pack = packs.Pack(file)
     frames = pack.frames()
     whole = file.read_bytes()
     end = frames[-1].end
     frame = whole[frames[-1].offset : end]
-    more = {"half a header": frame[:30], "half a chunk": frame[:-1], "garbage": b"\xff" * 99}[torn]
+    more = {"half a header": frame[:30], "half a chunk": frame[: packs.FRAME.size + 1], "garbage": b"\xff" * 99}[torn]
     rewrite(file, whole[:end] + more + bytes(5000))
     done = tool("read_pack.py", file)
     assert f"{file}: offset {end}: " in done.stdout and f"{len(frames)} good frames" in done.stdout
@@ -314,15 +323,22 @@ def test_the_torn_end_of_the_journal_is_cut_off(world, tmp_path):
     assert "torn end of the journal, cut off: " in done.stdout and f"record {last.seq - 1} of" in done.stdout
 
 
-@pytest.mark.parametrize("what", ["a record", "the segment's header", "the snapshot"])
-def test_damage_of_the_namespace_is_named(world, tmp_path, what):
+def test_a_damaged_snapshot_is_named_and_the_one_before_is_used(world, tmp_path):
+    data = copied(world["stopped"].data, tmp_path / "data")
+    newest = sorted((data / "snapshots").iterdir())[-1]
+    flip(newest, 64 + 40)
+    done, found = read(data, world["tiers"], tmp_path / "out", check=False)
+    assert done.returncode == 1 and f"damaged: {newest}: offset 64: " in done.stderr
+    assert f"snapshot at record {int(newest.stem)}" not in done.stdout
+    objects = world["stopped"].objects
+    assert {name: entry["body"] for name, entry in found.items()} == {name: e["body"] for name, e in objects.items()}
+
+
+@pytest.mark.parametrize("what", ["a record", "the segment's header"])
+def test_damage_of_the_journal_is_named(world, tmp_path, what):
     data = without_packs(world["stopped"].data, tmp_path)
-    segments, snapshots = (sorted((data / folder).iterdir()) for folder in ("journal", "snapshots"))
-    file, at, offset = {
-        "a record": (segments[-1], 64 + 20, 64),
-        "the segment's header": (segments[-1], 30, 0),
-        "the snapshot": (snapshots[-1], 64 + 40, 64),
-    }[what]
+    file = sorted((data / "journal").iterdir())[-1]
+    at, offset = {"a record": (64 + 20, 64), "the segment's header": (30, 0)}[what]
     flip(file, at)
     done = tool("read_store.py", data, check=False)
     assert done.returncode == 1 and f"damaged: {file}: offset {offset}: " in done.stderr, done.stderr
