@@ -31,13 +31,22 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
+    """A record whose checksum is right. `body_at` and `end` are offsets in the segment."""
+
     reason: int
     epoch: int
     seq: int
     durable: int
     time: int
-    operations: list[Operation]
+    count: int
+    body: bytes
+    path: pathlib.Path
+    body_at: int
     end: int
+
+    @property
+    def operations(self) -> list[Operation]:
+        return operations(self.body, self.count, self.path, self.body_at)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +124,7 @@ def read_record(data: bytes, at: int, path: pathlib.Path) -> Record:
     if version != 1:
         raise Damage(path, at + 4, f"version {version} of the record format is not known")
     end = body_at + length
-    return Record(reason, epoch, seq, durable, time, operations(body, count, path, body_at), end + -end % 8)
+    return Record(reason, epoch, seq, durable, time, count, body, path, body_at, end + -end % 8)
 
 
 def read_header(layout: struct.Struct, magic: bytes, data: bytes, path: pathlib.Path) -> tuple[int, int, int]:
