@@ -163,7 +163,7 @@ pub fn read_policy(config: &Config, path: &Path) -> Result<(Policy, String, Vec<
         .iter()
         .map(|(name, settings)| ConfiguredTier { name: name.clone(), class: price_class(settings) })
         .collect();
-    let options = CheckOptions { configured_tiers: Some(configured_tiers), ..CheckOptions::default() };
+    let options = CheckOptions { configured_tiers: Some(configured_tiers), prices: config.prices.clone() };
     let report = tidegate_policies::check(&name, &text, &options);
     match report.policy {
         Some(policy) => Ok((policy, text, report.diagnostics)),

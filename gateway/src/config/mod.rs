@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tidegate_tiering::engine::EngineSettings;
 use tidegate_tiering::tier::TierSettings;
+use tidegate_policies::PriceBook;
 
 /// Largest configuration: far above any real one, far below what would hurt.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
@@ -50,6 +51,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// Logs.
     pub log: LogSettings,
+    /// What `policy check` and `policy plan` count with: numbers that are left out are the default book's.
+    pub prices: PriceBook,
     /// For tests and demonstrations.
     pub debug: DebugSettings,
 }
@@ -69,6 +72,7 @@ impl Default for Config {
         }
     }
 }
+            prices: PriceBook::default(),
 
 /// The admin listener.
 #[derive(Debug, Clone, Deserialize)]
@@ -172,7 +176,7 @@ impl Config {
 
     /// The engine's settings.
     pub fn engine_settings(&self) -> EngineSettings {
-        self.store.engine(self.data_dir.clone())
+        EngineSettings { prices: self.prices.clone(), ..self.store.engine(self.data_dir.clone()) }
     }
 
     /// The file that keeps how far the clock was moved.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
+use tidegate_policies::PriceBook;
 use tidegate_tiering::chunk::ChunkSettings;
 use tidegate_tiering::engine::{EngineSettings, LimitSettings, TieringSettings};
 use tidegate_tiering::local::{BudgetSettings, LocalSettings, default_max_bytes};
@@ -141,7 +142,7 @@ impl Default for JournalSection {
 const RESERVE_SHARE: u64 = 8;
 
 impl StoreSettings {
-    /// The engine's settings for the store in `data_dir`.
+    /// The engine's settings for the store in `data_dir`, with the default prices.
     pub fn engine(&self, data_dir: PathBuf) -> EngineSettings {
         let HotSection { max_bytes, free_floor, compaction_reserve } = self.hot;
         let max_bytes = max_bytes.unwrap_or_else(|| default_max_bytes(&data_dir, free_floor));
@@ -156,6 +157,7 @@ impl StoreSettings {
             meta: self.meta(),
             limits: self.limits,
             tiering: self.tiering,
+            prices: PriceBook::default(),
         }
     }
 

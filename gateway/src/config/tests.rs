@@ -196,6 +196,7 @@ fn the_commented_example_is_read_checked_and_has_the_defaults_that_it_names() {
         format!("{:?}", (defaults.chunks, defaults.local, defaults.disk))
     );
     assert_eq!(format!("{:?}", ours.limits), format!("{:?}", defaults.limits));
+    assert_eq!(config.prices, Config::default().prices);
     let s3 = S3Settings { access_keys: Vec::new(), storage_classes: Vec::new(), ..config.s3.clone() };
     assert_eq!(s3, S3Settings { storage_classes: Vec::new(), ..S3Settings::default() });
     let dir = tempfile::tempdir().unwrap();

@@ -24,6 +24,8 @@ pub struct EngineSettings {
     pub limits: LimitSettings,
     /// Transitions, recalls, restores.
     pub tiering: TieringSettings,
+    /// What plans count with.
+    pub prices: tidegate_policies::PriceBook,
 }
 
 /// Which tier a declared storage class means.
