@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// Largest request body of the API, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Longest path of a Unix socket in bytes: `sun_path` of Linux without its final zero.
-const MAX_SOCKET_PATH: usize = 107;
+pub const MAX_SOCKET_PATH: usize = 107;
 /// How long running admin requests may take to end at shutdown.
 const SHUTDOWN_SECONDS: u64 = 5;
 

@@ -2,6 +2,7 @@
 
 use super::tiers::price_class;
 use super::{Config, HOT, Problem};
+use crate::admin::MAX_SOCKET_PATH;
 use crate::server::{AccessKey, Secret};
 use std::path::Path;
 use tidegate_policies::{CheckOptions, ConfiguredTier, Diagnostic, Policy};
@@ -29,16 +30,14 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     check_data_dir(file, config, &mut problems);
     check_s3(file, config, &mut problems);
     for (field, message) in config.store.problems() {
-        let (what, help) = message.split_once(": ").unwrap_or((&message, ""));
-        problems.push(Problem::of_field(file, field, what, help));
+        // "must be at least 1" is a way out as it is.
+        let (what, help) = message.split_once(": ").unwrap_or(("this value cannot work", &message));
+        problems.push(Problem::of_field(file, &field, what, help));
     }
+    check_admin(file, config, &mut problems);
     if let Err(message) = crate::logging::filter(&config.log) {
         let help = "write error, warn, info, debug or trace, or a filter such as info,tidegate_tiering=debug";
         problems.push(Problem::of_field(file, "log.level", message, help));
-    }
-    if config.admin.token.as_ref().is_some_and(|t| t.expose().len() < 16) {
-        let help = "use at least 16 characters, such as the output of: openssl rand -hex 24";
-        problems.push(Problem::of_field(file, "admin.token", "the token is too short to keep anybody out", help));
     }
     let diagnostics = match &config.policy {
         None => Vec::new(),
@@ -52,6 +51,9 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
             Err(PolicyError::Wrong(found)) => found,
         },
     };
+    for problem in &mut problems {
+        (problem.line, problem.column) = config.places.get(&problem.field).unwrap_or_default();
+    }
     (problems, diagnostics)
 }
 
@@ -99,7 +101,28 @@ fn check_s3(file: &str, config: &Config, problems: &mut Vec<Problem>) {
     }
     if let Some(message) = settings.problem() {
         let (what, help) = message.split_once(": ").unwrap_or((&message, ""));
-        problems.push(Problem::of_field(file, "s3", what, help));
+        // It begins with the setting.
+        let (name, what) = what.split_once(' ').unwrap_or(("", what));
+        problems.push(Problem::of_field(file, &format!("s3.{name}"), what, help));
+    }
+}
+
+fn check_admin(file: &str, config: &Config, problems: &mut Vec<Problem>) {
+    if config.admin.token.as_ref().is_some_and(|t| t.expose().len() < 16) {
+        let help = "use at least 16 characters, such as the output of: openssl rand -hex 24";
+        problems.push(Problem::of_field(file, "admin.token", "the token is too short to keep anybody out", help));
+    }
+    // Port 0 takes a free one each time.
+    if config.admin.listen == config.s3.listen && config.admin.listen.port() != 0 {
+        let help = "give the admin listener a port of its own";
+        let message = format!("{} is the address of S3 requests (s3.listen) too", config.admin.listen);
+        problems.push(Problem::of_field(file, "admin.listen", message, help));
+    }
+    let length = config.admin_socket().as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let field = if config.admin.socket.is_some() { "admin.socket" } else { "data_dir" };
+        let message = format!("the path of the admin socket has {length} bytes, the system takes {MAX_SOCKET_PATH}");
+        problems.push(Problem::of_field(file, field, message, "set admin.socket to a shorter path"));
     }
 }
 

@@ -6,8 +6,10 @@
 pub mod access_key;
 mod check;
 mod error;
+mod places;
 mod reader;
 mod store;
+mod tier_place;
 pub mod tiers;
 pub mod units;
 
@@ -21,9 +23,9 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tidegate_policies::PriceBook;
 use tidegate_tiering::engine::EngineSettings;
 use tidegate_tiering::tier::TierSettings;
-use tidegate_policies::PriceBook;
 
 /// Largest configuration: far above any real one, far below what would hurt.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
@@ -49,12 +51,15 @@ pub struct Config {
     pub classes: BTreeMap<String, String>,
     /// File of the lifecycle policy.
     pub policy: Option<PathBuf>,
-    /// Logs.
-    pub log: LogSettings,
     /// What `policy check` and `policy plan` count with: numbers that are left out are the default book's.
     pub prices: PriceBook,
+    /// Logs.
+    pub log: LogSettings,
     /// For tests and demonstrations.
     pub debug: DebugSettings,
+    /// Where the settings stand in the text.
+    #[serde(skip)]
+    places: places::Places,
 }
 
 impl Default for Config {
@@ -67,12 +72,13 @@ impl Default for Config {
             tiers: BTreeMap::new(),
             classes: BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]),
             policy: None,
+            prices: PriceBook::default(),
             log: LogSettings::default(),
             debug: DebugSettings::default(),
+            places: places::Places::default(),
         }
     }
 }
-            prices: PriceBook::default(),
 
 /// The admin listener.
 #[derive(Debug, Clone, Deserialize)]
@@ -134,9 +140,13 @@ impl Config {
             Config::default()
         } else {
             serde_saphyr::with_deserializer_from_str(text, |de| Config::deserialize(reader::Layer::new(de, &context)))
-                .map_err(|e| Problem::of_yaml(file, &context.path(), &e))?
+                .map_err(|e| {
+                let path = context.path();
+                tier_place::find(file, text, &path, env).unwrap_or_else(|| Problem::of_yaml(file, &path, &e))
+            })?
         };
         config.s3.storage_classes = config.classes.keys().cloned().collect();
+        config.places = places::Places::of(text);
         Ok(config)
     }
 
@@ -171,7 +181,10 @@ impl Config {
             quote(&data_dir),
             quote(&data_dir.join("cold-tier")),
         );
-        Config::read("(built-in configuration)", &text, env)
+        let mut config = Config::read("(built-in configuration)", &text, env)?;
+        // Nobody sees that text.
+        config.places = places::Places::default();
+        Ok(config)
     }
 
     /// The engine's settings.
