@@ -5,7 +5,10 @@ use super::{Config, HOT, Problem};
 use crate::admin::MAX_SOCKET_PATH;
 use crate::server::{AccessKey, Secret};
 use std::path::Path;
+use std::sync::Arc;
 use tidegate_policies::{CheckOptions, ConfiguredTier, Diagnostic, Policy};
+use tidegate_tiering::clock::{Clock, SystemClock};
+use tidegate_tiering::tier::{self, TierSettings};
 
 /// The storage classes of S3 that a client may ask for.
 pub const S3_CLASSES: [&str; 8] = [
@@ -26,6 +29,7 @@ const MAX_TIER_NAME: usize = 63;
 pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     let mut problems = Vec::new();
     check_tiers(file, config, &mut problems);
+    check_stores(file, config, &mut problems);
     check_classes(file, config, &mut problems);
     check_data_dir(file, config, &mut problems);
     check_s3(file, config, &mut problems);
@@ -68,6 +72,26 @@ fn check_tiers(file: &str, config: &Config, problems: &mut Vec<Problem>) {
             let help = "use 1 to 63 lower case letters, digits, - and _";
             problems.push(Problem::of_field(file, &field, format!("{name:?} is not a name for a tier"), help));
         }
+    }
+}
+
+/// What a tier itself refuses: `serve` would end there. Nothing is asked of a store.
+fn check_stores(file: &str, config: &Config, problems: &mut Vec<Problem>) {
+    let env = |name: &str| std::env::var(name).ok();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    for (name, settings) in &config.tiers {
+        // It would be made.
+        if matches!(settings, TierSettings::Directory(_)) {
+            continue;
+        }
+        let Err(error) = tier::build(name, settings, Arc::clone(&clock), &env, None) else { continue };
+        let message = error.details().message.clone();
+        // Where the message begins with a setting that stands in the text, that is the place.
+        let first = message.split([' ', ':']).next().unwrap_or_default();
+        let of_setting = format!("tiers.{name}.{first}");
+        let field = if config.places.has(&of_setting) { of_setting } else { format!("tiers.{name}") };
+        let help = "correct this setting, or remove it where it has a default";
+        problems.push(Problem::of_field(file, &field, message, help));
     }
 }
 

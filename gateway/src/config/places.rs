@@ -35,6 +35,11 @@ impl Places {
         }
     }
 
+    /// Whether the text has the setting at `path`.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// The place of the setting at `path`, or of what it is a part of; `None` when the text has nothing of it.
     pub(super) fn get(&self, path: &str) -> Option<Place> {
         let mut path = path;

@@ -264,7 +264,7 @@ fn the_price_book_of_the_configuration_is_what_policies_are_checked_against() {
          {id: a, transitions: [{to: ia, after: 30d}], expiration: {after: 35d}}\n",
     )
     .unwrap();
-    let tiers = "tiers: {ia: {type: oss, endpoint: 'https://x', region: r, bucket: b, prefix: p, storage_class: IA, \
+    let tiers = "tiers: {ia: {type: oss, endpoint: 'https://x', region: r, bucket: bkt, prefix: p, storage_class: IA, \
                  credentials: {source: static, access_key_id: a, access_key_secret: b}}}\n";
     let found = |prices: &str| {
         let config =
@@ -331,6 +331,29 @@ fn what_is_wrong_in_a_tier_has_its_own_place() {
         let found = (problem.line, problem.column, problem.field.as_str());
         assert_eq!(found, (place.0, place.1, field), "{problem}");
         assert!(problem.message.contains(words) && !problem.help.is_empty(), "{problem}");
+    }
+}
+
+#[test]
+fn check_refuses_what_a_tier_would_refuse_at_the_start() {
+    let key = "credentials: {source: static, access_key_id: a, access_key_secret: b}";
+    let base = "tiers:\n  a:\n    type: oss\n    region: r\n    endpoint: ENDPOINT\n    bucket: BUCKET\n    ";
+    let case = |endpoint: &str, bucket: &str, more: &str| {
+        let text = base.replace("ENDPOINT", endpoint).replace("BUCKET", bucket);
+        let (problems, _) = check("t.yaml", &read(&format!("{text}{key}\n{more}")).unwrap());
+        problems.iter().map(|p| format!("{p}\n")).collect::<String>()
+    };
+    assert_eq!(case("https://h.example", "bkt", ""), "");
+    for (found, words) in [
+        (case("ftp://h", "bkt", ""), ["t.yaml:5:15: tiers.a.endpoint: ", "only http and https"]),
+        (case("https://h.example", "B_b", ""), ["t.yaml:6:13: tiers.a.bucket: ", "3 to 63 lower-case letters"]),
+        (
+            case("https://h.example", "bkt", "    ca_file: /no/such\n"),
+            ["t.yaml:8:14: tiers.a.ca_file: ", "No such file"],
+        ),
+        (case("https://h.example", "bkt", "    concurrency: 0\n"), ["t.yaml:8:18: tiers.a.concurrency: ", "1 to 1000"]),
+    ] {
+        assert!(words.iter().all(|w| found.contains(w)) && found.matches("help:").count() == 1, "{found}");
     }
 }
 
