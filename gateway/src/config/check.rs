@@ -138,9 +138,10 @@ fn check_admin(file: &str, config: &Config, problems: &mut Vec<Problem>) {
     }
     // Port 0 takes a free one each time.
     if config.admin.listen == config.s3.listen && config.admin.listen.port() != 0 {
-        let help = "give the admin listener a port of its own";
-        let message = format!("{} is the address of S3 requests (s3.listen) too", config.admin.listen);
-        problems.push(Problem::of_field(file, "admin.listen", message, help));
+        // The one that stands in the text.
+        let field = if config.places.has("admin.listen") { "admin.listen" } else { "s3.listen" };
+        let message = format!("S3 requests and the admin listener cannot both have {}", config.admin.listen);
+        problems.push(Problem::of_field(file, field, message, "give each a port of its own"));
     }
     let length = config.admin_socket().as_os_str().len();
     if length > MAX_SOCKET_PATH {

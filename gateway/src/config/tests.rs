@@ -217,6 +217,7 @@ fn the_store_refuses_what_the_engine_would_refuse() {
         ("store: {tiering: {pack_bytes: 1}}", "store.tiering.pack_bytes"),
         ("store: {tiering: {retry_min_ms: 10m}}", "store.tiering.retry_max_ms"),
         ("admin: {listen: '127.0.0.1:9000'}", "admin.listen"),
+        ("s3: {listen: '127.0.0.1:9320'}", "s3.listen"),
         (
             "admin: {socket: /tmp/another-very-long-name-a-very-long-name-a-very-long-name-a-very-long-name-a-very-long-name-a-very-long-name}",
             "admin.socket",
