@@ -7,6 +7,7 @@ use crate::class::Class;
 use crate::units::{DURATION_PATTERN, PERCENT_PATTERN, SIZE_PATTERN};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What a name looks like.
@@ -157,6 +158,8 @@ pub struct SizeRange {
 /// A move to a tier: by age (`after`) or by fill level of the hot disk (`whenFull`), one of the two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("oneOf" = json!([{ "required": ["after"] }, { "required": ["whenFull"] }])))]
+#[schemars(extend("dependentRequired" = json!({ "since": ["after"] })))]
 pub struct DocumentTransition {
     /// Name of a tier in `tiers`.
     pub to: String,
@@ -218,14 +221,41 @@ pub enum DocumentLayout {
 }
 
 /// The JSON Schema (draft 2020-12) of a policy document, for editors.
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(Document).to_value()
+pub fn schema() -> Value {
+    let mut schema = schemars::schema_for!(Document).to_value();
+    without_null(&mut schema);
+    schema
+}
+
+/// A field may be left out, but not be there without a value: the reader refuses that.
+fn without_null(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        Value::Object(map) => {
+            if let Some(Value::Array(kinds)) = map.get_mut("type") {
+                kinds.retain(|kind| kind != "null");
+                if let [only] = kinds.as_slice() {
+                    let only = only.clone();
+                    map.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(choices)) = map.get_mut("anyOf") {
+                choices.retain(|choice| choice["type"] != "null");
+                if let [Value::Object(only)] = choices.as_slice() {
+                    let only = only.clone();
+                    map.remove("anyOf");
+                    map.extend(only);
+                }
+            }
+            map.values_mut().for_each(without_null);
+        }
+        _ => {}
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     /// The properties of the schema of one type, sorted.
     fn properties<'a>(schema: &'a Value, definition: &str) -> Vec<&'a str> {
@@ -244,6 +274,17 @@ mod tests {
             fields.sort_unstable();
             assert_eq!(properties(&schema, definition), fields, "{definition:?}");
         }
+    }
+
+    #[test]
+    fn the_schema_refuses_what_the_reader_refuses_in_a_transition_and_fields_without_a_value() {
+        let schema = schema();
+        assert!(!serde_json::to_string(&schema).unwrap().contains("null"));
+        let transition = &schema["$defs"]["DocumentTransition"];
+        assert_eq!(transition["oneOf"][1]["required"][0], "whenFull");
+        assert_eq!(transition["dependentRequired"]["since"][0], "after");
+        assert_eq!(schema["$defs"]["DocumentRule"]["properties"]["filter"]["$ref"], "#/$defs/DocumentFilter");
+        assert_eq!(schema["$defs"]["SizeRange"]["properties"]["min"]["type"], "string");
     }
 
     #[test]

@@ -29,9 +29,30 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), matcher, literal })
     }
 
+    /// What every key that matches begins and ends with; `None` when an escape makes that hard to tell.
+    pub fn fixed_ends(&self) -> Option<(&str, &str)> {
+        if self.text.contains('\\') {
+            return None;
+        }
+        let first = self.text.find(['*', '?', '[', '{']).unwrap_or(self.text.len());
+        let last = self.text.rfind(['*', '?', ']', '}']).map_or(0, |at| at + 1);
+        Some((&self.text[..first], &self.text[last.max(first)..]))
+    }
+
+    /// How many `/` every key that matches has; `None` when that is not fixed.
+    pub fn folders(&self) -> Option<usize> {
+        let fixed = !self.text.contains("**") && !self.text.contains(['[', '{', '\\']);
+        fixed.then(|| slashes(&self.text))
+    }
+
     pub fn matches(&self, text: &str) -> bool {
         self.matcher.is_match_candidate(&Candidate::new(text))
     }
+}
+
+/// How deep a key or a pattern goes.
+pub(crate) fn slashes(text: &str) -> usize {
+    text.bytes().filter(|b| *b == b'/').count()
 }
 
 /// The conditions of a rule: all that are given must hold. The default matches every object.

@@ -166,6 +166,11 @@ impl PriceBook {
         self.class(class).storage.map(|price| storage_at(price, self.billed_bytes(class, bytes), duration))
     }
 
+    /// Keeping `bytes` on the gateway's own disk for `duration` milliseconds. `None` when the book counts it at no price.
+    pub fn hot_storage(&self, bytes: u64, duration: Millis) -> Option<Money> {
+        self.hot.map(|price| storage_at(price, bytes, duration))
+    }
+
     /// The charge for removing one object of `bytes` from `class` that was there for `stored` milliseconds: the rest of the
     /// minimum duration. Overwriting and changing the class count as removing.
     pub fn early_deletion(&self, class: Class, bytes: u64, stored: Millis) -> Option<Money> {

@@ -13,11 +13,11 @@ pub const DAY: Millis = 24 * HOUR;
 pub(crate) const MAX_DURATION: Millis = 100 * 365 * DAY;
 
 /// What a duration looks like, for the schema.
-pub(crate) const DURATION_PATTERN: &str = "^[1-9][0-9]*(d|h|m|s)$";
+pub(crate) const DURATION_PATTERN: &str = "^0*[1-9][0-9]*(d|h|m|s)$";
 /// What a size looks like, for the schema.
 pub(crate) const SIZE_PATTERN: &str = "^[0-9]+(B|KiB|MiB|GiB|TiB)$";
 /// What a fill level looks like, for the schema.
-pub(crate) const PERCENT_PATTERN: &str = "^[1-9][0-9]?%$";
+pub(crate) const PERCENT_PATTERN: &str = "^0*[1-9][0-9]?%$";
 
 /// Why a text is not a quantity, and the way out.
 pub(crate) type UnitError = (String, String);

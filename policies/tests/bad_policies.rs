@@ -363,6 +363,12 @@ fn transitions_that_can_only_lose_money_are_refused_with_the_sum() {
                 "at least 21d (move on after 51d)",
             ],
         ),
+        // The same by another rule that matches whatever this one matches.
+        (
+            "  - { id: a, filter: { prefix: x/ }, transitions: [{ to: ia, after: §30d }] }\n  - { id: b, expiration: { after: 35d } }\n",
+            Error,
+            &["rules[0].transitions[0]", "to expire 5d later by the rule `b` can only lose money", "expire after 51d"],
+        ),
         // An expiration soon after: Archive bills 60 days.
         (
             "  - { id: a, transitions: [{ to: archive, after: §30d }], expiration: { after: 40d } }\n",
@@ -410,6 +416,49 @@ fn a_move_between_tiers_of_one_class_saves_nothing() {
         Severity::Error,
         &["to stay can only lose money", "for staying in `a` (IA)", "no stay there is cheaper"],
     );
+}
+
+#[test]
+fn only_a_rule_in_force_that_matches_everything_shortens_a_stay() {
+    for other in [
+        "{ id: b, filter: { prefix: x/y/ }, expiration: { after: 35d } }",
+        "{ id: b, status: disabled, expiration: { after: 35d } }",
+        "{ id: b, expiration: { after: 35d, since: lastAccess } }",
+        "{ id: b, expiration: { after: 60d } }",
+    ] {
+        let rules = format!(
+            "  - {{ id: a, filter: {{ prefix: x/ }}, transitions: [{{ to: ia, after: 30d }}] }}\n  - {other}\n"
+        );
+        parse("p", &format!("{HEAD}{rules}")).unwrap_or_else(|found| panic!("{other}: {}", found[0]));
+    }
+}
+
+#[test]
+fn filters_that_no_key_can_fit_are_refused() {
+    let cases = [
+        ("prefix: logs/, §glob: '*.gz'", "prefix \"logs/\" and the glob \"*.gz\""),
+        ("prefix: logs/, §glob: 'data/**'", "such as \"logs/**\""),
+        ("suffix: .gz, §glob: '**/*.log'", "such as \"**.gz\""),
+    ];
+    for (filter, word) in cases {
+        let rule = format!("  - {{ id: a, filter: {{ {filter} }}, expiration: {{ after: 9d }} }}\n");
+        expect(&format!("{HEAD}{rule}"), Severity::Error, &["rules[0].filter.glob", "no key fits both", word]);
+    }
+    let twice =
+        "  - { id: a, filter: { §metadata: { Source: x, x-amz-meta-source: z } }, expiration: { after: 9d } }\n";
+    expect(&format!("{HEAD}{twice}"), Severity::Error, &["`source` is given twice", "keep one"]);
+    for filter in [
+        "prefix: logs/, glob: '**/*.gz'",
+        "prefix: logs/a, glob: 'logs/*/*.gz'",
+        "prefix: logs/app/, glob: 'logs/**'",
+        "prefix: b, glob: '{a,b}/*'",
+        "suffix: x.gz, glob: '*.gz'",
+        "suffix: .gz, glob: 'a*'",
+        "suffix: b, glob: '**/b'",
+    ] {
+        let rule = format!("  - {{ id: a, filter: {{ {filter} }}, expiration: {{ after: 9d }} }}\n");
+        parse("p", &format!("{HEAD}{rule}")).unwrap_or_else(|found| panic!("{filter}: {}", found[0]));
+    }
 }
 
 #[test]

@@ -79,7 +79,8 @@ fn the_documentation_shows_a_policy_without_findings_and_a_price_book_that_reads
     assert_eq!(blocks.len(), 2);
     let report = answers(blocks[0]);
     assert!(report.policy.is_some() && report.diagnostics.is_empty(), "{:?}", report.diagnostics);
-    let book: PriceBook = serde_saphyr::from_str(blocks[1]).unwrap();
+    let sections: std::collections::BTreeMap<String, PriceBook> = serde_saphyr::from_str(blocks[1]).unwrap();
+    let book = &sections["prices"];
     assert_eq!(book.as_of, "2026-01-15");
     assert_eq!(book.hot.unwrap().to_string(), "0.05");
     assert_eq!(book.deep_cold_archive.put.unwrap().to_string(), "3.5");

@@ -98,6 +98,10 @@ def test_completions_are_printed(shell):
     assert "tidegate" in run([TIDEGATE, "completions", shell]).stdout
 
 
+def two_triggers(document):
+    document["rules"][0]["transitions"][0]["whenFull"] = "80%"
+
+
 def test_policy_schema_is_a_json_schema_that_the_examples_fit(running):
     schema = running.cli("policy", "schema", with_config=False).json
     assert "$schema" in schema and schema["properties"]["rules"]
@@ -105,7 +109,7 @@ def test_policy_schema_is_a_json_schema_that_the_examples_fit(running):
     validator.check_schema(schema)
     for example in EXAMPLES:
         validator(schema).validate(yaml.safe_load(example.read_text()))
-    for change, _ in BROKEN[:1]:
+    for change, _ in [*BROKEN[:2], (lambda d: d["rules"][0].update(filter=None), "filter"), (two_triggers, "whenFull")]:
         document = policy(BUCKET)
         change(document)
         with pytest.raises(jsonschema.ValidationError):

@@ -9,11 +9,15 @@ use tidegate_tiering::engine::EngineError;
 /// What the body of an error says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// One of a few words: `not_found`, `invalid`, `unauthorized`, `forbidden`, `busy`, `unavailable`, `tier`, `internal`.
+    /// One of a few words: `not_found`, `invalid`, `unauthorized`, `forbidden`, `busy`, `unavailable`, `tier`, `policy`,
+    /// `internal`.
     pub kind: String,
     /// What went wrong, and the way out.
     pub error: String,
 }
+
+/// The kind of an error of the policy's file.
+pub const POLICY: &str = "policy";
 
 /// An error of the admin API.
 #[derive(Debug)]
@@ -27,6 +31,11 @@ impl ApiError {
     /// 400: the request makes no sense.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, kind: "invalid", message: message.into() }
+    }
+
+    /// 400: the policy's file is wrong or cannot be read.
+    pub fn policy(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, kind: POLICY, message: message.into() }
     }
 
     /// 401: no token, or a wrong one.

@@ -47,7 +47,7 @@ impl GatewayMetrics {
             )?,
             reload_time: gauge(
                 "tidegate_policy_last_reload_timestamp_seconds",
-                "When the policy in force was read, in seconds since the epoch.",
+                "When the policy in force was read, in seconds since the epoch; 0 without a policy.",
             )?,
             ready: gauge("tidegate_ready", "1 while S3 requests are served, else 0.")?,
             start_time: gauge("tidegate_start_time_seconds", "When the process began, in seconds since the epoch.")?,
@@ -64,12 +64,17 @@ impl GatewayMetrics {
         self.start_time.set(clamp(now.seconds()));
     }
 
+    /// Notes that the policy in force was read.
+    pub fn policy_read(&self, now: Timestamp) {
+        self.reload_time.set(clamp(now.seconds()));
+    }
+
     /// Notes a reload of the policy.
     pub fn reloaded(&self, ok: bool, now: Timestamp) {
         self.reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
         self.reload_ok.set(i64::from(ok));
         if ok {
-            self.reload_time.set(clamp(now.seconds()));
+            self.policy_read(now);
         }
     }
 

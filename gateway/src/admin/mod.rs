@@ -9,7 +9,7 @@ mod error;
 mod metrics;
 mod state;
 
-pub use error::{ApiError, ErrorBody};
+pub use error::{ApiError, ErrorBody, POLICY};
 pub use metrics::GatewayMetrics;
 pub use state::{AdminState, Phase, Readiness, Reloaded};
 
@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// Largest request body of the API, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Longest path of a Unix socket in bytes: `sun_path` of Linux without its final zero.
-const MAX_SOCKET_PATH: usize = 107;
+pub const MAX_SOCKET_PATH: usize = 107;
 /// How long running admin requests may take to end at shutdown.
 const SHUTDOWN_SECONDS: u64 = 5;
 
@@ -43,8 +43,8 @@ pub enum AdminError {
     #[error("the admin socket {0} cannot be made: {1}; set admin.socket to another path")]
     Socket(PathBuf, std::io::Error),
     /// Somebody answers there.
-    #[error("a server is running with this data: it answers at {0}")]
-    Running(PathBuf),
+    #[error("{1} serves this data: it answers at {0}; stop it first, or name another data_dir and admin.socket")]
+    Running(PathBuf, String),
 }
 
 /// Who may use the API on a listener.
@@ -74,6 +74,8 @@ impl AdminServer {
     /// # Errors
     /// An address that is taken, a path that cannot be used, a server that is running.
     pub fn bind(settings: &AdminSettings, socket: PathBuf) -> Result<Self, AdminError> {
+        // First: of two servers with one configuration the second should hear of the first, not of an address.
+        not_running(&socket)?;
         let at = |e| AdminError::Address(settings.listen, e);
         let tcp = TcpListener::bind(settings.listen).map_err(at)?;
         let address = tcp.local_addr().map_err(at)?;
@@ -187,6 +189,19 @@ impl RunningAdmin {
     }
 }
 
+/// An error that says who listens at `path`; else the path itself when a process that was killed has left a socket there.
+fn not_running(path: &Path) -> Result<Option<&Path>, AdminError> {
+    match UnixStream::connect(path) {
+        Ok(stream) => {
+            let peer = rustix::net::sockopt::socket_peercred(&stream);
+            let who =
+                peer.map_or("another process".to_owned(), |peer| format!("process {}", peer.pid.as_raw_nonzero()));
+            Err(AdminError::Running(path.to_owned(), who))
+        }
+        Err(e) => Ok((e.kind() == std::io::ErrorKind::ConnectionRefused).then_some(path)),
+    }
+}
+
 fn bind_socket(path: &Path) -> Result<UnixListener, AdminError> {
     let failed = |e| AdminError::Socket(path.to_owned(), e);
     let length = path.as_os_str().len();
@@ -194,11 +209,8 @@ fn bind_socket(path: &Path) -> Result<UnixListener, AdminError> {
         let message = format!("its path has {length} bytes and may have {MAX_SOCKET_PATH}");
         return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, message)));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => return Err(AdminError::Running(path.to_owned())),
-        // A leftover of a process that was killed.
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed)?,
-        Err(_) => {}
+    if let Some(leftover) = not_running(path)? {
+        std::fs::remove_file(leftover).map_err(failed)?;
     }
     // With a mode set after binding there would be a moment in which others may connect.
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));

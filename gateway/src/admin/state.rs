@@ -53,7 +53,8 @@ pub struct AdminState {
     engine: OnceLock<Engine>,
     phase: Mutex<Phase>,
     policy_error: Mutex<Option<String>>,
-    reloading: tokio::sync::Mutex<()>,
+    /// One reload at a time. True when one was asked for while the store was being opened.
+    reloading: tokio::sync::Mutex<bool>,
     scrubbing: AtomicBool,
     runtime: tokio::runtime::Handle,
 }
@@ -75,7 +76,7 @@ impl AdminState {
             engine: OnceLock::new(),
             phase: Mutex::new(Phase::Opening),
             policy_error: Mutex::new(None),
-            reloading: tokio::sync::Mutex::new(()),
+            reloading: tokio::sync::Mutex::new(false),
             scrubbing: AtomicBool::new(false),
             runtime,
         })
@@ -96,10 +97,19 @@ impl AdminState {
         &self.metrics
     }
 
-    /// Gives the engine to the API, once.
-    pub fn opened(&self, engine: Engine) {
+    /// Gives the engine to the API, once, and reads the policy again when that was asked for in the meantime: the engine may
+    /// have been opened with an older text.
+    pub async fn opened(&self, engine: Engine) {
         // A second engine cannot come: `serve` opens one.
         let _ = self.engine.set(engine);
+        if self.config.policy.is_some() {
+            self.metrics.policy_read(self.clock.now());
+        }
+        let missed = std::mem::take(&mut *self.reloading.lock().await);
+        if missed {
+            // Logged, counted and shown by `/readyz` there.
+            let _ = self.reload_policy().await;
+        }
     }
 
     /// Notes where the server stands.
@@ -190,10 +200,18 @@ impl AdminState {
     /// Why it was not put in force.
     pub async fn reload_policy(&self) -> Result<Reloaded, ApiError> {
         // One at a time: of two files read, the later must win.
-        let _one = self.reloading.lock().await;
-        let engine = self.engine()?;
+        let mut missed = self.reloading.lock().await;
         let Some(path) = self.config.policy.clone() else {
+            tracing::warn!("the policy is to be reloaded, but the configuration names none");
             return Err(ApiError::invalid("no policy is configured; set policy: FILE and start again"));
+        };
+        let engine = match self.engine() {
+            Ok(engine) => engine,
+            Err(error) => {
+                *missed = true;
+                tracing::info!("the policy will be reloaded once the store is open");
+                return Err(error);
+            }
         };
         let outcome = self.try_reload(engine, path).await;
         let now = self.clock.now();
@@ -217,7 +235,7 @@ impl AdminState {
         let read = self.runtime.spawn_blocking(move || read_policy(&config, &path)).await;
         let (policy, text, warnings) = read
             .map_err(|e| ApiError::internal(format!("the work was lost: {e}")))?
-            .map_err(|e| ApiError::invalid(e.to_string()))?;
+            .map_err(|e| ApiError::policy(e.to_string()))?;
         let name = policy.name().to_owned();
         self.spawn(async move { engine.set_policy(policy, text).await }).await?;
         Ok(Reloaded { policy: name, warnings: warnings.iter().map(ToString::to_string).collect() })

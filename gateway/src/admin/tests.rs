@@ -103,7 +103,11 @@ async fn the_socket_is_for_its_owner_and_goes_with_the_server() {
     assert_eq!(answer.status().as_u16(), 200);
     let settings = AdminSettings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..AdminSettings::default() };
     let second = AdminServer::bind(&settings, path.clone()).unwrap_err();
-    assert!(matches!(second, AdminError::Running(_)), "{second}");
+    assert!(second.to_string().contains(&format!("process {} serves this data", std::process::id())), "{second}");
+    // Also when the address is taken by the same server.
+    let settings = AdminSettings { listen: world.url.trim_start_matches("http://").parse().unwrap(), ..settings };
+    assert!(matches!(AdminServer::bind(&settings, path.clone()), Err(AdminError::Running(..))));
+    let settings = AdminSettings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..settings };
     world.running.stop().await;
     assert!(!path.exists());
     // What a killed server leaves is replaced.

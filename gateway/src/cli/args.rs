@@ -3,6 +3,7 @@
 use super::s3_url::S3Url;
 use crate::config::units::parse_duration;
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// Configuration file (YAML)
-    #[arg(long, short, global = true, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    /// Configuration file (YAML) [env: TIDEGATE_CONFIG, unless --data-dir is given]
+    #[arg(long, short, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Data directory, in place of a configuration file
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
@@ -30,6 +31,16 @@ pub struct Arguments {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// Takes the configuration that the environment names when the command line names none, nor a data directory.
+    pub fn with_environment(mut self, config: Option<OsString>) -> Self {
+        if self.config.is_none() && self.data_dir.is_none() {
+            self.config = config.filter(|file| !file.is_empty()).map(PathBuf::from);
+        }
+        self
+    }
 }
 
 /// What to do.
@@ -281,6 +292,15 @@ mod tests {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(word), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn the_command_line_outranks_the_environment() {
+        let config = |line: &str, env: &str| parse(line).unwrap().with_environment(Some(env.into())).config;
+        assert_eq!(config("tidegate stats", "e.yaml"), Some("e.yaml".into()));
+        assert_eq!(config("tidegate stats --config f.yaml", "e.yaml"), Some("f.yaml".into()));
+        assert_eq!(config("tidegate stats --data-dir /d", "e.yaml"), None);
+        assert_eq!(config("tidegate stats", ""), None);
     }
 
     #[test]

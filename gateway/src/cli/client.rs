@@ -1,7 +1,7 @@
 //! A client of the admin socket.
 
 use super::{Exit, Failure};
-use crate::admin::ErrorBody;
+use crate::admin::{ErrorBody, POLICY};
 use reqwest::{Client, Method, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,7 @@ impl AdminClient {
         let status = response.status();
         let bytes = response.bytes().await.map_err(|e| self.broken(&e))?;
         Err(match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(body) if body.kind == POLICY => Failure { exit: Exit::Problems, message: body.error },
             Ok(body) => Failure::new(body.error),
             Err(_) => Failure::new(format!("the server answered {status} to {path}")),
         })

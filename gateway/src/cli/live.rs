@@ -70,7 +70,10 @@ async fn policy(command: PolicyCommand, client: &AdminClient, output: &Output) -
         PolicyCommand::Plan(plan) => {
             let horizon_ms = u64::try_from(plan.horizon.as_millis()).unwrap_or(u64::MAX);
             let request = PlanRequest { bucket: plan.bucket, prefix: plan.prefix, horizon_ms, limit: plan.limit };
-            let report: PlanReport = client.post("/plan", &request).await?;
+            let bar = output.waiting("plan");
+            let report: Result<PlanReport, Failure> = client.post("/plan", &request).await;
+            bar.finish_and_clear();
+            let report = report?;
             output.show(&report, render::plan);
         }
         PolicyCommand::Show => {
@@ -139,7 +142,7 @@ async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Re
 
 async fn scrub(client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
     let mut response = client.open("/scrub", &json!({})).await?;
-    let bar = output.progress("scrub", true);
+    let bar = output.progress("scrub");
     let mut buffer: Vec<u8> = Vec::new();
     let mut result: Option<ScrubReport> = None;
     while let Some(piece) = response.chunk().await.map_err(|e| client.broken(&e))? {

@@ -79,7 +79,7 @@ pub struct Invocation {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse().with_environment(std::env::var_os("TIDEGATE_CONFIG"));
     let output = Output::new(arguments.json);
     match run(arguments, &output) {
         Ok(exit) => exit.into(),
@@ -107,7 +107,9 @@ fn run(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
             return offline::check_policy(file, None, output);
         }
         Command::Check if arguments.config.is_some() => {}
-        Command::Check => return Err(Failure::usage("check needs --config FILE")),
+        Command::Check => {
+            return Err(Failure::usage("check needs --config FILE, or TIDEGATE_CONFIG in the environment"));
+        }
         _ => {}
     }
     let invocation = match build(arguments, output) {

@@ -86,11 +86,10 @@ pub fn dump_journal(config: &Config, from: u64, limit: Option<u64>, output: &Out
 /// `tidegate index rebuild`. Takes the lock; the error says who holds it.
 pub fn rebuild_index(config: &Config, output: &Output) -> Result<Exit, Failure> {
     need_store(config)?;
-    let bar = output.progress("rebuild", false);
+    let bar = output.waiting("rebuild");
     let mut progress = |at: meta::RebuildProgress| match at {
         meta::RebuildProgress::Snapshot { entries } => {
-            bar.set_message("snapshot");
-            bar.set_position(entries);
+            bar.set_message(format!("snapshot, {entries} entries"));
         }
         meta::RebuildProgress::Journal { bytes } => {
             bar.set_message(format!("journal, at most {}", show_size(bytes)));

@@ -6,7 +6,7 @@ use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
 use crate::config::{Config, access_key, check, read_policy};
 use crate::logging;
 use crate::output::Output;
-use crate::server::{S3Server, descriptors};
+use crate::server::{AccessKey, S3Server, descriptors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -168,12 +168,7 @@ async fn serve_s3(
         // Only now: the engine holds the lock, so no other server can make another key for this data.
         let (key, made) = access_key::load_or_generate(&config.data_dir).map_err(Failure::new)?;
         if made {
-            start.output.say(&format!(
-                "access key {}\nsecret key {}\n(made now and kept in {}; shown only this once)\n",
-                key.access_key,
-                key.secret_key.expose(),
-                config.data_dir.join(access_key::FILE_NAME).display()
-            ));
+            say_key(start.output, &key, &config.data_dir.join(access_key::FILE_NAME));
         }
         settings.access_keys.push(key);
     }
@@ -184,15 +179,10 @@ async fn serve_s3(
         socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
         pid: std::process::id(),
     };
-    state.opened(engine.clone());
+    state.opened(engine.clone()).await;
     state.enter(Phase::Serving);
     tracing::info!(version = crate::VERSION, s3 = %addresses.s3, admin = %addresses.admin, "serving");
-    start.output.say(&format!(
-        "listening s3={} admin={} socket={}\n",
-        addresses.s3,
-        addresses.admin,
-        addresses.socket.display()
-    ));
+    start.output.say(&addresses, |a| format!("listening s3={} admin={} socket={}", a.s3, a.admin, a.socket.display()));
     if let Some(file) = &start.options.ready_file {
         write_ready_file(file, &addresses)
             .map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
@@ -203,6 +193,16 @@ async fn serve_s3(
         stopping.enter(Phase::Stopping);
     };
     Box::pin(server.run(shutdown)).await.map_err(Failure::new)
+}
+
+/// Shows a key that was made just now: the one time that a secret leaves the data directory.
+fn say_key(output: &Output, key: &AccessKey, file: &Path) {
+    let (access, secret) = (&key.access_key, key.secret_key.expose());
+    let value = serde_json::json!({ "access_key": access, "secret_key": secret, "file": file });
+    output.say(&value, |_| {
+        let file = file.display();
+        format!("access key {access}\nsecret key {secret}\n(made now and kept in {file}; shown only this once)")
+    });
 }
 
 /// Whole or not at all: whoever polls for the file never reads half of it.

@@ -2,9 +2,13 @@
 
 use super::tiers::price_class;
 use super::{Config, HOT, Problem};
+use crate::admin::MAX_SOCKET_PATH;
 use crate::server::{AccessKey, Secret};
 use std::path::Path;
+use std::sync::Arc;
 use tidegate_policies::{CheckOptions, ConfiguredTier, Diagnostic, Policy};
+use tidegate_tiering::clock::{Clock, SystemClock};
+use tidegate_tiering::tier::{self, TierSettings};
 
 /// The storage classes of S3 that a client may ask for.
 pub const S3_CLASSES: [&str; 8] = [
@@ -25,20 +29,19 @@ const MAX_TIER_NAME: usize = 63;
 pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     let mut problems = Vec::new();
     check_tiers(file, config, &mut problems);
+    check_stores(file, config, &mut problems);
     check_classes(file, config, &mut problems);
     check_data_dir(file, config, &mut problems);
     check_s3(file, config, &mut problems);
     for (field, message) in config.store.problems() {
-        let (what, help) = message.split_once(": ").unwrap_or((&message, ""));
-        problems.push(Problem::of_field(file, field, what, help));
+        // "must be at least 1" is a way out as it is.
+        let (what, help) = message.split_once(": ").unwrap_or(("this value cannot work", &message));
+        problems.push(Problem::of_field(file, &field, what, help));
     }
+    check_admin(file, config, &mut problems);
     if let Err(message) = crate::logging::filter(&config.log) {
         let help = "write error, warn, info, debug or trace, or a filter such as info,tidegate_tiering=debug";
         problems.push(Problem::of_field(file, "log.level", message, help));
-    }
-    if config.admin.token.as_ref().is_some_and(|t| t.expose().len() < 16) {
-        let help = "use at least 16 characters, such as the output of: openssl rand -hex 24";
-        problems.push(Problem::of_field(file, "admin.token", "the token is too short to keep anybody out", help));
     }
     let diagnostics = match &config.policy {
         None => Vec::new(),
@@ -52,6 +55,9 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
             Err(PolicyError::Wrong(found)) => found,
         },
     };
+    for problem in &mut problems {
+        (problem.line, problem.column) = config.places.get(&problem.field).unwrap_or_default();
+    }
     (problems, diagnostics)
 }
 
@@ -66,6 +72,26 @@ fn check_tiers(file: &str, config: &Config, problems: &mut Vec<Problem>) {
             let help = "use 1 to 63 lower case letters, digits, - and _";
             problems.push(Problem::of_field(file, &field, format!("{name:?} is not a name for a tier"), help));
         }
+    }
+}
+
+/// What a tier itself refuses: `serve` would end there. Nothing is asked of a store.
+fn check_stores(file: &str, config: &Config, problems: &mut Vec<Problem>) {
+    let env = |name: &str| std::env::var(name).ok();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    for (name, settings) in &config.tiers {
+        // It would be made.
+        if matches!(settings, TierSettings::Directory(_)) {
+            continue;
+        }
+        let Err(error) = tier::build(name, settings, Arc::clone(&clock), &env, None) else { continue };
+        let message = error.details().message.clone();
+        // Where the message begins with a setting that stands in the text, that is the place.
+        let first = message.split([' ', ':']).next().unwrap_or_default();
+        let of_setting = format!("tiers.{name}.{first}");
+        let field = if config.places.has(&of_setting) { of_setting } else { format!("tiers.{name}") };
+        let help = "correct this setting, or remove it where it has a default";
+        problems.push(Problem::of_field(file, &field, message, help));
     }
 }
 
@@ -99,7 +125,29 @@ fn check_s3(file: &str, config: &Config, problems: &mut Vec<Problem>) {
     }
     if let Some(message) = settings.problem() {
         let (what, help) = message.split_once(": ").unwrap_or((&message, ""));
-        problems.push(Problem::of_field(file, "s3", what, help));
+        // It begins with the setting.
+        let (name, what) = what.split_once(' ').unwrap_or(("", what));
+        problems.push(Problem::of_field(file, &format!("s3.{name}"), what, help));
+    }
+}
+
+fn check_admin(file: &str, config: &Config, problems: &mut Vec<Problem>) {
+    if config.admin.token.as_ref().is_some_and(|t| t.expose().len() < 16) {
+        let help = "use at least 16 characters, such as the output of: openssl rand -hex 24";
+        problems.push(Problem::of_field(file, "admin.token", "the token is too short to keep anybody out", help));
+    }
+    // Port 0 takes a free one each time.
+    if config.admin.listen == config.s3.listen && config.admin.listen.port() != 0 {
+        // The one that stands in the text.
+        let field = if config.places.has("admin.listen") { "admin.listen" } else { "s3.listen" };
+        let message = format!("S3 requests and the admin listener cannot both have {}", config.admin.listen);
+        problems.push(Problem::of_field(file, field, message, "give each a port of its own"));
+    }
+    let length = config.admin_socket().as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let field = if config.admin.socket.is_some() { "admin.socket" } else { "data_dir" };
+        let message = format!("the path of the admin socket has {length} bytes, the system takes {MAX_SOCKET_PATH}");
+        problems.push(Problem::of_field(file, field, message, "set admin.socket to a shorter path"));
     }
 }
 
@@ -163,7 +211,7 @@ pub fn read_policy(config: &Config, path: &Path) -> Result<(Policy, String, Vec<
         .iter()
         .map(|(name, settings)| ConfiguredTier { name: name.clone(), class: price_class(settings) })
         .collect();
-    let options = CheckOptions { configured_tiers: Some(configured_tiers), ..CheckOptions::default() };
+    let options = CheckOptions { configured_tiers: Some(configured_tiers), prices: config.prices.clone() };
     let report = tidegate_policies::check(&name, &text, &options);
     match report.policy {
         Some(policy) => Ok((policy, text, report.diagnostics)),

@@ -58,7 +58,12 @@ impl Problem {
                 ("this setting is given twice".to_owned(), "remove one of the two".to_owned())
             }
             E::SerdeInvalidType { unexpected, expected, .. } | E::SerdeInvalidValue { unexpected, expected, .. } => {
-                (format!("{unexpected} does not fit here"), format!("write {expected}"))
+                let (unexpected, expected) = (unexpected.to_string(), expected.to_string());
+                match expected.contains("tagged enum") {
+                    // serde's word for a section of which one setting says what the others are.
+                    true => words("expected mapping start", ""),
+                    false => (format!("{unexpected} does not fit here"), format!("write {expected}")),
+                }
             }
             E::Message { msg, .. } => words(msg, ""),
             other => words(
@@ -72,7 +77,10 @@ impl Problem {
 
 /// What the parser says in words for programmers, in words for operators; anything else with its own way out, or `hint`.
 fn words(message: &str, hint: &str) -> (String, String) {
-    const PARSER: [(&str, &str, &str); 3] = [
+    const PARSER: [(&str, &str, &str); 6] = [
+        ("cannot deserialize null", "this setting has no value", "write one behind the colon, or remove the line"),
+        ("duplicate field", "this setting is given twice", "keep one; NAME_file stands for NAME"),
+        ("expected sequence start", "a list is expected here", "write one, even of one value: [value]"),
         (
             "multiple YAML documents",
             "several YAML documents are in this file",
@@ -85,13 +93,14 @@ fn words(message: &str, hint: &str) -> (String, String) {
         return ((*what).to_owned(), (*help).to_owned());
     }
     let (what, help) = split_help(message);
+    let hint = if what.ends_with("too large") || what.ends_with("too long") { "write a smaller one" } else { hint };
     let help = if help.is_empty() { hint.to_owned() } else { help };
     (what, help)
 }
 
 /// Our own messages carry their way out behind the first `: ` or `; `, where there is one.
 fn split_help(message: &str) -> (String, String) {
-    for separator in ["; ", ": write "] {
+    for separator in ["; ", ": write ", ", write "] {
         if let Some((what, help)) = message.split_once(separator) {
             let help = if separator.contains("write") { format!("write {help}") } else { help.to_owned() };
             return (what.to_owned(), help);

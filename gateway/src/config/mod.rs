@@ -6,8 +6,10 @@
 pub mod access_key;
 mod check;
 mod error;
+mod places;
 mod reader;
 mod store;
+mod tier_place;
 pub mod tiers;
 pub mod units;
 
@@ -21,6 +23,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tidegate_policies::PriceBook;
 use tidegate_tiering::engine::EngineSettings;
 use tidegate_tiering::tier::TierSettings;
 
@@ -48,10 +51,15 @@ pub struct Config {
     pub classes: BTreeMap<String, String>,
     /// File of the lifecycle policy.
     pub policy: Option<PathBuf>,
+    /// What `policy check` and `policy plan` count with: numbers that are left out are the default book's.
+    pub prices: PriceBook,
     /// Logs.
     pub log: LogSettings,
     /// For tests and demonstrations.
     pub debug: DebugSettings,
+    /// Where the settings stand in the text.
+    #[serde(skip)]
+    places: places::Places,
 }
 
 impl Default for Config {
@@ -64,8 +72,10 @@ impl Default for Config {
             tiers: BTreeMap::new(),
             classes: BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]),
             policy: None,
+            prices: PriceBook::default(),
             log: LogSettings::default(),
             debug: DebugSettings::default(),
+            places: places::Places::default(),
         }
     }
 }
@@ -130,9 +140,13 @@ impl Config {
             Config::default()
         } else {
             serde_saphyr::with_deserializer_from_str(text, |de| Config::deserialize(reader::Layer::new(de, &context)))
-                .map_err(|e| Problem::of_yaml(file, &context.path(), &e))?
+                .map_err(|e| {
+                let path = context.path();
+                tier_place::find(file, text, &path, env).unwrap_or_else(|| Problem::of_yaml(file, &path, &e))
+            })?
         };
         config.s3.storage_classes = config.classes.keys().cloned().collect();
+        config.places = places::Places::of(text);
         Ok(config)
     }
 
@@ -167,12 +181,15 @@ impl Config {
             quote(&data_dir),
             quote(&data_dir.join("cold-tier")),
         );
-        Config::read("(built-in configuration)", &text, env)
+        let mut config = Config::read("(built-in configuration)", &text, env)?;
+        // Nobody sees that text.
+        config.places = places::Places::default();
+        Ok(config)
     }
 
     /// The engine's settings.
     pub fn engine_settings(&self) -> EngineSettings {
-        self.store.engine(self.data_dir.clone())
+        EngineSettings { prices: self.prices.clone(), ..self.store.engine(self.data_dir.clone()) }
     }
 
     /// The file that keeps how far the clock was moved.

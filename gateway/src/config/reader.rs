@@ -10,8 +10,8 @@
 
 use super::units::{is_size, parse_duration, parse_quantity, time_unit};
 use serde::de::value::{SeqDeserializer, StrDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use std::cell::RefCell;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// The secrets that may be given as files, by the names of their fields.
@@ -28,12 +28,20 @@ pub type Env<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
 pub struct Context<'a> {
     env: Env<'a>,
     path: RefCell<Vec<String>>,
+    /// The first map that is read has a `type`, which is none of its settings.
+    typed: Cell<bool>,
 }
 
 impl<'a> Context<'a> {
     /// A new reading.
     pub fn new(env: Env<'a>) -> Self {
-        Self { env, path: RefCell::new(Vec::new()) }
+        Self { env, path: RefCell::new(Vec::new()), typed: Cell::new(false) }
+    }
+
+    /// A reading of the settings of one tier, whose type is known.
+    pub fn of_tier(env: Env<'a>, name: &str) -> Self {
+        let path = vec!["tiers".to_owned(), name.to_owned()];
+        Self { env, path: RefCell::new(path), typed: Cell::new(true) }
     }
 
     /// The field that was being read: `tiers.ia.endpoint`. Empty for the document itself.
@@ -362,7 +370,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for LayerVisitor<'_, '_, V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_map(LayerMap { inner, context: self.context, key: String::new(), secret_file: false })
+        let typed = self.context.typed.take();
+        self.visitor.visit_map(LayerMap { inner, context: self.context, key: String::new(), secret_file: false, typed })
     }
 }
 
@@ -388,18 +397,28 @@ struct LayerMap<'a, 'c, A> {
     context: &'a Context<'c>,
     key: String,
     secret_file: bool,
+    typed: bool,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for LayerMap<'_, '_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        let found = self.inner.next_key_seed(KeySeed { seed })?;
-        Ok(found.map(|(value, key, secret_file)| {
-            self.key = key;
-            self.secret_file = secret_file;
-            value
-        }))
+        let mut seed = seed;
+        loop {
+            match self.inner.next_key_seed(KeySeed { seed, typed: self.typed })? {
+                None => return Ok(None),
+                Some(Key::Type(unused)) => {
+                    self.inner.next_value::<IgnoredAny>()?;
+                    seed = unused;
+                }
+                Some(Key::Setting(value, key, secret_file)) => {
+                    self.key = key;
+                    self.secret_file = secret_file;
+                    return Ok(Some(value));
+                }
+            }
+        }
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
@@ -425,10 +444,17 @@ impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for LayerSeed<'_, '_, T>
 /// Reads a key as text, notes it, and gives it on (without `_file` for a secret in a file).
 struct KeySeed<K> {
     seed: K,
+    typed: bool,
+}
+
+/// A key of a map: that of a setting, as it was read, its text, and whether it names a file; or the `type`.
+enum Key<V, K> {
+    Setting(V, String, bool),
+    Type(K),
 }
 
 impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for KeySeed<K> {
-    type Value = (K::Value, String, bool);
+    type Value = Key<K::Value, K>;
 
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<Self::Value, D::Error> {
         inner.deserialize_str(self)
@@ -436,15 +462,18 @@ impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for KeySeed<K> {
 }
 
 impl<'de, K: DeserializeSeed<'de>> Visitor<'de> for KeySeed<K> {
-    type Value = (K::Value, String, bool);
+    type Value = Key<K::Value, K>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the name of a setting")
     }
 
     fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
+        if self.typed && key == "type" {
+            return Ok(Key::Type(self.seed));
+        }
         let secret = key.strip_suffix("_file").filter(|name| SECRETS_IN_FILES.contains(name));
         let value = self.seed.deserialize(StrDeserializer::<E>::new(secret.unwrap_or(key)))?;
-        Ok((value, key.to_owned(), secret.is_some()))
+        Ok(Key::Setting(value, key.to_owned(), secret.is_some()))
     }
 }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
+use tidegate_policies::PriceBook;
 use tidegate_tiering::chunk::ChunkSettings;
 use tidegate_tiering::engine::{EngineSettings, LimitSettings, TieringSettings};
 use tidegate_tiering::local::{BudgetSettings, LocalSettings, default_max_bytes};
@@ -141,7 +142,7 @@ impl Default for JournalSection {
 const RESERVE_SHARE: u64 = 8;
 
 impl StoreSettings {
-    /// The engine's settings for the store in `data_dir`.
+    /// The engine's settings for the store in `data_dir`, with the default prices.
     pub fn engine(&self, data_dir: PathBuf) -> EngineSettings {
         let HotSection { max_bytes, free_floor, compaction_reserve } = self.hot;
         let max_bytes = max_bytes.unwrap_or_else(|| default_max_bytes(&data_dir, free_floor));
@@ -156,6 +157,7 @@ impl StoreSettings {
             meta: self.meta(),
             limits: self.limits,
             tiering: self.tiering,
+            prices: PriceBook::default(),
         }
     }
 
@@ -180,23 +182,38 @@ impl StoreSettings {
         }
     }
 
-    /// What the engine would refuse: the section, and a sentence.
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
+    /// What the engine would refuse, or what would make it stand still: the setting, and a sentence.
+    pub fn problems(&self) -> Vec<(String, String)> {
         let engine = self.engine(PathBuf::new());
         let mut found = Vec::new();
         if let Err(message) = engine.chunks.validate() {
-            found.push(("store.chunks", message));
+            found.push(named("store.chunks", &message));
         }
         if let Err(error) = engine.local.validate() {
-            found.push(("store.packs", error.to_string()));
+            found.push(named("store.packs", &error.to_string()));
         }
         if let Err(error) = engine.meta.check() {
-            found.push(("store.journal", error.to_string()));
+            found.push(named("store.journal", &error.to_string()));
         }
         if engine.disk.compaction_reserve >= engine.disk.max_bytes {
             let message = "compaction_reserve leaves nothing of max_bytes for data: lower it or raise max_bytes";
-            found.push(("store.hot", message.to_owned()));
+            found.push(("store.hot".to_owned(), message.to_owned()));
+        }
+        let limits = engine.limits.problem().map(|(name, want)| ("limits", name, want));
+        let tiering = engine.tiering.problem().map(|(name, want)| ("tiering", name, want));
+        for (section, name, want) in limits.into_iter().chain(tiering) {
+            found.push((format!("store.{section}.{name}"), format!("this value cannot work: write {want}")));
         }
         found
+    }
+}
+
+/// The setting that a message of the engine begins with becomes part of the path.
+fn named(section: &str, message: &str) -> (String, String) {
+    let after = ["chunk.", "hot.", "meta setting "].iter().find_map(|mark| message.strip_prefix(mark));
+    match after.and_then(|rest| rest.split_once(' ')) {
+        Some(("durability.sync_every", what)) => ("store.relaxed_sync_ms".to_owned(), what.to_owned()),
+        Some((name, what)) => (format!("{section}.{name}"), what.to_owned()),
+        None => (section.to_owned(), message.to_owned()),
     }
 }

@@ -196,6 +196,7 @@ fn the_commented_example_is_read_checked_and_has_the_defaults_that_it_names() {
         format!("{:?}", (defaults.chunks, defaults.local, defaults.disk))
     );
     assert_eq!(format!("{:?}", ours.limits), format!("{:?}", defaults.limits));
+    assert_eq!(config.prices, Config::default().prices);
     let s3 = S3Settings { access_keys: Vec::new(), storage_classes: Vec::new(), ..config.s3.clone() };
     assert_eq!(s3, S3Settings { storage_classes: Vec::new(), ..S3Settings::default() });
     let dir = tempfile::tempdir().unwrap();
@@ -206,17 +207,92 @@ fn the_commented_example_is_read_checked_and_has_the_defaults_that_it_names() {
 #[test]
 fn the_store_refuses_what_the_engine_would_refuse() {
     for (text, field) in [
-        ("store: {chunks: {min: 3}}", "store.chunks"),
-        ("store: {packs: {open_packs: 0}}", "store.packs"),
-        ("store: {journal: {queue_depth: 0}}", "store.journal"),
-        ("store: {durability: relaxed, relaxed_sync_ms: 0}", "store.journal"),
+        ("store: {chunks: {min: 3}}", "store.chunks.min"),
+        ("store: {chunks: {min: 64KiB}}", "store.chunks"),
+        ("store: {packs: {open_packs: 0}}", "store.packs.open_packs"),
+        ("store: {journal: {queue_depth: 0}}", "store.journal.queue_depth"),
+        ("store: {durability: relaxed, relaxed_sync_ms: 0}", "store.relaxed_sync_ms"),
+        ("store: {limits: {max_put_bytes: 0}}", "store.limits.max_put_bytes"),
+        ("store: {tiering: {workers: 0}}", "store.tiering.workers"),
+        ("store: {tiering: {pack_bytes: 1}}", "store.tiering.pack_bytes"),
+        ("store: {tiering: {retry_min_ms: 10m}}", "store.tiering.retry_max_ms"),
+        ("admin: {listen: '127.0.0.1:9000'}", "admin.listen"),
+        ("s3: {listen: '127.0.0.1:9320'}", "s3.listen"),
+        (
+            "admin: {socket: /tmp/another-very-long-name-a-very-long-name-a-very-long-name-a-very-long-name-a-very-long-name-a-very-long-name}",
+            "admin.socket",
+        ),
         ("store: {hot: {max_bytes: 1MiB, compaction_reserve: 1MiB}}", "store.hot"),
     ] {
         let (problems, _) = check("t.yaml", &read(text).unwrap());
         assert_eq!(problems.iter().map(|p| p.field.as_str()).collect::<Vec<_>>(), [field], "{problems:?}");
+        assert!(problems[0].line == 1 && !problems[0].help.is_empty(), "{problems:?}");
     }
     let small = read("store: {hot: {max_bytes: 48MiB}}").unwrap().engine_settings();
     assert_eq!(small.disk.compaction_reserve, 6 << 20);
+}
+
+#[test]
+fn what_is_found_wrong_after_reading_has_a_place_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "data_dir: {}\ntiers:\n  Cold:\n    type: directory\n    path: /x\nclasses:\n  GLACIER: nowhere\ns3:\n  max_parts: 0\n\
+         store:\n  chunks: {{min: 3}}\nlog:\n  level: loud\nadmin: {{token: short}}\npolicy: /no/such/policy.yaml\n",
+        dir.path().display()
+    );
+    let (problems, _) = check("t.yaml", &read(&text).unwrap());
+    let found: Vec<(String, u64, u64)> = problems.iter().map(|p| (p.field.clone(), p.line, p.column)).collect();
+    let wanted = [
+        ("tiers.Cold", 3, 3),
+        ("classes.GLACIER", 7, 12),
+        ("s3.max_parts", 9, 14),
+        ("store.chunks.min", 11, 17),
+        ("admin.token", 14, 16),
+        ("log.level", 13, 10),
+        ("policy", 15, 9),
+    ];
+    assert_eq!(found, wanted.map(|(field, line, column)| (field.to_owned(), line, column)), "{problems:?}");
+    assert!(problems[2].to_string().starts_with("t.yaml:9:14: s3.max_parts: is 0\n  help: choose from 1"));
+}
+
+#[test]
+fn the_price_book_of_the_configuration_is_what_policies_are_checked_against() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    std::fs::write(
+        &policy,
+        "apiVersion: tidegate/v1\nkind: LifecyclePolicy\nmetadata: {name: t}\ntiers: [{name: ia, class: IA}]\nrules:\n  - \
+         {id: a, transitions: [{to: ia, after: 30d}], expiration: {after: 35d}}\n",
+    )
+    .unwrap();
+    let tiers = "tiers: {ia: {type: oss, endpoint: 'https://x', region: r, bucket: bkt, prefix: p, storage_class: IA, \
+                 credentials: {source: static, access_key_id: a, access_key_secret: b}}}\n";
+    let found = |prices: &str| {
+        let config =
+            read(&format!("data_dir: {}\npolicy: {}\n{tiers}{prices}", dir.path().display(), policy.display()));
+        let config = config.unwrap();
+        assert_eq!(config.engine_settings().prices, config.prices);
+        let (problems, found) = check("t.yaml", &config);
+        assert!(problems.is_empty(), "{problems:?}");
+        found
+    };
+    assert!(found("")[0].message.contains("against 0.02 CNY for staying on the hot disk"));
+    let dearer = found("prices: {asOf: \"2026-01-15\", currency: USD, hot: 0.25, ia: {storage: 0.4}}\n");
+    let message = &dearer[0].message;
+    assert!(
+        message.contains("0.4002 USD") && message.contains("0.0417 USD") && message.contains("2026-01-15"),
+        "{message}"
+    );
+    assert_eq!(found("prices: {hot: 9}\n"), []);
+    for (text, place, field, words) in [
+        ("prices:\n  hot: -1\n", (2, 8), "prices.hot", "is not an amount of money"),
+        ("prices:\n  ia: {storge: 1}\n", (2, 8), "prices.ia.storge", "no setting storge"),
+        ("prices:\n  ia: {minDays: soon}\n", (2, 17), "prices.ia.minDays", "soon"),
+    ] {
+        let problem = Config::read("c.yaml", text, &|_, _| None).unwrap_err();
+        assert_eq!((problem.line, problem.column, problem.field.as_str()), (place.0, place.1, field), "{problem}");
+        assert!(problem.message.contains(words), "{problem}");
+    }
 }
 
 #[test]
@@ -225,10 +301,60 @@ fn what_the_parser_says_is_told_in_words_for_operators() {
         ("s3: {}\n---\nlog: {}\n", (3, 1), "several YAML documents"),
         ("- a\n", (1, 1), "settings are expected here"),
         ("s3:\n  listen: nonsense\n", (2, 11), "not an address with a port"),
+        ("data_dir:\n", (1, 9), "has no value"),
+        ("tiers: {a: b}\n", (1, 9), "settings are expected here"),
+        ("s3: {domains: example.com}\n", (1, 15), "a list is expected here"),
+        ("s3: {max_parts: 99999999999999999999}\n", (1, 17), "too large"),
+        ("store: {packs: {pack_bytes: 64MB}}\n", (1, 29), "sizes are binary"),
+        (
+            "s3: {access_keys: [{access_key: a, secret_key: b, secret_key_file: /etc/hostname}]}\n",
+            (1, 20),
+            "given twice",
+        ),
     ] {
         let problem = Config::read("c.yaml", text, &|_, _| None).unwrap_err();
         assert_eq!((problem.line, problem.column), place, "{problem}");
         assert!(problem.message.contains(words) && !problem.help.is_empty(), "{problem}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_tier_has_its_own_place() {
+    let tier = "tiers:\n  a:\n    type: oss\n    endpoint: https://x\n    region: r\n    bucket: b\n    prefix: p\n";
+    for (more, place, field, words) in [
+        ("    storage_class: ia\n", (8, 20), "tiers.a.storage_class", "\"ia\" is not one of the values"),
+        ("    part_size_bytes: 16MB\n", (8, 22), "tiers.a.part_size_bytes", "16MB"),
+        ("    read_timeout_ms: 1w\n", (8, 22), "tiers.a.read_timeout_ms", "1w"),
+        ("    regoin: r\n", (8, 5), "tiers.a.regoin", "no setting regoin"),
+        ("    storage_class: IA\n    proxy: [x]\n", (9, 12), "tiers.a.proxy", ""),
+    ] {
+        let problem = Config::read("c.yaml", &format!("{tier}{more}"), &|_, _| None).unwrap_err();
+        let found = (problem.line, problem.column, problem.field.as_str());
+        assert_eq!(found, (place.0, place.1, field), "{problem}");
+        assert!(problem.message.contains(words) && !problem.help.is_empty(), "{problem}");
+    }
+}
+
+#[test]
+fn check_refuses_what_a_tier_would_refuse_at_the_start() {
+    let key = "credentials: {source: static, access_key_id: a, access_key_secret: b}";
+    let base = "tiers:\n  a:\n    type: oss\n    region: r\n    endpoint: ENDPOINT\n    bucket: BUCKET\n    ";
+    let case = |endpoint: &str, bucket: &str, more: &str| {
+        let text = base.replace("ENDPOINT", endpoint).replace("BUCKET", bucket);
+        let (problems, _) = check("t.yaml", &read(&format!("{text}{key}\n{more}")).unwrap());
+        problems.iter().map(|p| format!("{p}\n")).collect::<String>()
+    };
+    assert_eq!(case("https://h.example", "bkt", ""), "");
+    for (found, words) in [
+        (case("ftp://h", "bkt", ""), ["t.yaml:5:15: tiers.a.endpoint: ", "only http and https"]),
+        (case("https://h.example", "B_b", ""), ["t.yaml:6:13: tiers.a.bucket: ", "3 to 63 lower-case letters"]),
+        (
+            case("https://h.example", "bkt", "    ca_file: /no/such\n"),
+            ["t.yaml:8:14: tiers.a.ca_file: ", "No such file"],
+        ),
+        (case("https://h.example", "bkt", "    concurrency: 0\n"), ["t.yaml:8:18: tiers.a.concurrency: ", "1 to 1000"]),
+    ] {
+        assert!(words.iter().all(|w| found.contains(w)) && found.matches("help:").count() == 1, "{found}");
     }
 }
 

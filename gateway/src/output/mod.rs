@@ -48,9 +48,10 @@ impl Output {
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
-    /// What a server says on standard output; the same with `--json`, for `listening` is made for programs too.
-    pub fn say(&self, text: &str) {
-        self.raw(text);
+    /// What a server says on standard output, which may be a file that is read while it runs: with `--json` one line.
+    pub fn say<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) {
+        // Nobody reads any more: the server goes on.
+        let _ = self.line(value, text) && std::io::stdout().flush().is_ok();
     }
 
     /// Tells something on standard error, beside the result.
@@ -67,25 +68,22 @@ impl Output {
 
     /// A sign that work goes on of which nobody knows how long it takes, with the time so far; on a terminal only.
     pub fn waiting(&self, what: &'static str) -> ProgressBar {
-        let bar = self.progress(what, false);
+        let bar = self.bar("{spinner} {prefix} {elapsed} {msg}", what);
         if !bar.is_hidden() {
-            let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.enable_steady_tick(TICK);
         }
         bar
     }
 
-    /// A bar for long work, on a terminal only.
-    pub fn progress(&self, what: &'static str, bytes: bool) -> ProgressBar {
+    /// A bar for long work on a known number of bytes, on a terminal only.
+    pub fn progress(&self, what: &'static str) -> ProgressBar {
+        self.bar("{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}", what)
+    }
+
+    fn bar(&self, template: &str, what: &'static str) -> ProgressBar {
         if self.json || !std::io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let template = if bytes {
-            "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
-        } else {
-            "{prefix} {msg} {wide_bar} {pos}/{len} {eta}"
-        };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(0).with_style(style).with_prefix(what)
     }
@@ -94,11 +92,18 @@ impl Output {
 /// How often a sign of work that tells nothing of its length moves.
 const TICK: std::time::Duration = std::time::Duration::from_millis(120);
 
+/// Below this many columns a table is not squeezed into the terminal: one that does not know its width tells 0, and columns
+/// of single letters help nobody.
+const NARROWEST: u16 = 40;
+
 /// A table in the house's style: rules on a terminal, columns and spaces elsewhere, so that `awk` and `diff` work.
 pub fn table<const N: usize>(head: [&str; N]) -> Table {
     let mut table = Table::new();
     if std::io::stdout().is_terminal() {
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        if table.width().is_some_and(|width| width >= NARROWEST) {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
     } else {
         table.load_style(presets::NOTHING);
     }

@@ -187,8 +187,13 @@ pub fn plan(report: &PlanReport) -> String {
     if let Some(cost) = &report.cost {
         let _ = writeln!(
             text,
-            "cost: {:.4} {} for requests, {:.4} for early deletion; storage {:.4} -> {:.4} a month",
-            cost.requests, cost.currency, cost.early_deletion, cost.storage_month_before, cost.storage_month_after
+            "cost: {:.4} {} for requests, {:.4} for retrieval, {:.4} for early deletion; storage {:.4} -> {:.4} a month",
+            cost.requests,
+            cost.currency,
+            cost.retrieval,
+            cost.early_deletion,
+            cost.storage_month_before,
+            cost.storage_month_after
         );
     }
     text

@@ -24,11 +24,20 @@ struct Stop<'a> {
     since: Since,
 }
 
-/// Checks all transitions of one rule.
-pub(super) fn rule(rule: &DraftRule, tiers: &[At<Tier>], prices: &PriceBook, sink: &mut Sink) {
+/// The end of a stay.
+#[derive(Clone, Copy)]
+struct Stay<'a> {
+    length: Millis,
+    next: Goal,
+    /// The other rule that ends it.
+    by: Option<&'a str>,
+}
+
+/// Checks all transitions of one rule. `covering` are the other rules in force that match whatever it matches.
+pub(super) fn rule(rule: &DraftRule, covering: &[&DraftRule], tiers: &[At<Tier>], prices: &PriceBook, sink: &mut Sink) {
     for action in &rule.timers {
         let Some(stop) = stop(&action.what, tiers) else { continue };
-        let stay = longest_stay(rule, &action.what);
+        let stay = longest_stay(rule, covering, &action.what);
         let before = stop_before(rule, &stop, tiers);
         transition(action, &stop, before.as_ref(), stay, prices, sink);
     }
@@ -44,15 +53,19 @@ fn stop<'a>(timer: &Timer, tiers: &'a [At<Tier>]) -> Option<Stop<'a>> {
     Some(Stop { tier, class: tier.class?, after: timer.after, since: timer.since })
 }
 
-/// The longest that an object can stay where `timer` puts it before the same rule moves it on or expires it.
-fn longest_stay(rule: &DraftRule, timer: &Timer) -> Option<(Millis, Goal)> {
-    rule.timers
-        .iter()
-        .map(|a| &a.what)
-        .filter(|t| t.goal > timer.goal && (t.since == timer.since || t.since == Since::Creation))
-        // Not after it: a contradiction, reported elsewhere.
-        .filter_map(|t| t.after.checked_sub(timer.after).filter(|stay| *stay > 0).map(|stay| (stay, t.goal)))
-        .min()
+/// The longest that an object can stay where `timer` puts it before the same rule, or one that covers it, moves it on or
+/// expires it.
+fn longest_stay<'a>(rule: &DraftRule, covering: &[&'a DraftRule], timer: &Timer) -> Option<Stay<'a>> {
+    let own = rule.timers.iter().map(|a| (&a.what, None));
+    let others = covering.iter().flat_map(|r| r.timers.iter().map(|a| (&a.what, Some(r.id.value.as_str()))));
+    own.chain(others)
+        .filter(|(t, _)| t.goal > timer.goal && (t.since == timer.since || t.since == Since::Creation))
+        .filter_map(|(t, by)| {
+            // Not after it: a contradiction, reported elsewhere.
+            let length = t.after.checked_sub(timer.after).filter(|length| *length > 0)?;
+            Some(Stay { length, next: t.goal, by })
+        })
+        .min_by_key(|stay| (stay.length, stay.next))
 }
 
 /// The billed stop that the object leaves for `stop`, when the rule says so.
@@ -104,13 +117,13 @@ fn transition(
     action: &Action<Timer>,
     stop: &Stop<'_>,
     before: Option<&Stop<'_>>,
-    stay: Option<(Millis, Goal)>,
+    stay: Option<Stay<'_>>,
     prices: &PriceBook,
     sink: &mut Sink,
 ) {
     let minimum = prices.min_duration(stop.class);
     // Leaving the hot disk for good, or for longer than the minimum, frees the disk: that is what it is for.
-    if before.is_none() && stay.is_none_or(|(stay, _)| stay >= minimum) {
+    if before.is_none() && stay.is_none_or(|stay| stay.length >= minimum) {
         return;
     }
     // For good, anything cheaper pays in the end.
@@ -120,7 +133,7 @@ fn transition(
     {
         return;
     }
-    let Some(sums) = compare(stop, before, stay.map_or(MONTH.max(minimum), |(stay, _)| stay), prices) else {
+    let Some(sums) = compare(stop, before, stay.map_or(MONTH.max(minimum), |stay| stay.length), prices) else {
         unknown(action, stop, "the storage price", prices, sink);
         return;
     };
@@ -132,10 +145,11 @@ fn transition(
     }
     let PriceBook { currency, as_of, .. } = prices;
     let name = &stop.tier.name;
+    let by = stay.and_then(|stay| stay.by).map_or(String::new(), |rule| format!(" by the rule `{rule}`"));
     let stays = match stay {
         None => "to stay".to_owned(),
-        Some((stay, Goal::Expire)) => format!("to expire {} later", format_duration(stay)),
-        Some((stay, Goal::Tier(_))) => format!("to move on {} later", format_duration(stay)),
+        Some(Stay { length, next: Goal::Expire, .. }) => format!("to expire {} later{by}", format_duration(length)),
+        Some(Stay { length, .. }) => format!("to move on {} later{by}", format_duration(length)),
     };
     let compared = match before {
         None => "staying on the hot disk".to_owned(),
@@ -155,12 +169,12 @@ fn transition(
 }
 
 /// The shortest stay in whole days that pays, or to do without the transition.
-fn way_out(stop: &Stop<'_>, before: Option<&Stop<'_>>, stay: Option<(Millis, Goal)>, prices: &PriceBook) -> String {
+fn way_out(stop: &Stop<'_>, before: Option<&Stop<'_>>, stay: Option<Stay<'_>>, prices: &PriceBook) -> String {
     let name = &stop.tier.name;
     // A year beyond the minimum shows every stay that pays; the book may name any minimum, so the search has an end.
     let most = (prices.min_duration(stop.class) / DAY + 365).min(MAX_DURATION / DAY);
     let pays = |days: &u64| compare(stop, before, days * DAY, prices).is_some_and(|c| c.with() <= c.without);
-    match stay.and_then(|(stay, goal)| (stay / DAY + 1..=most).find(pays).map(|days| (days, goal))) {
+    match stay.and_then(|stay| (stay.length / DAY + 1..=most).find(pays).map(|days| (days, stay.next))) {
         Some((days, goal)) => {
             let next = if goal == Goal::Expire { "expire" } else { "move on" };
             let until = format_duration(stop.after.saturating_add(days * DAY));

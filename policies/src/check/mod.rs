@@ -5,7 +5,7 @@ mod reach;
 mod rules;
 
 use crate::diagnostic::{Sink, nearest};
-use crate::parse::{At, CheckOptions, ConfiguredTier, Draft};
+use crate::parse::{At, CheckOptions, ConfiguredTier, Draft, DraftRule};
 use crate::policy::Tier;
 
 /// Runs all checks; the findings go to `sink`.
@@ -14,10 +14,11 @@ pub(crate) fn draft(draft: &Draft, options: &CheckOptions, sink: &mut Sink) {
         tiers(&draft.tiers, options.configured_tiers.as_deref(), sink);
     }
     rules::ids(&draft.rules, sink);
-    for rule in &draft.rules {
+    for (i, rule) in draft.rules.iter().enumerate() {
         // The sums of a rule that contradicts itself mean nothing.
         if rules::rule(rule, &draft.tiers, sink) {
-            cost::rule(rule, &draft.tiers, &options.prices, sink);
+            let covering: Vec<&DraftRule> = reach::covering(&draft.rules, i).map(|(_, rule)| rule).collect();
+            cost::rule(rule, &covering, &draft.tiers, &options.prices, sink);
         }
     }
     reach::rules(&draft.rules, &draft.tiers, sink);

@@ -49,15 +49,19 @@ fn describe(act: &Act<'_>, tiers: &[At<Tier>]) -> String {
     }
 }
 
+/// The other rules in force that match whatever the one at `index` matches, with their positions; none for a rule that is
+/// not in force itself.
+pub(super) fn covering(rules: &[DraftRule], index: usize) -> impl Iterator<Item = (usize, &DraftRule)> {
+    let subject = rules.get(index).filter(|r| r.enabled && !r.broken);
+    let covers = move |r: &DraftRule| subject.is_some_and(|rule| r.filter.covers(&rule.filter));
+    rules.iter().enumerate().filter(move |(j, r)| *j != index && r.enabled && !r.broken && covers(r))
+}
+
 /// Reports rules that never decide anything (errors) and single actions that never do (warnings). Only what one other rule
 /// covers entirely is proven; nothing is said about rules that several others cover together.
 pub(super) fn rules(rules: &[DraftRule], tiers: &[At<Tier>], sink: &mut Sink) {
     for (i, rule) in rules.iter().enumerate().filter(|(_, r)| r.enabled && !r.broken) {
-        let covering: Vec<(usize, &DraftRule)> = rules
-            .iter()
-            .enumerate()
-            .filter(|(j, r)| *j != i && r.enabled && !r.broken && r.filter.covers(&rule.filter))
-            .collect();
+        let covering: Vec<(usize, &DraftRule)> = covering(rules, i).collect();
         if covering.is_empty() {
             continue;
         }

@@ -111,6 +111,9 @@ impl<'a> Fields<'a> {
 pub(crate) fn entries<'a>(node: &'a Node, path: &str, sink: &mut Sink) -> Option<&'a [Entry]> {
     let Value::Map(entries) = &node.value else {
         let help = match &node.value {
+            _ if path.is_empty() => {
+                "a policy begins with `apiVersion: tidegate/v1`, `kind: LifecyclePolicy`, `metadata:` and `rules:`"
+            }
             Value::Null => "give it fields, or remove the line",
             _ => "write `field: value` lines here",
         };

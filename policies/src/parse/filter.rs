@@ -4,7 +4,7 @@ use super::MAX_PAIRS;
 use super::fields::{Fields, entries, join, text};
 use super::node::Node;
 use crate::diagnostic::{Place, Sink};
-use crate::filter::{Filter, Pattern};
+use crate::filter::{Filter, Pattern, slashes};
 use crate::units::{format_size, parse_size};
 
 pub(crate) const FILTER_FIELDS: &[&str] =
@@ -31,8 +31,49 @@ pub(crate) fn read(node: &Node, path: &str, sink: &mut Sink) -> Option<(Filter, 
             *name = bare.to_owned();
         }
     }
+    repeated_metadata(&fields, &filter, sink, &mut ok);
     let max_at = size(&fields, &mut filter, sink, &mut ok);
+    if ok {
+        ok = keys_can_match(&fields, &filter, sink);
+    }
     ok.then_some((filter, max_at))
+}
+
+/// Names of user metadata in different letters are one name.
+fn repeated_metadata(fields: &Fields<'_>, filter: &Filter, sink: &mut Sink, ok: &mut bool) {
+    let names: Vec<&str> = filter.metadata.iter().map(|(name, _)| name.as_str()).collect();
+    let twice = names.iter().enumerate().find(|(i, name)| names.iter().take(*i).any(|earlier| earlier == *name));
+    if let Some((_, name)) = twice {
+        let message =
+            format!("`{name}` is given twice: case and `x-amz-meta-` make no difference in names of metadata");
+        sink.error(fields.key_at("metadata"), &fields.path_of("metadata"), message, "keep one of the two");
+        *ok = false;
+    }
+}
+
+/// False when `glob` excludes whatever `prefix` or `suffix` lets pass. Only what the texts show plainly is proven.
+fn keys_can_match(fields: &Fields<'_>, filter: &Filter, sink: &mut Sink) -> bool {
+    let Some(glob) = &filter.glob else { return true };
+    let Some((begin, end)) = glob.fixed_ends() else { return true };
+    let apart = |a: &str, b: &str| !a.starts_with(b) && !b.starts_with(a);
+    let (prefix, suffix) = (filter.prefix.as_deref().unwrap_or(""), filter.suffix.as_deref().unwrap_or(""));
+    let at_prefix = apart(begin, prefix) || glob.folders().is_some_and(|folders| slashes(prefix) > folders);
+    let at_suffix = !end.ends_with(suffix) && !suffix.ends_with(end);
+    let (field, text) = match (at_prefix, at_suffix) {
+        (true, _) => ("prefix", prefix),
+        (false, true) => ("suffix", suffix),
+        (false, false) => return true,
+    };
+    let message =
+        format!("no key fits both the {field} {text:?} and the glob {:?}, so the rule would never match", glob.text);
+    let help = match field {
+        "prefix" => {
+            format!("the glob is about the whole key: write the {field} into it, such as \"{text}**\", or remove one")
+        }
+        _ => format!("the glob is about the whole key: write the {field} into it, such as \"**{text}\", or remove one"),
+    };
+    sink.error(fields.key_at("glob"), &fields.path_of("glob"), message, help);
+    false
 }
 
 fn bucket(fields: &Fields<'_>, sink: &mut Sink, ok: &mut bool) -> Option<String> {

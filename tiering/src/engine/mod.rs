@@ -22,6 +22,7 @@ mod objects;
 mod ops;
 mod packbody;
 mod plan;
+mod plan_cost;
 mod policy;
 mod read;
 mod record;

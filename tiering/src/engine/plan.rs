@@ -2,28 +2,41 @@
 
 use super::due::{Action, facts};
 use super::keys;
+use super::plan_cost::Costs;
 use super::record::{ObjectRecord, Record};
-use super::report::{Amount, PlanCost, PlanReport, PlanRequest, PlannedAction, PlannedRule};
+use super::report::{Amount, PlanReport, PlanRequest, PlannedAction, PlannedRule};
 use super::types::Residency;
 use super::{Core, Engine, EngineError};
 use crate::clock::Timestamp;
 use crate::meta::{MetaStore, Table};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 use std::time::Duration;
-use tidegate_policies::{Class, MONTH, Money, PriceBook, Request};
+use tidegate_policies::Policy;
 
-/// Sums while the plan is made.
-#[derive(Default)]
-struct Sums {
+/// What is gathered while the plan is made.
+struct Making<'a> {
+    limit: usize,
+    /// The first actions, the latest of them on top.
+    first: BinaryHeap<PlannedAction>,
     rules: BTreeMap<(String, String), Amount>,
-    by_tier: BTreeMap<String, Amount>,
+    costs: Costs<'a>,
+}
+
+impl Making<'_> {
+    fn action(&mut self, action: PlannedAction, report: &mut PlanReport) {
+        add(self.rules.entry((action.rule.clone(), action.decision.clone())).or_default(), action.size);
+        self.first.push(action);
+        if self.first.len() > self.limit {
+            self.first.pop();
+            report.truncated = true;
+        }
+    }
 }
 
 impl Engine {
     /// Walks the versions that the request names and decides about each at every moment until the horizon at which
-    /// something is due. Unlike the scheduler it also answers for a policy that is not active: `policy` None is the
-    /// active one.
+    /// something is due.
     ///
     /// # Errors
     /// A failure of the index.
@@ -31,7 +44,10 @@ impl Engine {
         let now = self.core.clock.now();
         let until = now.plus(Duration::from_millis(request.horizon_ms));
         let mut report = PlanReport { now, until, ..Default::default() };
-        let mut sums = Sums::default();
+        let active = self.core.policy();
+        let settings = &self.core.settings;
+        let costs = Costs::new(&active.policy, &settings.prices, settings.tiering.pack_bytes);
+        let mut making = Making { limit: request.limit, first: BinaryHeap::new(), rules: BTreeMap::new(), costs };
         let buckets = match &request.bucket {
             Some(bucket) => vec![self.bucket(bucket)?.name],
             None => self.buckets()?.into_iter().map(|b| b.name).collect(),
@@ -47,12 +63,13 @@ impl Engine {
                     let Some((bucket, key)) = keys::split_object(subject) else { continue };
                     let decoded = ObjectRecord::decode(stored);
                     let Some(record) = self.core.usable(Table::Object, subject, decoded) else { continue };
-                    self.core.plan_version((bucket, key), record, request.limit, &mut report, &mut sums);
+                    self.core.plan_version(&active.policy, (bucket, key), record, &mut report, &mut making);
                 }
             }
         }
-        report.actions.sort_by(|a, b| (a.when, &a.bucket, &a.key).cmp(&(b.when, &b.bucket, &b.key)));
-        report.rules = sums
+        report.actions = making.first.into_sorted_vec();
+        report.cost = making.costs.total();
+        report.rules = making
             .rules
             .into_iter()
             .map(|((rule, decision), amount)| PlannedRule {
@@ -62,7 +79,6 @@ impl Engine {
                 bytes: amount.bytes,
             })
             .collect();
-        report.cost = self.core.plan_cost(&sums.by_tier);
         Ok(report)
     }
 }
@@ -73,43 +89,37 @@ const MAX_STEPS: usize = 16;
 impl Core {
     fn plan_version(
         &self,
+        policy: &Policy,
         (bucket, key): (&str, &str),
         mut record: ObjectRecord,
-        limit: usize,
         report: &mut PlanReport,
-        sums: &mut Sums,
+        making: &mut Making<'_>,
     ) {
-        let active = self.policy();
         let access = self.last_access(bucket, key);
         let mut now = report.now;
+        let mut way = self.way(&record, now);
         for _ in 0..MAX_STEPS {
             let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
             let facts = facts(bucket, key, &record, access);
-            let plan = super::due::decide(&active.policy, &facts, &record, declared, now);
+            let plan = super::due::decide(policy, &facts, &record, declared, now);
             let (decision, rule) = match &plan.action {
                 Action::Keep => match plan.next {
                     Some(next) if next > now && next <= report.until => {
                         now = next;
                         continue;
                     }
-                    _ => return,
+                    _ => break,
                 },
                 Action::Transition { tier, rule } => (format!("transition to {tier}"), rule.clone()),
                 Action::Expire { rule } => ("expire".to_owned(), rule.clone()),
                 Action::ExpireRestored => ("expire the restored copy".to_owned(), String::new()),
             };
-            let amount = sums.rules.entry((rule.clone(), decision.clone())).or_default();
-            add(amount, record.size);
-            if report.actions.len() < limit {
-                let (bucket, key) = (bucket.to_owned(), key.to_owned());
-                report.actions.push(PlannedAction { when: now, bucket, key, size: record.size, decision, rule });
-            } else {
-                report.truncated = true;
-            }
+            let (bucket, key) = (bucket.to_owned(), key.to_owned());
+            making.action(PlannedAction { when: now, bucket, key, size: record.size, decision, rule }, report);
             match plan.action {
                 Action::Transition { tier, .. } => {
                     add(&mut report.transitions, record.size);
-                    add(sums.by_tier.entry(tier.clone()).or_default(), record.size);
+                    making.costs.moves(&mut way, &tier, now);
                     record.residency = Residency::Cold { tier };
                 }
                 Action::ExpireRestored => {
@@ -119,32 +129,12 @@ impl Core {
                 }
                 _ => {
                     add(&mut report.expirations, record.size);
+                    making.costs.expires(&way, now);
                     return;
                 }
             }
         }
-    }
-
-    /// What the planned transitions would cost by the price book: logical bytes, before deduplication and compression,
-    /// so an upper bound.
-    fn plan_cost(&self, by_tier: &BTreeMap<String, Amount>) -> Option<PlanCost> {
-        let prices = PriceBook::default();
-        let active = self.policy();
-        let (mut requests, mut before, mut after) = (Money::default(), Money::default(), Money::default());
-        for (tier, amount) in by_tier {
-            let class: Class = active.policy.tiers().iter().find(|t| t.name == *tier)?.class?;
-            let packs = amount.bytes.div_ceil(self.settings.tiering.pack_bytes.max(1));
-            requests = requests + prices.requests(class, Request::Put, packs)?;
-            before = before + prices.storage(Class::Standard, amount.bytes, MONTH)?;
-            after = after + prices.storage(class, amount.bytes, MONTH)?;
-        }
-        Some(PlanCost {
-            currency: "CNY".into(),
-            requests: yuan(requests),
-            early_deletion: 0.0,
-            storage_month_before: yuan(before),
-            storage_month_after: yuan(after),
-        })
+        making.costs.stays(way);
     }
 
     /// The moment and kind of the next action of a version, for `object status`.
@@ -174,12 +164,6 @@ impl Core {
         }
         None
     }
-}
-
-/// Integer nano-CNY to the number that a report shows.
-#[allow(clippy::cast_precision_loss)] // a report's figure; sums are integers
-fn yuan(money: Money) -> f64 {
-    money.nanos() as f64 / 1e9
 }
 
 fn add(amount: &mut Amount, bytes: u64) {

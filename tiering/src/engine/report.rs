@@ -270,8 +270,8 @@ pub struct PlanReport {
     pub cost: Option<PlanCost>,
 }
 
-/// One action to come.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// One action to come. The order is that of time, then of names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlannedAction {
     /// When.
@@ -306,15 +306,17 @@ pub struct PlannedRule {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanCost {
-    /// `CNY`.
+    /// The price book's, such as `CNY`.
     pub currency: String,
     /// Requests, once.
     pub requests: f64,
-    /// Early deletion, once.
+    /// Reading what moves on from one tier to a colder one, once.
+    pub retrieval: f64,
+    /// The rest of minimum durations of what leaves a tier early, once.
     pub early_deletion: f64,
-    /// Storage in the tiers per month, as it is now.
+    /// A month's storage of what moves or expires, where it is now: on the hot disk by the book's `hot`.
     pub storage_month_before: f64,
-    /// The same after the plan.
+    /// The same after the plan; what expired costs nothing any more.
     pub storage_month_after: f64,
 }
 

@@ -24,6 +24,8 @@ pub struct EngineSettings {
     pub limits: LimitSettings,
     /// Transitions, recalls, restores.
     pub tiering: TieringSettings,
+    /// What plans count with.
+    pub prices: tidegate_policies::PriceBook,
 }
 
 /// Which tier a declared storage class means.
@@ -62,6 +64,19 @@ pub struct LimitSettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self { max_put_bytes: 5 << 30, max_object_bytes: 5 << 40, min_part_bytes: 5 << 20, max_parts: 10_000 }
+    }
+}
+
+impl LimitSettings {
+    /// The first setting that lets nothing in, and what it may be.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        [
+            ("max_put_bytes", self.max_put_bytes == 0, "at least 1"),
+            ("max_object_bytes", self.max_object_bytes == 0, "at least 1"),
+            ("max_parts", !(1..=10_000).contains(&self.max_parts), "from 1 to 10000"),
+        ]
+        .into_iter()
+        .find_map(|(name, wrong, want)| wrong.then_some((name, want)))
     }
 }
 
@@ -133,5 +148,31 @@ impl Default for TieringSettings {
             gc_interval_ms: 600_000,
             access_granularity_ms: 3_600_000,
         }
+    }
+}
+
+/// Smallest remote pack: below it a move of a disk would be millions of requests.
+const MIN_PACK: u64 = 64 << 10;
+/// Largest remote pack: twice what the price of requests asks for, and far below what a tier takes.
+const MAX_PACK: u64 = 2 << 30;
+
+impl TieringSettings {
+    /// The first setting with which nothing would ever move, or no end would come to trying, and what it may be.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        [
+            ("pack_bytes", !(MIN_PACK..=MAX_PACK).contains(&self.pack_bytes), "from 64KiB to 2GiB"),
+            ("poll_ms", self.poll_ms == 0, "at least 1ms"),
+            ("due_batch", self.due_batch == 0, "at least 1"),
+            ("max_claims", self.max_claims == 0, "at least 1"),
+            ("max_group", self.max_group == 0, "at least 1"),
+            ("workers", !(1..=1024).contains(&self.workers), "from 1 to 1024"),
+            ("retry_min_ms", self.retry_min_ms == 0, "at least 1ms"),
+            ("retry_max_ms", self.retry_max_ms < self.retry_min_ms, "at least retry_min_ms"),
+            ("coalesce_max", self.coalesce_max == 0, "at least 1"),
+            ("thaw_poll_ms", self.thaw_poll_ms == 0, "at least 1ms"),
+            ("thaw_days", self.thaw_days == 0, "at least 1"),
+        ]
+        .into_iter()
+        .find_map(|(name, wrong, want)| wrong.then_some((name, want)))
     }
 }

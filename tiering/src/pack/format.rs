@@ -1,6 +1,7 @@
 //! The pack format: pure functions on slices. All numbers are little endian. `docs/formats.md` has the same by byte.
 
 use crate::chunk::{ChunkId, Codec, MAX_CHUNK_LEN, codec};
+use crate::clock::Timestamp;
 use bytes::Bytes;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,13 @@ impl PackId {
         id[6..8].copy_from_slice(&COUNTER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         id[8..].copy_from_slice(&rand::rng().random::<u64>().to_be_bytes());
         Self(id)
+    }
+
+    /// When the pack was begun.
+    pub(crate) fn begun(&self) -> Timestamp {
+        let mut millis = [0u8; 8];
+        millis[2..].copy_from_slice(&self.0[..6]);
+        Timestamp(u64::from_be_bytes(millis))
     }
 }
 

@@ -1,0 +1,162 @@
+//! What a plan costs by the price book. Logical bytes count, before deduplication and compression, and what leaves a tier
+//! counts as read from there: upper bounds. Sums are integers until the report.
+
+use super::Core;
+use super::body::BodyRef;
+use super::record::ObjectRecord;
+use super::report::PlanCost;
+use super::types::Residency;
+use crate::clock::Timestamp;
+use std::collections::BTreeMap;
+use tidegate_policies::{Class, GB, MONTH, Money, Policy, PriceBook, Request, RetrievalSpeed};
+
+/// Where a version lies: a tier by name, or the hot disk.
+type Place = Option<String>;
+
+/// The way of one version through a plan.
+pub(super) struct Way {
+    size: u64,
+    origin: Place,
+    place: Place,
+    since: Timestamp,
+}
+
+/// Sums over the ways of all versions.
+pub(super) struct Costs<'a> {
+    policy: &'a Policy,
+    prices: &'a PriceBook,
+    pack_bytes: u64,
+    before: BTreeMap<Place, u64>,
+    after: BTreeMap<Place, u64>,
+    written: BTreeMap<String, u64>,
+    read: BTreeMap<String, u64>,
+    /// Bytes times the milliseconds of the minimum duration that are not over.
+    early: BTreeMap<Class, u128>,
+}
+
+impl<'a> Costs<'a> {
+    pub fn new(policy: &'a Policy, prices: &'a PriceBook, pack_bytes: u64) -> Self {
+        let (before, after, written, read, early) = Default::default();
+        Self { policy, prices, pack_bytes: pack_bytes.max(1), before, after, written, read, early }
+    }
+
+    /// The version moves to `tier` at `now`.
+    pub fn moves(&mut self, way: &mut Way, tier: &str, now: Timestamp) {
+        self.leaves(way, now);
+        if let Some(from) = &way.place {
+            add(self.read.entry(from.clone()).or_default(), way.size);
+        }
+        add(self.written.entry(tier.to_owned()).or_default(), way.size);
+        way.place = Some(tier.to_owned());
+        way.since = now;
+    }
+
+    /// The version is deleted at `now`.
+    pub fn expires(&mut self, way: &Way, now: Timestamp) {
+        self.leaves(way, now);
+        add(self.before.entry(way.origin.clone()).or_default(), way.size);
+    }
+
+    /// The version stays where it came to, if it went anywhere.
+    pub fn stays(&mut self, way: Way) {
+        if way.place != way.origin {
+            add(self.before.entry(way.origin).or_default(), way.size);
+            add(self.after.entry(way.place).or_default(), way.size);
+        }
+    }
+
+    fn leaves(&mut self, way: &Way, now: Timestamp) {
+        let Some(class) = way.place.as_deref().and_then(|tier| self.class(tier)).flatten() else { return };
+        let stored = u64::try_from(now.since(way.since).as_millis()).unwrap_or(u64::MAX);
+        let rest = self.prices.min_duration(class).saturating_sub(stored);
+        let early = self.early.entry(class).or_default();
+        *early = early.saturating_add(u128::from(way.size) * u128::from(rest));
+    }
+
+    /// The class of a tier of the chain, which may have none; `None` for another tier, of which nothing is known here.
+    fn class(&self, tier: &str) -> Option<Option<Class>> {
+        self.policy.tiers().iter().find(|t| t.name == tier).map(|t| t.class)
+    }
+
+    /// `None` when nothing of it is billed by class, or a price is not known.
+    pub fn total(&self) -> Option<PlanCost> {
+        let tiers = self.before.keys().chain(self.after.keys()).flatten().chain(self.written.keys());
+        let classes: Option<Vec<Option<Class>>> = tiers.map(|tier| self.class(tier)).collect();
+        classes?.iter().any(Option::is_some).then_some(())?;
+        let packs = |bytes: u64| bytes.div_ceil(self.pack_bytes);
+        let speed = RetrievalSpeed::Normal;
+        let requests = self.sum(&self.written, |class, n| self.prices.requests(class, Request::Put, packs(n)))?;
+        let retrieval = self.sum(&self.read, |class, n| self.prices.retrieval(class, speed, n, packs(n)))?;
+        let mut early_deletion = Money::ZERO;
+        for (class, byte_millis) in &self.early {
+            let millis = u64::try_from(byte_millis / u128::from(GB)).unwrap_or(u64::MAX);
+            early_deletion = early_deletion + self.prices.storage(*class, GB, millis)?;
+        }
+        Some(PlanCost {
+            currency: self.prices.currency.clone(),
+            requests: number(requests),
+            retrieval: number(retrieval),
+            early_deletion: number(early_deletion),
+            storage_month_before: number(self.month(&self.before)?),
+            storage_month_after: number(self.month(&self.after)?),
+        })
+    }
+
+    /// A month's storage of what lies at each place.
+    fn month(&self, places: &BTreeMap<Place, u64>) -> Option<Money> {
+        let mut sum = Money::ZERO;
+        for (place, bytes) in places {
+            sum = sum
+                + match place {
+                    None => self.prices.hot_storage(*bytes, MONTH)?,
+                    Some(tier) => match self.class(tier)? {
+                        None => Money::ZERO,
+                        Some(class) => self.prices.storage(class, *bytes, MONTH)?,
+                    },
+                };
+        }
+        Some(sum)
+    }
+
+    /// What is billed for the bytes of each tier; tiers that nobody bills by class cost nothing.
+    fn sum(&self, bytes: &BTreeMap<String, u64>, price: impl Fn(Class, u64) -> Option<Money>) -> Option<Money> {
+        let mut sum = Money::ZERO;
+        for (tier, bytes) in bytes {
+            if let Some(class) = self.class(tier)? {
+                sum = sum + price(class, *bytes)?;
+            }
+        }
+        Some(sum)
+    }
+}
+
+impl Core {
+    /// Where a version begins its way at `now`.
+    pub(super) fn way(&self, record: &ObjectRecord, now: Timestamp) -> Way {
+        let place = match &record.residency {
+            Residency::Hot => None,
+            Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.clone()),
+        };
+        let since = place.as_deref().and_then(|tier| self.in_tier_since(record, tier)).unwrap_or(now);
+        Way { size: record.size, origin: place.clone(), place, since }
+    }
+
+    /// When the youngest pack in which `tier` has this version was begun: from then on its bytes are billed.
+    fn in_tier_since(&self, record: &ObjectRecord, tier: &str) -> Option<Timestamp> {
+        let begun = |id| self.remote.locate(tier, id).map(|at| at.pack.begun());
+        match &record.body {
+            BodyRef::Inline(chunks) => chunks.iter().filter_map(|chunk| begun(&chunk.id)).max(),
+            BodyRef::Nodes(nodes) => nodes.iter().filter_map(|node| begun(&node.id)).max(),
+        }
+    }
+}
+
+fn add(sum: &mut u64, bytes: u64) {
+    *sum = sum.saturating_add(bytes);
+}
+
+/// Integer billionths to the number that a report shows.
+#[allow(clippy::cast_precision_loss)] // a report's figure; sums are integers
+fn number(money: Money) -> f64 {
+    money.nanos() as f64 / 1e9
+}
