@@ -29,11 +29,15 @@ fn oss<'a>(config: &'a Config, name: &str) -> Result<&'a OssSettings, Failure> {
 }
 
 /// `tidegate tier ram-policy`: the document as RAM takes it, with and without `--json`.
-pub fn ram_policy(config: &Config, tier: &str, conformance: bool, output: &Output) -> Result<Exit, Failure> {
+pub fn ram_policy(
+    config: &Config,
+    tier: &str,
+    (conformance, versions): (bool, bool),
+    output: &Output,
+) -> Result<Exit, Failure> {
     let mut purposes = vec![RamPurpose::Engine, RamPurpose::Probe];
-    if conformance {
-        purposes.push(RamPurpose::Conformance);
-    }
+    purposes.extend(conformance.then_some(RamPurpose::Conformance));
+    purposes.extend(versions.then_some(RamPurpose::Versions));
     let policy = RamPolicy::least(oss(config, tier)?, &purposes).map_err(Failure::new)?;
     output.json(&policy);
     Ok(Exit::Ok)
