@@ -54,6 +54,10 @@ pub fn conformance(config: &Config, options: &Options, output: &Output) -> Resul
         output.show(&plan, render::conformance_plan);
         return Ok(Exit::Ok);
     }
+    if let Some(file) = &options.record {
+        // Found out before anything is written to the bucket and paid for.
+        std::fs::File::options().create(true).append(true).open(file).map_err(|e| unwritable(file, &e))?;
+    }
     // To standard error, so that the report alone is on standard output.
     output.note(&render::conformance_plan(&plan));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -87,12 +91,17 @@ async fn stopped() {
     tokio::select! {
         () = end(SignalKind::interrupt()) => {}
         () = end(SignalKind::terminate()) => {}
+        // The terminal went away, as when a connection to the machine breaks.
+        () = end(SignalKind::hangup()) => {}
     }
 }
 
 fn keep(file: &Path, record: &ConformanceRecord) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(record).map_err(Failure::new)?;
     text.push(b'\n');
-    std::fs::write(file, text)
-        .map_err(|e| Failure::new(format!("the record {} cannot be written: {e}", file.display())))
+    std::fs::write(file, text).map_err(|e| unwritable(file, &e))
+}
+
+fn unwritable(file: &Path, why: &std::io::Error) -> Failure {
+    Failure::new(format!("the record {} cannot be written: {why}", file.display()))
 }
