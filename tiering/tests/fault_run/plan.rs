@@ -23,7 +23,7 @@ pub fn plan(seed: u64, archives: &[&str]) -> FaultPlan {
         .into_iter()
         .map(|code| {
             let qos_delay_ms = (code != DOWN).then_some(10);
-            FaultRule::new(Fault::Error { status: 503, code: code.into(), qos_delay_ms }).rate(0.006)
+            FaultRule::new(Fault::Error { status: 503, code: code.into(), qos_delay_ms }).rate(0.007)
         })
         .collect();
     let internal = Fault::Error { status: 500, code: "InternalError".into(), qos_delay_ms: None };
