@@ -6,6 +6,7 @@ use oss_sim::{Class, Fault, FaultPlan, FaultRule, OssSim, Policy};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidegate_tiering::clock::{Clock, SystemClock};
+use tidegate_tiering::tier::Tier;
 use tidegate_tiering::tier::oss::conformance::{Conformance, ConformanceRecord, ConformanceReport, Outcome};
 use tidegate_tiering::tier::oss::credentials::CredentialsSpec;
 use tidegate_tiering::tier::oss::{OssSettings, RamPolicy, RamPurpose, SignatureVersion, StorageClass};
@@ -193,6 +194,49 @@ async fn a_run_that_is_stopped_or_cut_off_leaves_nothing() {
     let (report, _) = run(&slow).await;
     assert!(!report.ok && report.error.as_deref().unwrap().contains("ListParts"), "{:?}", report.error);
     assert!(sim.objects(BUCKET).is_empty(), "nothing is left");
+}
+
+#[tokio::test]
+async fn in_a_bucket_that_keeps_versions_none_of_the_run_stays_and_none_of_others_goes() {
+    let sim = simulator(1).await;
+    let other = settings(&sim.endpoint());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let metrics = tidegate_tiering::tier::TierMetrics::new("o", None).unwrap();
+    let owner = tidegate_tiering::tier::oss::OssTier::new("o", &other, clock, &|_| None, metrics).unwrap();
+    sim.keep_versions(BUCKET);
+    for body in ["one", "two"] {
+        owner.put("pack", Arc::new(bytes::Bytes::from_static(body.as_bytes()))).await.unwrap();
+    }
+    owner.client().delete_object("pack").await.unwrap();
+    let theirs = |sim: &oss_sim::Running| -> Vec<(String, String)> {
+        sim.objects(BUCKET).into_iter().map(|o| (o.key, o.version_id)).collect()
+    };
+    let before = theirs(&sim);
+    assert_eq!(before.len(), 3, "two versions and a marker");
+    let (report, _) = run(&other).await;
+    assert_eq!(theirs(&sim), before);
+    assert!(report.cleanup.versions > 20 && report.cleanup.errors.is_empty(), "{:?}", report.cleanup);
+    assert!(report.warnings.iter().any(|w| w.contains("versioning of the bucket is Enabled")), "{:?}", report.warnings);
+    let put = report.steps.iter().find(|s| s.step == "put").unwrap();
+    let told: Vec<&str> = put.differences.iter().map(|d| d.store.as_str()).collect();
+    assert_eq!(told, ["{version}"], "versions are what is different, not their ids");
+}
+
+#[tokio::test]
+async fn what_can_be_neither_deleted_nor_listed_is_named() {
+    let sim = simulator(1).await;
+    let broken = |op: &str| {
+        FaultRule::new(Fault::Error { status: 500, code: "InternalError".into(), qos_delay_ms: None }).op(op)
+    };
+    let rules = ["DeleteObject", "DeleteMultipleObjects", "ListObjectsV2"].map(broken);
+    sim.set_faults(FaultPlan { seed: 1, rules: rules.to_vec() });
+    let mut settings = settings(&sim.endpoint());
+    settings.max_attempts = 1;
+    let (report, _) = run(&settings).await;
+    assert!(!report.ok && !report.cleanup.errors.is_empty());
+    for object in sim.objects(BUCKET) {
+        assert!(report.cleanup.left.contains(&object.key), "{} is not named: {:?}", object.key, report.cleanup.left);
+    }
 }
 
 #[tokio::test]

@@ -58,6 +58,16 @@ fn tier(sim: &oss_sim::Running, class: StorageClass) -> OssTier {
     build(&settings(&sim.endpoint(), class), None)
 }
 
+/// A simulator and a tier on it, once for each version of the signature.
+async fn signed(class: StorageClass) -> [(oss_sim::Running, OssTier); 2] {
+    let one = async |signature| {
+        let sim = simulator().await;
+        let tier = build(&OssSettings { signature, ..settings(&sim.endpoint(), class) }, None);
+        (sim, tier)
+    };
+    [one(SignatureVersion::V4).await, one(SignatureVersion::V1).await]
+}
+
 #[tokio::test]
 async fn the_contract_holds_with_both_signatures() {
     let sim = simulator().await;
@@ -87,15 +97,22 @@ async fn the_contract_holds_on_a_domain_and_on_virtual_hosts() {
 #[tokio::test]
 async fn a_wrong_key_is_refused_and_named() {
     let sim = simulator().await;
-    let mut settings = settings(&sim.endpoint(), StorageClass::IA);
-    settings.credentials = CredentialsSpec::Static {
-        access_key_id: "ak".into(),
-        access_key_secret: Secret::new("not-the-secret"),
-        security_token: None,
-    };
-    let error = build(&settings, None).put("a", Arc::new(Bytes::from_static(b"x"))).await.unwrap_err();
-    assert_eq!((error.kind(), error.details().code.as_str()), (TierErrorKind::Denied, "SignatureDoesNotMatch"));
-    assert!(!error.details().request_id.is_empty());
+    for (signature, id, code) in [
+        (SignatureVersion::V4, "ak", "SignatureDoesNotMatch"),
+        (SignatureVersion::V1, "ak", "SignatureDoesNotMatch"),
+        (SignatureVersion::V4, "nobody", "InvalidAccessKeyId"),
+    ] {
+        let mut settings = settings(&sim.endpoint(), StorageClass::IA);
+        settings.signature = signature;
+        settings.credentials = CredentialsSpec::Static {
+            access_key_id: id.into(),
+            access_key_secret: Secret::new("not-the-secret"),
+            security_token: None,
+        };
+        let error = build(&settings, None).put("a", Arc::new(Bytes::from_static(b"x"))).await.unwrap_err();
+        assert_eq!((error.kind(), error.details().code.as_str()), (TierErrorKind::Denied, code), "{signature:?}");
+        assert!(!error.details().request_id.is_empty() && !error.details().ec.is_empty());
+    }
 }
 
 /// Faults whose effect a client must hide: a tenth of all requests.
@@ -214,38 +231,54 @@ async fn a_flipped_byte_on_the_way_down_is_found() {
 
 #[tokio::test]
 async fn each_archive_class_freezes_thaws_and_freezes_again() {
-    let sim = simulator().await;
     let body = SeededBody { seed: 7, len: 5000 };
     for (class, wait, days) in [
         (StorageClass::Archive, 120, 2),
         (StorageClass::ColdArchive, 6 * 3600, 30),
         (StorageClass::DeepColdArchive, 49 * 3600, 30),
     ] {
-        let tier = tier(&sim, class);
-        let name = class.name();
-        tier.put(name, Arc::new(body)).await.unwrap();
-        assert_eq!(tier.head(name).await.unwrap().class.as_deref(), Some(name));
-        assert!(tier.get(name, 0..10).await.err().unwrap().is_frozen());
-        let ask = || tier.restore(name, days, RestorePriority::Standard);
-        assert_eq!(ask().await.unwrap(), RestoreReceipt::Started);
-        assert_eq!(ask().await.unwrap(), RestoreReceipt::AlreadyRunning);
-        assert_eq!(tier.head(name).await.unwrap().restore, RestoreState::Ongoing);
-        assert!(tier.get(name, 0..10).await.err().unwrap().is_frozen());
-        sim.advance_seconds(wait);
-        let RestoreState::Restored { until } = tier.head(name).await.unwrap().restore else {
-            panic!("{name} is not restored after {wait} s");
-        };
-        let left = until.since(Timestamp(sim.now_ms()));
-        assert!(left <= Duration::from_secs((u64::from(days) + 1) * DAY), "{name}: {left:?}");
-        assert_eq!(read(&tier, name, 0..5000).await.unwrap(), body.bytes(0..5000));
-        assert_eq!(ask().await.unwrap(), RestoreReceipt::AlreadyRestored);
-        sim.advance_seconds(u64::from(days + 3) * DAY);
-        assert!(tier.get(name, 0..10).await.err().unwrap().is_frozen());
-        assert_eq!(tier.head(name).await.unwrap().restore, RestoreState::None);
+        for (sim, tier) in signed(class).await {
+            let name = class.name();
+            tier.put(name, Arc::new(body)).await.unwrap();
+            assert_eq!(tier.head(name).await.unwrap().class.as_deref(), Some(name));
+            assert!(tier.get(name, 0..10).await.err().unwrap().is_frozen());
+            let ask = || tier.restore(name, days, RestorePriority::Standard);
+            assert_eq!(ask().await.unwrap(), RestoreReceipt::Started);
+            assert_eq!(ask().await.unwrap(), RestoreReceipt::AlreadyRunning);
+            assert_eq!(tier.head(name).await.unwrap().restore, RestoreState::Ongoing);
+            assert!(tier.get(name, 0..10).await.err().unwrap().is_frozen());
+            sim.advance_seconds(wait);
+            let RestoreState::Restored { until } = tier.head(name).await.unwrap().restore else {
+                panic!("{name} is not restored after {wait} s");
+            };
+            let left = until.since(Timestamp(sim.now_ms()));
+            assert!(left <= Duration::from_secs((u64::from(days) + 1) * DAY), "{name}: {left:?}");
+            assert_eq!(read(&tier, name, 0..5000).await.unwrap(), body.bytes(0..5000));
+            assert_eq!(ask().await.unwrap(), RestoreReceipt::AlreadyRestored);
+            sim.advance_seconds(u64::from(days + 3) * DAY);
+            assert!(tier.get(name, 0..10).await.err().unwrap().is_frozen());
+            assert_eq!(tier.head(name).await.unwrap().restore, RestoreState::None);
+        }
     }
-    let online = tier(&sim, StorageClass::IA);
-    online.put("online", Arc::new(body)).await.unwrap();
-    assert_eq!(online.restore("online", 1, RestorePriority::Bulk).await.unwrap(), RestoreReceipt::NotNeeded);
+    for (_sim, online) in signed(StorageClass::IA).await {
+        online.put("online", Arc::new(body)).await.unwrap();
+        assert_eq!(online.restore("online", 1, RestorePriority::Bulk).await.unwrap(), RestoreReceipt::NotNeeded);
+    }
+}
+
+#[tokio::test]
+async fn a_restored_copy_is_dropped_before_its_time() {
+    for (sim, tier) in signed(StorageClass::ColdArchive).await {
+        tier.put("a", Arc::new(SeededBody { seed: 7, len: 100 })).await.unwrap();
+        tier.client().clean_restored_object("a").await.unwrap();
+        tier.restore("a", 30, RestorePriority::Expedited).await.unwrap();
+        let error = tier.client().clean_restored_object("a").await.unwrap_err();
+        assert_eq!(error.details().code, "ArchiveRestoreNotFinished");
+        sim.advance_seconds(3601);
+        assert_eq!(read(&tier, "a", 0..100).await.unwrap().len(), 100);
+        tier.client().clean_restored_object("a").await.unwrap();
+        assert!(tier.get("a", 0..10).await.err().unwrap().is_frozen());
+    }
 }
 
 #[tokio::test]
@@ -277,13 +310,17 @@ async fn a_probe_tells_what_each_class_can_do_and_leaves_nothing() {
 
 #[tokio::test]
 async fn copies_parts_of_copies_and_unfinished_uploads_are_handled() {
-    let sim = simulator().await;
-    let tier = tier(&sim, StorageClass::IA);
+    for (sim, tier) in signed(StorageClass::IA).await {
+        copies_and_parts(&sim, &tier).await;
+    }
+}
+
+async fn copies_and_parts(sim: &oss_sim::Running, tier: &OssTier) {
     let client = tier.client();
     let body = SeededBody { seed: 8, len: 600_000 };
     tier.put("from +/ü", Arc::new(body)).await.unwrap();
     client.copy_object("from +/ü", "copy").await.unwrap();
-    assert_eq!(read(&tier, "copy", 0..600_000).await.unwrap(), body.bytes(0..600_000));
+    assert_eq!(read(tier, "copy", 0..600_000).await.unwrap(), body.bytes(0..600_000));
     let upload = client.initiate_multipart("joined").await.unwrap();
     let first = client.upload_part_copy("joined", &upload, 1, ("copy", 0..300_000)).await.unwrap();
     let second = client.upload_part("joined", &upload, 2, (Arc::new(body), 300_000..600_000)).await.unwrap();
@@ -291,7 +328,7 @@ async fn copies_parts_of_copies_and_unfinished_uploads_are_handled() {
     assert_eq!(listed.iter().map(|p| (p.number, p.size)).collect::<Vec<_>>(), [(1, 300_000), (2, 300_000)]);
     assert_eq!(listed[1].crc64, second.crc64);
     client.complete_multipart("joined", &upload, &[first, second]).await.unwrap();
-    assert_eq!(read(&tier, "joined", 0..600_000).await.unwrap(), body.bytes(0..600_000));
+    assert_eq!(read(tier, "joined", 0..600_000).await.unwrap(), body.bytes(0..600_000));
     client.initiate_multipart("left").await.unwrap();
     assert_eq!(client.list_uploads("le").await.unwrap()[0].name, "left");
     tier.delete("left").await.unwrap();
@@ -303,8 +340,12 @@ async fn copies_parts_of_copies_and_unfinished_uploads_are_handled() {
 
 #[tokio::test]
 async fn tags_rules_and_facts_of_the_bucket_are_read_and_written() {
-    let sim = simulator().await;
-    let tier = tier(&sim, StorageClass::IA);
+    for (_sim, tier) in signed(StorageClass::IA).await {
+        tags_rules_and_facts(&tier).await;
+    }
+}
+
+async fn tags_rules_and_facts(tier: &OssTier) {
     let client = tier.client();
     tier.put("a", Arc::new(Bytes::from_static(b"x"))).await.unwrap();
     assert_eq!(client.get_object_meta("a").await.unwrap().0, 1);

@@ -198,6 +198,32 @@ async fn with_the_generated_policy_all_works_and_without_any_one_action_somethin
 }
 
 #[tokio::test]
+async fn on_a_bucket_that_keeps_versions_two_more_actions_are_needed_and_each_is() {
+    let purposes = [PURPOSES, &[RamPurpose::Versions]].concat();
+    let policy = RamPolicy::least(&settings("http://127.0.0.1", "limited", StorageClass::IA), &purposes).unwrap();
+    let policy = serde_json::to_value(policy).unwrap();
+    for (without_action, by_version, unknown) in
+        [("", true, true), ("oss:DeleteObjectVersion", false, false), ("oss:ListObjectVersions", true, false)]
+    {
+        let world = World::new(StorageClass::IA).await;
+        world.sim.keep_versions(BUCKET);
+        world.set(&without(&policy, without_action));
+        let version = world.limited.put("known", Arc::new(SMALL)).await.unwrap().version_id.unwrap();
+        world.owner.put("unknown", Arc::new(SMALL)).await.unwrap();
+        let of = |result: Result<(), tidegate_tiering::tier::TierError>| match result {
+            Ok(()) => true,
+            Err(error) if error.kind() == TierErrorKind::Denied => false,
+            Err(error) => panic!("{error}"),
+        };
+        let found =
+            (of(world.limited.delete_version("known", &version).await), of(world.limited.delete("unknown").await));
+        assert_eq!(found, (by_version, unknown), "without {without_action:?}");
+        let left = world.sim.objects(BUCKET).iter().filter(|o| !o.delete_marker).count();
+        assert_eq!(left, usize::from(!by_version) + usize::from(!unknown), "without {without_action:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_policy_is_made_of_the_operations_that_are_really_used() {
     let world = World::new(StorageClass::Archive).await;
     world.set(&world.policy());

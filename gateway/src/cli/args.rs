@@ -167,6 +167,9 @@ pub enum TierCommand {
         /// Also allow what `tier conformance` does
         #[arg(long)]
         conformance: bool,
+        /// For a bucket that keeps versions
+        #[arg(long)]
+        versions: bool,
     },
     /// Ask the bucket of an OSS tier what the simulator was asked, and show where the answers differ; needs no server
     ///

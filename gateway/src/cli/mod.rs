@@ -163,8 +163,8 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Failure> {
             offline::dump_journal(&config, from, limit, &output)
         }
         Command::Index(args::IndexCommand::Rebuild) => offline::rebuild_index(&config, &output),
-        Command::Tier(TierCommand::RamPolicy { tier, conformance }) => {
-            tier::ram_policy(&config, &tier, conformance, &output)
+        Command::Tier(TierCommand::RamPolicy { tier, conformance, versions }) => {
+            tier::ram_policy(&config, &tier, (conformance, versions), &output)
         }
         Command::Tier(TierCommand::Conformance(options)) => tier::conformance(&config, &options, &output),
         live => live::run(live, &config, &output),

@@ -29,11 +29,15 @@ fn oss<'a>(config: &'a Config, name: &str) -> Result<&'a OssSettings, Failure> {
 }
 
 /// `tidegate tier ram-policy`: the document as RAM takes it, with and without `--json`.
-pub fn ram_policy(config: &Config, tier: &str, conformance: bool, output: &Output) -> Result<Exit, Failure> {
+pub fn ram_policy(
+    config: &Config,
+    tier: &str,
+    (conformance, versions): (bool, bool),
+    output: &Output,
+) -> Result<Exit, Failure> {
     let mut purposes = vec![RamPurpose::Engine, RamPurpose::Probe];
-    if conformance {
-        purposes.push(RamPurpose::Conformance);
-    }
+    purposes.extend(conformance.then_some(RamPurpose::Conformance));
+    purposes.extend(versions.then_some(RamPurpose::Versions));
     let policy = RamPolicy::least(oss(config, tier)?, &purposes).map_err(Failure::new)?;
     output.json(&policy);
     Ok(Exit::Ok)
@@ -49,6 +53,10 @@ pub fn conformance(config: &Config, options: &Options, output: &Output) -> Resul
     if options.dry_run {
         output.show(&plan, render::conformance_plan);
         return Ok(Exit::Ok);
+    }
+    if let Some(file) = &options.record {
+        // Found out before anything is written to the bucket and paid for.
+        std::fs::File::options().create(true).append(true).open(file).map_err(|e| unwritable(file, &e))?;
     }
     // To standard error, so that the report alone is on standard output.
     output.note(&render::conformance_plan(&plan));
@@ -83,12 +91,17 @@ async fn stopped() {
     tokio::select! {
         () = end(SignalKind::interrupt()) => {}
         () = end(SignalKind::terminate()) => {}
+        // The terminal went away, as when a connection to the machine breaks.
+        () = end(SignalKind::hangup()) => {}
     }
 }
 
 fn keep(file: &Path, record: &ConformanceRecord) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(record).map_err(Failure::new)?;
     text.push(b'\n');
-    std::fs::write(file, text)
-        .map_err(|e| Failure::new(format!("the record {} cannot be written: {e}", file.display())))
+    std::fs::write(file, text).map_err(|e| unwritable(file, &e))
+}
+
+fn unwritable(file: &Path, why: &std::io::Error) -> Failure {
+    Failure::new(format!("the record {} cannot be written: {why}", file.display()))
 }

@@ -31,7 +31,11 @@ pub fn conformance(report: &ConformanceReport) -> String {
     let mut facts: Vec<(&str, String)> =
         report.facts.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     facts.push(("bucket", format!("{} at {}", report.bucket, report.host)));
-    facts.push(("removed", format!("{} objects, {} uploads", report.cleanup.deleted, report.cleanup.aborted)));
+    let mut removed = format!("{} objects, {} uploads", report.cleanup.deleted, report.cleanup.aborted);
+    if report.cleanup.versions > 0 {
+        let _ = write!(removed, ", {} versions", report.cleanup.versions);
+    }
+    facts.push(("removed", removed));
     text += &pairs(facts);
     for warning in &report.warnings {
         let _ = writeln!(text, "warning: {warning}");

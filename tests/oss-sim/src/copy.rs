@@ -22,6 +22,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether it is a certain version of the object.
+    pub fn names_a_version(&self) -> bool {
+        self.version.is_some()
+    }
+
     /// Bucket and key.
     pub fn into_names(self) -> (String, String) {
         (self.bucket, self.key)

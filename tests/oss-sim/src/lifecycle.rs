@@ -42,13 +42,22 @@ pub struct Rule {
     tags: Vec<(String, String)>,
     larger_than: Option<u64>,
     smaller_than: Option<u64>,
-    not_prefixes: Vec<String>,
+    /// What the rule leaves alone although the rest of it covers it.
+    #[serde(default)]
+    exceptions: Vec<Exception>,
     transitions: Vec<(When, Class)>,
     expiration: Option<When>,
     expired_marker: bool,
     abort: Option<When>,
     noncurrent_transitions: Vec<(u64, Class)>,
     noncurrent_expiration: Option<u64>,
+}
+
+/// A `Not` of a rule's filter: objects below this prefix that have this tag.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Exception {
+    prefix: String,
+    tag: Option<(String, String)>,
 }
 
 impl Rule {
@@ -58,7 +67,13 @@ impl Rule {
             && self.tags.iter().all(|tag| version.tags.contains(tag))
             && self.larger_than.is_none_or(|n| version.size > n)
             && self.smaller_than.is_none_or(|n| version.size < n)
-            && !self.not_prefixes.iter().any(|p| key.starts_with(p))
+            && !self.exceptions.iter().any(|not| not.covers(key, version))
+    }
+}
+
+impl Exception {
+    fn covers(&self, key: &str, version: &Version) -> bool {
+        key.starts_with(&self.prefix) && self.tag.as_ref().is_none_or(|tag| version.tags.contains(tag))
     }
 }
 
@@ -94,18 +109,15 @@ fn parse_rule(node: &Node) -> Result<Rule, OssError> {
         "Disabled" => false,
         other => return Err(OssError::malformed_xml(&format!("Status {other:?} is neither Enabled nor Disabled"))),
     };
-    for tag in node.all("Tag") {
-        let part = |name: &str| tag.text_of(name).unwrap_or_default().to_string();
-        rule.tags.push((part("Key"), part("Value")));
-    }
+    rule.tags = node.all("Tag").map(tag_of).collect();
     if let Some(filter) = node.child("Filter") {
         rule.larger_than = number(filter, "ObjectSizeGreaterThan")?;
         rule.smaller_than = number(filter, "ObjectSizeLessThan")?;
-        rule.not_prefixes = filter.all("Not").filter_map(|n| n.text_of("Prefix")).map(str::to_string).collect();
+        rule.exceptions = filter.all("Not").map(exception).collect::<Result<_, _>>()?;
     }
     for transition in node.all("Transition") {
         let class = class_of(transition)?;
-        if transition.text_of("IsAccessTime").is_some_and(|t| t.trim() == "true") {
+        if by_access_time(transition) {
             if class != Class::IA {
                 return Err(OssError::invalid_argument(
                     "Only IA is allowed with IsAccessTime.",
@@ -126,6 +138,9 @@ fn parse_rule(node: &Node) -> Result<Rule, OssError> {
     }
     rule.abort = node.child("AbortMultipartUpload").map(when).transpose()?;
     for transition in node.all("NoncurrentVersionTransition") {
+        if by_access_time(transition) {
+            return Err(OssError::not_simulated("NoncurrentVersionTransition by IsAccessTime"));
+        }
         rule.noncurrent_transitions.push((days(transition, "NoncurrentDays")?, class_of(transition)?));
     }
     if let Some(expiration) = node.child("NoncurrentVersionExpiration") {
@@ -133,6 +148,24 @@ fn parse_rule(node: &Node) -> Result<Rule, OssError> {
     }
     check_rule(&rule)?;
     Ok(rule)
+}
+
+fn by_access_time(transition: &Node) -> bool {
+    transition.text_of("IsAccessTime").is_some_and(|t| t.trim() == "true")
+}
+
+fn tag_of(node: &Node) -> (String, String) {
+    let part = |name: &str| node.text_of(name).unwrap_or_default().to_string();
+    (part("Key"), part("Value"))
+}
+
+fn exception(node: &Node) -> Result<Exception, OssError> {
+    let prefix = node.text_of("Prefix").map(str::to_string);
+    let tag = node.child("Tag").map(tag_of);
+    if prefix.is_none() && tag.is_none() {
+        return Err(OssError::malformed_xml("a Not needs a Prefix or a Tag"));
+    }
+    Ok(Exception { prefix: prefix.unwrap_or_default(), tag })
 }
 
 fn number(node: &Node, name: &str) -> Result<Option<u64>, OssError> {
@@ -164,8 +197,15 @@ fn class_of(node: &Node) -> Result<Class, OssError> {
         .ok_or_else(|| OssError::invalid_argument("The class is not one to convert to.", "StorageClass", name))
 }
 
-/// Periods must rise with coldness, and days and dates must not be mixed.
+/// Periods must rise with coldness, days and dates must not be mixed, and uploads have neither tags nor exceptions.
 fn check_rule(rule: &Rule) -> Result<(), OssError> {
+    if rule.abort.is_some() && !(rule.tags.is_empty() && rule.exceptions.is_empty()) {
+        return Err(OssError::invalid_argument(
+            "AbortMultipartUpload cannot be combined with Tag or Not in one rule.",
+            "AbortMultipartUpload",
+            &rule.id,
+        ));
+    }
     let mut chain = rule.transitions.clone();
     chain.sort_by_key(|(_, class)| *class);
     let is_days = |when: &When| matches!(when, When::Days(_));
@@ -385,12 +425,54 @@ mod tests {
         assert!(rules(head).is_err(), "a rule without an action");
     }
 
+    fn written(at: u64) -> Version {
+        let spec = crate::objects::Spec { class: Class::Standard, headers: Vec::new(), tags: Vec::new() };
+        let body = crate::blob::Body::default();
+        crate::objects::new_version(spec, Kind::Normal, body, (String::new(), 0), at)
+    }
+
+    #[test]
+    fn what_a_rule_makes_an_exception_of_is_left_alone() {
+        let rule = |not: &str| {
+            rules(&format!(
+                "<Prefix>x/</Prefix><Status>Enabled</Status><Filter><Not>{not}</Not></Filter>\
+                 <Expiration><Days>1</Days></Expiration>"
+            ))
+        };
+        let (prefix, tag) = ("<Prefix>x/k</Prefix>", "<Tag><Key>keep</Key><Value>1</Value></Tag>");
+        let plain = written(0);
+        let tagged = Version { tags: vec![("keep".into(), "1".into())], ..written(0) };
+        // Covered: an untagged and a tagged object below the exception's prefix, and a tagged one beside it.
+        for (not, covered) in [
+            (prefix.to_string(), [false, false, true]),
+            (tag.to_string(), [true, false, false]),
+            (format!("{prefix}{tag}"), [true, false, true]),
+        ] {
+            let rule = rule(&not).unwrap().remove(0);
+            let found = [rule.covers("x/k1", &plain), rule.covers("x/k1", &tagged), rule.covers("x/z", &tagged)];
+            assert_eq!(found, covered, "{not}");
+        }
+        assert!(rule("").is_err(), "an exception of nothing");
+    }
+
+    #[test]
+    fn unfinished_uploads_have_no_tags_and_so_no_rule_that_asks_for_them() {
+        let abort =
+            "<Prefix>x/</Prefix><Status>Enabled</Status><AbortMultipartUpload><Days>1</Days></AbortMultipartUpload>";
+        assert!(rules(abort).is_ok());
+        for more in [
+            "<Tag><Key>k</Key><Value>v</Value></Tag>",
+            "<Filter><Not><Prefix>x/y</Prefix></Not></Filter>",
+            "<Filter><Not><Prefix>x/</Prefix><Tag><Key>k</Key><Value>v</Value></Tag></Not></Filter>",
+        ] {
+            assert_eq!(rules(&format!("{abort}{more}")).unwrap_err().code, "InvalidArgument", "{more}");
+        }
+    }
+
     #[test]
     fn an_action_happens_at_the_first_midnight_after_it_is_due() {
         let rule = rules("<Prefix/><Status>Enabled</Status><Transition><Days>1</Days><StorageClass>IA</StorageClass></Transition><Expiration><Days>3</Days></Expiration>").unwrap();
-        let spec = crate::objects::Spec { class: Class::Standard, headers: Vec::new(), tags: Vec::new() };
-        let body = crate::blob::Body::default();
-        let mut version = crate::objects::new_version(spec, Kind::Normal, body, (String::new(), 0), 10 * DAY + 5);
+        let mut version = written(10 * DAY + 5);
         let place = Place { current: true, alone: true, replaced: 0 };
         assert_eq!(next(&rule, "k", &version, place, 10 * DAY), Some((12 * DAY, Action::Convert(Class::IA))));
         version.class = Class::IA;
@@ -400,9 +482,7 @@ mod tests {
     #[test]
     fn a_rule_by_date_leaves_alone_what_is_younger_than_a_day() {
         let rule = rules("<Prefix/><Status>Enabled</Status><Transition><CreatedBeforeDate>2030-01-01T00:00:00.000Z</CreatedBeforeDate><StorageClass>IA</StorageClass></Transition>").unwrap();
-        let spec = crate::objects::Spec { class: Class::Standard, headers: Vec::new(), tags: Vec::new() };
-        let body = crate::blob::Body::default();
-        let version = crate::objects::new_version(spec, Kind::Normal, body, (String::new(), 0), 11 * DAY - 1);
+        let version = written(11 * DAY - 1);
         let place = Place { current: true, alone: true, replaced: 0 };
         assert_eq!(next(&rule, "k", &version, place, 10 * DAY), Some((12 * DAY, Action::Convert(Class::IA))));
     }

@@ -386,7 +386,9 @@ pub async fn delete_many(sim: &Sim, req: &Req, payload: &mut Payload) -> Result<
     // All or nothing: a refusal half-way would leave it unclear what was deleted.
     for object in root.all("Object") {
         let key = object.text_of("Key").unwrap_or_default();
-        crate::ram::permit(sim, req, "oss:DeleteObject", (req.bucket()?, Some(key)))?;
+        let of_version = object.text_of("VersionId").is_some_and(|v| !v.is_empty());
+        let action = if of_version { "oss:DeleteObjectVersion" } else { "oss:DeleteObject" };
+        crate::ram::permit(sim, req, action, (req.bucket()?, Some(key)))?;
     }
     let quiet = root.text_of("Quiet").is_some_and(|q| q.trim() == "true");
     let url = req.query.get("encoding-type") == Some("url");

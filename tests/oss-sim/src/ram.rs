@@ -125,6 +125,19 @@ fn action_of(op: &str) -> Option<&'static str> {
     })
 }
 
+/// The action that an operation on a named version needs.
+fn action_of_version(op: &str) -> Option<&'static str> {
+    Some(match op {
+        "GetObject" | "HeadObject" | "GetObjectMeta" => "oss:GetObjectVersion",
+        "DeleteObject" => "oss:DeleteObjectVersion",
+        "RestoreObject" => "oss:RestoreObjectVersion",
+        "PutObjectTagging" => "oss:PutObjectVersionTagging",
+        "GetObjectTagging" => "oss:GetObjectVersionTagging",
+        "DeleteObjectTagging" => "oss:DeleteObjectVersionTagging",
+        other => action_of(other)?,
+    })
+}
+
 /// Whether the caller may do `op`, as far as the head of the request tells. DeleteMultipleObjects names its objects in the
 /// body and asks [`permit`] for each.
 ///
@@ -135,11 +148,17 @@ pub fn authorize(sim: &Sim, req: &Req, op: &str) -> Result<(), OssError> {
         return Ok(());
     }
     let bucket = req.bucket.as_deref().unwrap_or("*");
-    let action = action_of(op).ok_or_else(|| denied(op, bucket))?;
+    let action = match req.query.has("versionId") {
+        true => action_of_version(op),
+        false => action_of(op),
+    };
+    let action = action.ok_or_else(|| denied(op, bucket))?;
     permit(sim, req, action, (bucket, req.key.as_deref()))?;
     if req.headers.contains_key("x-oss-copy-source") {
-        let (bucket, key) = copy::source(req)?.into_names();
-        permit(sim, req, "oss:GetObject", (&bucket, Some(&key)))?;
+        let source = copy::source(req)?;
+        let action = if source.names_a_version() { "oss:GetObjectVersion" } else { "oss:GetObject" };
+        let (bucket, key) = source.into_names();
+        permit(sim, req, action, (&bucket, Some(&key)))?;
     }
     if req.headers.contains_key("x-oss-tagging") {
         permit(sim, req, "oss:PutObjectTagging", (bucket, req.key.as_deref()))?;

@@ -69,6 +69,11 @@ fn wrong_signatures_keys_and_dates_get_their_own_answers() {
     let both = [("authorization".to_string(), "OSS a:b".to_string())];
     c.raw("GET", "/b/k?Signature=x&OSSAccessKeyId=ak&Expires=1", &both, b"").fails(400, "InvalidArgument", "");
     c.raw("GET", "/b/k?Signature=x&OSSAccessKeyId=ak&Expires=1", &[], b"").fails(403, "AccessDenied", "");
+    let scope = "OSS4-HMAC-SHA256 Credential=ak/20240301/cn-hangzhou/oss/aliyun_v4_request,Signature=00";
+    let without_date = [("authorization".to_string(), scope.to_string())];
+    c.raw("GET", "/b/k", &without_date, b"").fails(403, "AccessDenied", "");
+    let unreadable = [without_date[0].clone(), ("x-oss-date".to_string(), "yesterday".to_string())];
+    c.raw("GET", "/b/k", &unreadable, b"").fails(403, "AccessDenied", "");
     let basic = [("authorization".to_string(), "Basic abc".to_string())];
     c.raw("GET", "/b/k", &basic, b"").fails(400, "InvalidArgument", "");
 }

@@ -1,6 +1,8 @@
 //! A server that answers what a test tells it to and records what it was asked.
 #![allow(dead_code, clippy::unwrap_used)] // each test binary uses a part of it
 
+pub mod keys;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};

@@ -29,6 +29,8 @@ mod settings;
 mod sign_v1;
 mod sign_v4;
 mod transport;
+#[cfg(test)]
+mod vectors;
 mod xml;
 
 pub use client::Client;

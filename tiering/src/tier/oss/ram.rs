@@ -18,9 +18,11 @@ pub enum RamPurpose {
     Probe,
     /// `tidegate tier conformance`.
     Conformance,
+    /// All of that on a bucket that keeps versions.
+    Versions,
 }
 
-use RamPurpose::{Conformance, Engine, Probe};
+use RamPurpose::{Conformance, Engine, Probe, Versions};
 
 /// What an action is allowed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +70,7 @@ const fn rule(operation: Operation) -> Rule {
         Operation::ListParts => objects(&["oss:ListParts"], &[Conformance]),
         Operation::ListMultipartUploads => bucket(&["oss:ListMultipartUploads"], ALL),
         Operation::ListObjectsV2 => bucket(&["oss:ListObjects"], &[Probe, Conformance]),
-        // Only in a bucket that keeps versions, which its settings do not tell: `docs/oss.md` says what to add then.
-        Operation::ListObjectVersions => bucket(&["oss:ListObjectVersions"], &[]),
+        Operation::ListObjectVersions => bucket(&["oss:ListObjectVersions"], &[Versions]),
         Operation::RestoreObject => Rule { archive_only: true, ..objects(&["oss:RestoreObject"], ALL) },
         Operation::CleanRestoredObject => objects(&["oss:CleanRestoredObject"], &[Conformance]),
         Operation::PutObjectTagging => objects(&["oss:PutObjectTagging"], &[Conformance]),
@@ -80,6 +81,14 @@ const fn rule(operation: Operation) -> Rule {
         Operation::PutBucketLifecycle => bucket(&["oss:PutBucketLifecycle"], &[]),
         // No request: whoever uses the URL sends a GetObject or PutObject in our name.
         Operation::PresignObject => objects(&[], &[]),
+    }
+}
+
+/// What an operation needs besides where it names a version.
+const fn of_version(operation: Operation) -> Option<&'static str> {
+    match operation {
+        Operation::DeleteObject => Some("oss:DeleteObjectVersion"),
+        _ => None,
     }
 }
 
@@ -139,13 +148,15 @@ impl RamPolicy {
 /// The actions of `scope`, each once, in the order of the operations.
 fn actions(scope: Scope, purposes: &[RamPurpose], archive: bool) -> Vec<&'static str> {
     let mut all: Vec<&'static str> = Vec::new();
-    for rule in Operation::ALL.into_iter().map(rule).filter(|rule| rule.scope == scope) {
+    for (operation, rule) in Operation::ALL.into_iter().map(|o| (o, rule(o))).filter(|(_, rule)| rule.scope == scope) {
         // The conformance run has archived objects of its own, whatever the tier's class.
         let used = |purpose: &RamPurpose| {
             rule.users.contains(purpose) && (archive || !rule.archive_only || *purpose == Conformance)
         };
         if purposes.iter().any(used) {
-            all.extend(rule.actions.iter().filter(|action| !all.contains(action)).copied().collect::<Vec<_>>());
+            let versions = of_version(operation).filter(|_| purposes.contains(&Versions));
+            let needed = rule.actions.iter().copied().chain(versions);
+            all.extend(needed.filter(|action| !all.contains(action)).collect::<Vec<_>>());
         }
     }
     all
@@ -197,6 +208,9 @@ mod tests {
         assert!(!actions(StorageClass::Archive, &[Engine]).contains(&"oss:ListObjects"));
         assert!(actions(StorageClass::IA, &[Probe]).contains(&"oss:ListObjects"));
         assert!(actions(StorageClass::IA, &[Conformance]).contains(&"oss:RestoreObject"));
+        let versions = actions(StorageClass::IA, &[Engine, Versions]);
+        assert!(versions.contains(&"oss:DeleteObjectVersion") && versions.contains(&"oss:ListObjectVersions"));
+        assert_eq!(versions.len(), online.len() + 2);
         let all = actions(StorageClass::IA, &[Engine, Probe, Conformance]);
         assert!(all.iter().all(|action| !action.starts_with("oss:PutBucket")), "{all:?}");
     }

@@ -119,22 +119,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tier::secret::Secret;
-    use serde_json::Value;
-
-    fn vectors(group: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_str(include_str!("../../../tests/data/oss-vectors.json")).unwrap();
-        all[group].as_array().unwrap().clone()
-    }
-
-    fn credentials(vector: &Value, token: Option<&str>) -> Credentials {
-        Credentials {
-            access_key_id: vector["ak"].as_str().unwrap().into(),
-            access_key_secret: Secret::new(vector["sk"].as_str().unwrap()),
-            security_token: token.map(Secret::new),
-            expires: None,
-        }
-    }
+    use crate::tier::oss::vectors::{credentials, vectors};
 
     #[test]
     fn every_presign_vector_of_signature_v1_comes_out_of_the_crate() {

@@ -143,26 +143,7 @@ pub(crate) fn presign_query(what: &Signed<'_>, credentials: &Credentials, expire
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tier::secret::Secret;
-    use serde_json::Value;
-
-    fn vectors(group: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_str(include_str!("../../../tests/data/oss-vectors.json")).unwrap();
-        all[group].as_array().unwrap().clone()
-    }
-
-    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    }
-
-    fn credentials(vector: &Value, token: Option<&str>) -> Credentials {
-        Credentials {
-            access_key_id: vector["ak"].as_str().unwrap().into(),
-            access_key_secret: Secret::new(vector["sk"].as_str().unwrap()),
-            security_token: token.map(Secret::new),
-            expires: None,
-        }
-    }
+    use crate::tier::oss::vectors::{credentials, pairs, vectors};
 
     #[test]
     fn every_header_vector_gives_its_string_and_signature() {

@@ -159,17 +159,8 @@ pub(crate) fn presign_query(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tier::secret::Secret;
+    use crate::tier::oss::vectors::{credentials, pairs, vectors};
     use serde_json::Value;
-
-    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    }
-
-    fn vectors(group: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_str(include_str!("../../../tests/data/oss-vectors.json")).unwrap();
-        all[group].as_array().unwrap().clone()
-    }
 
     fn own_query() -> Vec<(String, String)> {
         pairs(&[
@@ -191,16 +182,11 @@ mod tests {
 
     fn case(value: Value) -> Case {
         let name = value["name"].as_str().unwrap();
-        let token = name.contains("STS").then(|| Secret::new("token"));
+        let token = name.contains("STS").then_some("token");
         let additional = if name.contains("additional") { vec!["ZAbc", "abc"] } else { vec![] };
         Case {
             now: Timestamp(value["unix_time"].as_u64().unwrap() * 1000),
-            credentials: Credentials {
-                access_key_id: value["ak"].as_str().unwrap().into(),
-                access_key_secret: Secret::new(value["sk"].as_str().unwrap()),
-                security_token: token,
-                expires: None,
-            },
+            credentials: credentials(&value, token),
             additional,
             value,
         }

@@ -205,6 +205,7 @@ impl Normaliser {
                 "{document}".to_owned()
             }
             "x-oss-restore" => restore(value),
+            "x-oss-version-id" if value != "null" => "{version}".to_owned(),
             _ => self.text(value),
         }
     }

@@ -6,6 +6,7 @@
 //! Architecture invariant: every name of a step is made by `Run::name`, so no request can touch another key.
 
 mod answer;
+mod cleanup;
 mod exchange;
 mod report;
 mod suite;
@@ -34,8 +35,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const EXPECTED: &str = include_str!("expected.json");
 /// Folder of all runs, below the tier's prefix.
 const FOLDER: &str = "tidegate-conformance";
-/// Most objects that the clean-up looks for; a run writes fewer than fifty.
-const MAX_LEFT: usize = 10_000;
+/// Name of the fact that the bucket keeps versions, or has kept them.
+const VERSIONING: &str = "versioning";
 
 /// A run against the bucket of one tier.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl Conformance {
             }
         };
         let record = ConformanceRecord::new(run.steps);
-        let cleanup = self.clean().await;
+        let cleanup = self.clean(facts.contains_key(VERSIONING)).await;
         let mut report = ConformanceReport::new(&expected(), &record, &run.skipped);
         report.tier = self.tier.clone();
         report.host = self.client.endpoint.host.clone();
@@ -110,9 +111,11 @@ impl Conformance {
             Ok(info) => {
                 if !info.versioning.is_empty() {
                     warnings.push(format!(
-                        "versioning of the bucket is {}: what Tidegate deletes stays as an older version and is billed",
+                        "versioning of the bucket is {}: answers name versions, and what is deleted is deleted by its version, \
+                         which the key must be allowed to do",
                         info.versioning
                     ));
+                    facts.insert(VERSIONING.to_owned(), info.versioning);
                 }
                 facts.insert("location".to_owned(), info.location);
                 facts.insert("storage class".to_owned(), info.storage_class);
@@ -138,40 +141,6 @@ impl Conformance {
 
     fn note(&self, name: &str) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
-    }
-
-    /// Removes everything below the run's folder.
-    async fn clean(&self) -> ConformanceCleanup {
-        let mut cleanup = ConformanceCleanup::default();
-        let mut names = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match self.client.list_objects(&self.folder, None, MAX_LEFT).await {
-            Ok(found) => names.extend(found.into_iter().map(|object| object.name)),
-            Err(error) => cleanup.errors.push(error.to_string()),
-        }
-        // What the listings say is checked, for nothing outside of the folder may ever be deleted.
-        for name in names.iter().filter(|name| name.starts_with(&self.folder)) {
-            match self.client.delete_object(name).await {
-                Ok(()) => cleanup.deleted += 1,
-                Err(error) => cleanup.errors.push(error.to_string()),
-            }
-        }
-        match self.client.list_uploads(&self.folder).await {
-            Ok(found) => {
-                for upload in found.into_iter().filter(|upload| upload.name.starts_with(&self.folder)) {
-                    match self.client.abort_multipart(&upload.name, &upload.upload_id).await {
-                        Ok(()) => cleanup.aborted += 1,
-                        Err(error) => cleanup.errors.push(error.to_string()),
-                    }
-                }
-            }
-            Err(error) => cleanup.errors.push(error.to_string()),
-        }
-        match self.client.list_objects(&self.folder, None, MAX_LEFT).await {
-            Ok(left) => cleanup.left = left.into_iter().map(|object| self.client.key(&object.name)).collect(),
-            Err(error) => cleanup.errors.push(error.to_string()),
-        }
-        cleanup.errors.dedup();
-        cleanup
     }
 }
 

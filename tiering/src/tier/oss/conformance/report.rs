@@ -12,6 +12,8 @@ const FORMAT: u32 = 1;
 const MAX_BODY: usize = 16 << 10;
 /// Codes whose documents repeat what was signed, a temporary key's token included.
 const SECRET_CODES: &[&str] = &["SignatureDoesNotMatch"];
+/// Elements that do, whatever the code of their document.
+const SIGNED_TEXTS: &[&str] = &["StringToSign", "StringToSignBytes", "CanonicalRequest"];
 
 /// The answers of one run, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +54,8 @@ pub struct RawAnswer {
 
 impl RawAnswer {
     pub(super) fn new(raw: &Raw, answer: &Answer) -> Self {
-        let secret = SECRET_CODES.contains(&answer.code.as_str());
+        let signed = raw.document().is_some_and(|node| SIGNED_TEXTS.iter().any(|name| node.text_of(name).is_some()));
+        let secret = signed || SECRET_CODES.contains(&answer.code.as_str());
         let headers = raw
             .headers
             .iter()
@@ -115,9 +118,12 @@ pub struct ConformanceStep {
 pub struct ConformanceCleanup {
     /// Names that were deleted, or were not there any more.
     pub deleted: usize,
+    /// Versions and markers that were deleted, in a bucket that keeps versions.
+    #[serde(default)]
+    pub versions: usize,
     /// Uploads that were aborted.
     pub aborted: usize,
-    /// Keys that are still there.
+    /// Keys that are still there; or may be, when they could be neither deleted nor listed.
     pub left: Vec<String>,
     /// What went wrong.
     pub errors: Vec<String>,
@@ -224,10 +230,11 @@ impl ConformancePlan {
         // Beside the steps: two settings of the bucket, and the clean-up, which lists three times and deletes each name.
         let requests = (suite.steps.len() as u64).saturating_add(5).saturating_add(tried);
         let book = PriceBook::default();
-        // One object of each; every request at the price of the dearest of these classes; a class without a price counts nothing.
+        // One object of each; every request, and as many again to delete what a bucket with versions keeps, at the price of the
+        // dearest of these classes; a class without a price counts nothing.
+        let billed = requests.saturating_mul(2);
         let classes = [Class::Ia, Class::Archive, Class::ColdArchive];
-        let dearest =
-            classes.iter().filter_map(|c| book.requests(*c, Request::Put, requests)).max().unwrap_or_default();
+        let dearest = classes.iter().filter_map(|c| book.requests(*c, Request::Put, billed)).max().unwrap_or_default();
         let kept = classes.iter().filter_map(|c| book.early_deletion(*c, 1, 0));
         let restored = [
             (Class::Archive, RetrievalSpeed::Normal),
@@ -287,6 +294,23 @@ mod tests {
         let cleanup = ConformanceCleanup { left: vec!["k".into()], ..ConformanceCleanup::default() };
         assert!(!ConformanceReport { cleanup, ..report() }.judged().ok);
         assert!(!ConformanceReport { error: Some("stopped".into()), ..report() }.judged().ok);
+    }
+
+    #[test]
+    fn what_was_signed_is_not_kept_whatever_the_code_of_the_answer() {
+        use crate::tier::oss::encode;
+        use bytes::Bytes;
+        use reqwest::header::{HeaderMap, HeaderValue};
+        for (element, kept) in [("StringToSign", false), ("CanonicalRequest", false), ("Key", true)] {
+            let document = format!("<Error><Code>AccessDenied</Code><{element}>psst</{element}></Error>");
+            let mut headers = HeaderMap::new();
+            headers.insert("x-oss-err", HeaderValue::from_str(&encode::base64(document.as_bytes())).unwrap());
+            let answer = Answer { code: "AccessDenied".to_owned(), ..step("a", 403).answer };
+            let of_head = RawAnswer::new(&Raw { status: 403, headers, body: Bytes::new() }, &answer);
+            assert_eq!(of_head.headers.len(), usize::from(kept), "{element}");
+            let raw = Raw { status: 403, headers: HeaderMap::new(), body: Bytes::from(document) };
+            assert_eq!(RawAnswer::new(&raw, &answer).body.contains("psst"), kept, "{element}");
+        }
     }
 
     #[test]
