@@ -280,6 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_which_nothing_comes_holds_up_no_other() {
+        let pool = Md5Pool::new(1);
+        let (idle, mut slow) = (pool.begin(), pool.begin());
+        slow.update(body(1, 1_000));
+        let whole = body(2, 3_000_000);
+        let want: [u8; 16] = Md5::digest(&whole).into();
+        assert_eq!(streamed(&pool, &whole, 256 << 10), want);
+        assert_eq!(slow.finish(), <[u8; 16]>::from(Md5::digest(body(1, 1_000))));
+        drop(idle);
+    }
+
+    #[test]
     fn a_stream_that_is_given_up_leaves_the_threads_to_others() {
         let pool = Md5Pool::new(1);
         let mut given_up = pool.begin();
