@@ -235,3 +235,48 @@ def test_a_body_in_one_huge_chunk_is_stored_without_being_held(gateway, rng):
     for piece in client.get_object(Bucket="data", Key="k")["Body"].iter_chunks(MIB):
         stored.update(piece)
     assert stored.digest() == sha.digest()
+
+
+def delete_xml(key, more=0):
+    objects = "".join(f"<Object><Key>{name}</Key></Object>" for name in [key, *(f"{i:0300}" for i in range(more))])
+    return f"<Delete>{objects}</Delete>".encode()
+
+
+# One body that is taken in whole, and one that passes through a pipe.
+@pytest.mark.parametrize("more", [0, 700])
+@pytest.mark.parametrize("algorithm", ["MD5", *ALGORITHMS])
+def test_a_list_of_keys_that_is_not_the_one_that_was_sent_deletes_nothing(shared, s3, bucket, algorithm, more):
+    def value(data):
+        return base64.b64encode(hashlib.md5(data).digest()).decode() if algorithm == "MD5" else digest(algorithm, data)
+
+    name = "content-md5" if algorithm == "MD5" else f"x-amz-checksum-{algorithm.lower()}"
+    body = delete_xml("k", more)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {name: value(b"other")}, body)
+    assert (status, b"<Code>BadDigest</Code>" in answer) == (400, True), answer
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {name: "no digest"}, body)
+    assert status == 400 and b"<Code>Invalid" in answer, answer
+    assert read_body(s3, bucket, "k") == b"kept"
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {name: value(body)}, body)
+    assert (status, b"<Deleted>" in answer) == (200, True), answer
+    with refused("NoSuchKey"):
+        s3.get_object(Bucket=bucket, Key="k")
+
+
+@pytest.mark.parametrize("more", [0, 700])
+def test_xml_other_than_the_signed_one_is_the_clients_error_of_any_size(shared, s3, bucket, more):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
+    wrong = hashlib.sha256(b"other").hexdigest()
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {}, delete_xml("k", more), payload=wrong)
+    assert (status, b"<Code>XAmzContentSHA256Mismatch</Code>" in answer) == (400, True), answer
+    assert read_body(s3, bucket, "k") == b"kept"
+
+
+def test_a_digest_is_not_told_to_who_cannot_sign(shared, bucket):
+    headers = signed_headers(shared, "POST", f"/{bucket}?delete=", {"content-md5": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    headers["authorization"] = headers["authorization"][:-1] + ("0" if headers["authorization"][-1] != "0" else "1")
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+    connection.request("POST", f"/{bucket}?delete=", body=delete_xml("k"), headers=headers)
+    answer = connection.getresponse()
+    assert (answer.status, b"SignatureDoesNotMatch" in answer.read()) == (403, True)
+    connection.close()

@@ -287,3 +287,20 @@ def test_an_error_about_a_key_that_xml_cannot_hold_is_xml_all_the_same(shared, b
     status, _, answer = send(shared, "GET", f"/{bucket}/a%00b%01")
     assert status == 404
     assert etree.fromstring(answer).findtext("Code") == "NoSuchKey"
+
+
+def test_cdata_is_refused_rather_than_left_out(shared, s3, bucket):
+    """The key would be another one."""
+    for key in ("a", "ab", "k"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"kept")
+    for key in ("a<![CDATA[b]]>", "<![CDATA[k]]>", ""):
+        body = f"<Delete><Object><Key>{key}</Key></Object></Delete>".encode()
+        status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {}, body)
+        assert (status, b"<Code>MalformedXML</Code>" in answer) == (400, True), answer
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["a", "ab", "k"]
+
+
+def test_xml_beyond_the_limit_is_refused_by_its_name(shared, bucket):
+    body = b"<Delete>" + b" " * (8 * MIB) + b"<Object><Key>k</Key></Object></Delete>"
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {}, body)
+    assert (status, b"<Code>MaxMessageLengthExceeded</Code>" in answer) == (400, True), answer

@@ -8,6 +8,7 @@ use s3s::{S3Result, s3_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::checksums::{ChecksumsOf, of_xml};
 use crate::server::AccessKey;
 use crate::server::Verified;
 use crate::server::metrics::Operation;
@@ -82,6 +83,12 @@ impl S3Access for Gate {
             return Err(s3_error!(NotImplemented, "{} is not implemented.", cx.s3_op().name()));
         }
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
+        match operation {
+            // Compared with the XML as it is read.
+            Operation::DeleteObjects | Operation::RestoreObject => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
+            Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
+            _ => {}
+        }
         refuse_headers(cx.headers())
     }
 }

@@ -4,6 +4,7 @@
 //! pumped by the same task while the call waits, so that nothing is spawned and a closed connection drops both.
 
 use actix_http::{Request, Response, StatusCode};
+use bytes::Bytes;
 use http::header;
 use s3s::service::S3Service;
 use s3s::stream::DynByteStream;
@@ -30,6 +31,7 @@ use super::range;
 use super::rechunk::Rechunked;
 use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
+use super::xml::{self, Whole};
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
 const INLINE_BODY_BYTES: u64 = 64 * 1024;
@@ -48,6 +50,7 @@ pub(crate) struct Shared {
     host_id_header: actix_http::header::HeaderValue,
     max_in_flight: usize,
     max_header_bytes: usize,
+    max_xml_bytes: usize,
     body_channel_bytes: usize,
     buffers: BufferPool,
     stall: Duration,
@@ -66,6 +69,7 @@ impl Shared {
             host_id,
             max_in_flight: settings.max_concurrent_requests,
             max_header_bytes: settings.max_header_bytes,
+            max_xml_bytes: settings.max_xml_bytes,
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
@@ -220,11 +224,7 @@ async fn with_body(
         BodyLength::Known(length) if length <= INLINE_BODY_BYTES => {
             let expected = usize::try_from(length).unwrap_or(usize::MAX);
             return match incoming.collect(expected).await {
-                Ok(bytes) => {
-                    let hash = request.headers().get("x-amz-content-sha256").cloned();
-                    *request.body_mut() = Body::from(bytes.clone());
-                    explain_other_body(respond(shared.service.call(request).await), hash.as_ref(), &bytes)
-                }
+                Ok(bytes) => with_small_body(shared, request, bytes, &incoming.context).await,
                 Err(error) => error_response(s3_error!(IncompleteBody, "{error}")),
             };
         }
@@ -232,10 +232,11 @@ async fn with_body(
         BodyLength::Unknown => None,
     };
     let (writer, reader) = pipe(shared.body_channel_bytes, announced);
-    let body: DynByteStream = if is_aws_chunked(request.headers()) {
-        Box::pin(Rechunked::new(reader, Arc::clone(&incoming.context)))
-    } else {
-        Box::pin(reader)
+    let context = Arc::clone(&incoming.context);
+    let body: DynByteStream = match xml::Announced::of(&request, shared.max_xml_bytes) {
+        _ if is_aws_chunked(request.headers()) => Box::pin(Rechunked::new(reader, context)),
+        Some(xml) => Box::pin(Whole::new(reader, xml, context)),
+        None => Box::pin(reader),
     };
     *request.body_mut() = Body::from(body);
     let answered = both(incoming.pump(writer), shared.service.call(request)).await;
@@ -247,6 +248,23 @@ async fn with_body(
 fn is_aws_chunked(headers: &http::HeaderMap) -> bool {
     let starts = |name: &str, with: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(with));
     starts("x-amz-content-sha256", b"STREAMING-") && starts("authorization", b"AWS4-HMAC-SHA256")
+}
+
+async fn with_small_body(
+    shared: &Shared,
+    mut request: http::Request<Body>,
+    bytes: Bytes,
+    context: &Arc<RequestContext>,
+) -> http::Response<Body> {
+    let xml = xml::Announced::of(&request, shared.max_xml_bytes).filter(|_| !is_aws_chunked(request.headers()));
+    if let Some(xml) = xml {
+        let body: DynByteStream = Box::pin(Whole::new(futures::stream::iter([Ok(bytes)]), xml, Arc::clone(context)));
+        *request.body_mut() = Body::from(body);
+        return respond(shared.service.call(request).await);
+    }
+    let hash = request.headers().get("x-amz-content-sha256").cloned();
+    *request.body_mut() = Body::from(bytes.clone());
+    explain_other_body(respond(shared.service.call(request).await), hash.as_ref(), &bytes)
 }
 
 /// Polls the pump along with the call and gives what the call gives.
@@ -361,7 +379,7 @@ fn content(
         return Content::None;
     }
     if let Some(body) = parts.extensions.get::<ResponseBody>().and_then(ResponseBody::take) {
-        return Content::Engine { body, piece: bytes::Bytes::new(), left: announced.unwrap_or(0), turn: 0 };
+        return Content::Engine { body, piece: Bytes::new(), left: announced.unwrap_or(0), turn: 0 };
     }
     match body.bytes() {
         Some(xml) if parts.status.as_u16() >= 400 => {

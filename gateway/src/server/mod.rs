@@ -15,6 +15,7 @@ mod range;
 mod rechunk;
 pub mod request;
 mod settings;
+mod xml;
 
 pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
