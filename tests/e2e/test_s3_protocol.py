@@ -289,6 +289,21 @@ def test_an_error_about_a_key_that_xml_cannot_hold_is_xml_all_the_same(shared, b
     assert etree.fromstring(answer).findtext("Code") == "NoSuchKey"
 
 
+@pytest.mark.parametrize("value", ["=?=", "=?UTF-8?Q?a?= =?="])
+def test_metadata_that_only_looks_encoded_is_answered(shared, s3, bucket, value):
+    status, _, answer = send(shared, "PUT", f"/{bucket}/k", {"x-amz-meta-a": value}, b"x")
+    assert (status, b"<Code>InvalidArgument</Code>" in answer) == (400, True), answer
+    status, _, answer = send(shared, "POST", f"/{bucket}/k?uploads=", {"x-amz-meta-a": value})
+    assert (status, b"<Code>InvalidArgument</Code>" in answer) == (400, True), answer
+
+
+def test_metadata_loses_nothing_between_encoded_words(shared, s3, bucket):
+    mixed = "=?UTF-8?Q?a?= plain =?UTF-8?Q?b?="
+    for sent, kept in ((mixed, mixed), ("=?UTF-8?Q?=C3=BC?=", "=?UTF-8?B?w7w=?="), ("=?x", "=?x")):
+        assert send(shared, "PUT", f"/{bucket}/k", {"x-amz-meta-a": sent}, b"x")[0] == 200
+        assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": kept}
+
+
 def test_cdata_is_refused_rather_than_left_out(shared, s3, bucket):
     """The key would be another one."""
     for key in ("a", "ab", "k"):

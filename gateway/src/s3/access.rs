@@ -101,6 +101,9 @@ const HARMLESS_ACLS: [&[u8]; 3] = [b"private", b"bucket-owner-full-control", b"b
 fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
     for (name, value) in headers {
         let Some(rest) = name.as_str().strip_prefix("x-amz-") else { continue };
+        if rest.starts_with("meta-") && is_broken_word(value) {
+            return Err(s3_error!(InvalidArgument, "{name} is no encoded word of RFC 2047."));
+        }
         if rest.starts_with("server-side-encryption") || rest.starts_with("copy-source-server-side-encryption") {
             return Err(s3_error!(
                 NotImplemented,
@@ -122,6 +125,11 @@ fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
         }
     }
     Ok(())
+}
+
+/// `=?=` begins and ends like an encoded word of RFC 2047 and is too short to be one: s3s, which decodes metadata, panics on it.
+fn is_broken_word(value: &http::HeaderValue) -> bool {
+    value.as_bytes().split(u8::is_ascii_whitespace).any(|word| word == b"=?=")
 }
 
 fn is_false(value: &http::HeaderValue) -> bool {
@@ -146,6 +154,9 @@ mod tests {
             ("x-amz-acl", "public-read", Some("AccessControlListNotSupported")),
             ("x-amz-grant-read", "id=x", Some("AccessControlListNotSupported")),
             ("x-amz-meta-acl", "public", None),
+            ("x-amz-meta-a", "=?=", Some("InvalidArgument")),
+            ("x-amz-meta-a", "=?UTF-8?Q?a?= =?=", Some("InvalidArgument")),
+            ("x-amz-meta-a", "a=?=b", None),
             ("x-amz-date", "20260101T000000Z", None),
         ];
         for (name, value, expected) in cases {
