@@ -319,3 +319,14 @@ def test_xml_beyond_the_limit_is_refused_by_its_name(shared, bucket):
     body = b"<Delete>" + b" " * (8 * MIB) + b"<Object><Key>k</Key></Object></Delete>"
     status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {}, body)
     assert (status, b"<Code>MaxMessageLengthExceeded</Code>" in answer) == (400, True), answer
+
+
+def test_a_key_with_a_carriage_return_is_the_same_in_every_answer(s3, bucket):
+    key = "a\rb\r\nc"
+    s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    begun = s3.create_multipart_upload(Bucket=bucket, Key=key)
+    assert begun["Key"] == key
+    assert [u["Key"] for u in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [key]
+    s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    assert s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]})["Deleted"] == [{"Key": key}]

@@ -386,7 +386,7 @@ fn content(
             Content::Whole(convert::complete_error_xml(&xml, path, id, &shared.host_id).into())
         }
         Some(xml) if parts.extensions.get::<PlainEtag>().is_some() => Content::Whole(convert::plain_etag(&xml).into()),
-        Some(bytes) => Content::Whole(bytes),
+        Some(xml) => Content::Whole(convert::refer_to_controls(xml)),
         None => Content::S3s(body),
     }
 }
