@@ -330,3 +330,12 @@ def test_a_key_with_a_carriage_return_is_the_same_in_every_answer(s3, bucket):
     s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
     assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
     assert s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]})["Deleted"] == [{"Key": key}]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_response_override_that_no_header_can_have_is_refused(shared, s3, bucket, method):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for value in ("a%0D%0Ax-evil%3A1", "%01"):
+        for name in ("content-disposition", "content-type", "cache-control", "content-encoding", "content-language"):
+            status, headers, _ = send(shared, method, f"/{bucket}/k?response-{name}={value}")
+            assert status == 400 and "x-evil" not in headers, (name, value)
