@@ -339,3 +339,23 @@ def test_a_response_override_that_no_header_can_have_is_refused(shared, s3, buck
         for name in ("content-disposition", "content-type", "cache-control", "content-encoding", "content-language"):
             status, headers, _ = send(shared, method, f"/{bucket}/k?response-{name}={value}")
             assert status == 400 and "x-evil" not in headers, (name, value)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_conditions_with_dates_of_any_form_count_and_others_do_not(shared, s3, bucket, method):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    cases = [
+        ("if-modified-since", "Sunday, 06-Nov-94 08:49:37 GMT", 200),
+        ("if-modified-since", "Friday, 31-Dec-60 08:49:37 GMT", 304),
+        ("if-modified-since", "yesterday", 200),
+        ("if-unmodified-since", "Sunday, 06-Nov-94 08:49:37 GMT", 412),
+        ("if-unmodified-since", "2020-01-01T00:00:00Z", 200),
+    ]
+    for name, date, status in cases:
+        assert send(shared, method, f"/{bucket}/k", {name: date})[0] == status, (name, date)
+        # The same, not covered by the signature.
+        headers = {**signed_headers(shared, method, f"/{bucket}/k"), name: date}
+        connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+        connection.request(method, f"/{bucket}/k", headers=headers)
+        assert connection.getresponse().status == status, (name, date)
+        connection.close()

@@ -169,7 +169,7 @@ fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, B
     let mut headers = convert::headers(&head.headers)
         .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
     hoisted::put_back(&mut headers, uri.query());
-    range::drop_meaningless(&mut headers, uri.query());
+    range::make_plain(&mut headers, uri.query());
     let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
     });
