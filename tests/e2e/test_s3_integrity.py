@@ -280,3 +280,12 @@ def test_a_digest_is_not_told_to_who_cannot_sign(shared, bucket):
     answer = connection.getresponse()
     assert (answer.status, b"SignatureDoesNotMatch" in answer.read()) == (403, True)
     connection.close()
+
+
+def test_a_presigned_url_lives_for_a_week_at_most(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for seconds, status in ((604_800, 200), (604_801, 400)):
+        url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=seconds)
+        answer = requests.get(url, timeout=10)
+        assert answer.status_code == status, answer.text
+    assert "<Code>AuthorizationQueryParametersError</Code>" in answer.text

@@ -168,6 +168,13 @@ fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, B
     let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
     let mut headers = convert::headers(&head.headers)
         .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
+    if hoisted::lives_too_long(uri.query()) {
+        return Err(crate::s3::error::custom(
+            "AuthorizationQueryParametersError",
+            http::StatusCode::BAD_REQUEST,
+            "X-Amz-Expires must be less than a week (in seconds) that is 604800.",
+        ));
+    }
     hoisted::put_back(&mut headers, uri.query());
     range::make_plain(&mut headers, uri.query());
     let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
@@ -243,13 +250,6 @@ async fn with_body(
     respond(answered)
 }
 
-/// Whether s3s takes the body for one in `aws-chunked` framing. With another signature than that of version 4 in a header it
-/// does not, and the body is left as it is.
-fn is_aws_chunked(headers: &http::HeaderMap) -> bool {
-    let starts = |name: &str, with: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(with));
-    starts("x-amz-content-sha256", b"STREAMING-") && starts("authorization", b"AWS4-HMAC-SHA256")
-}
-
 async fn with_small_body(
     shared: &Shared,
     mut request: http::Request<Body>,
@@ -265,6 +265,13 @@ async fn with_small_body(
     let hash = request.headers().get("x-amz-content-sha256").cloned();
     *request.body_mut() = Body::from(bytes.clone());
     explain_other_body(respond(shared.service.call(request).await), hash.as_ref(), &bytes)
+}
+
+/// Whether s3s takes the body for one in `aws-chunked` framing. With another signature than that of version 4 in a header it
+/// does not, and the body is left as it is.
+fn is_aws_chunked(headers: &http::HeaderMap) -> bool {
+    let starts = |name: &str, with: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(with));
+    starts("x-amz-content-sha256", b"STREAMING-") && starts("authorization", b"AWS4-HMAC-SHA256")
 }
 
 /// Polls the pump along with the call and gives what the call gives.
