@@ -289,3 +289,19 @@ def test_a_presigned_url_lives_for_a_week_at_most(s3, bucket):
         answer = requests.get(url, timeout=10)
         assert answer.status_code == status, answer.text
     assert "<Code>AuthorizationQueryParametersError</Code>" in answer.text
+
+
+@pytest.mark.parametrize("date", ["2026112/T000000Z", "2026 128T000000Z", "1999", "%" * 16])
+def test_a_date_that_is_none_is_refused(shared, s3, bucket, date):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    headers = signed_headers(shared, "GET", f"/{bucket}/k")
+    in_scope = headers["authorization"].replace(headers["x-amz-date"][:8], date[:8], 1)
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
+    presigned = url.replace(url.split("X-Amz-Date=")[1].split("&")[0], requests.utils.quote(date, safe=""))
+    for target, sent in (
+        (f"{shared.endpoint}/{bucket}/k", {**headers, "x-amz-date": date}),
+        (f"{shared.endpoint}/{bucket}/k", {**headers, "authorization": in_scope}),
+        (presigned, {}),
+    ):
+        answer = requests.get(target, headers=sent, timeout=10)
+        assert answer.status_code in (400, 403), answer.text

@@ -5,12 +5,14 @@
 
 use actix_http::{Request, Response, StatusCode};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::header;
 use s3s::service::S3Service;
 use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
 use sha2::{Digest, Sha256};
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -148,10 +150,18 @@ async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::R
         Ok((mut to_s3s, length)) => {
             to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
-            explain_unknown(with_body(shared, to_s3s, length, incoming).await, &method, &uri)
+            let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
+            let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
+            explain_unknown(answer, &method, &uri)
         }
         Err(error) => error_response(error),
     }
+}
+
+/// No panic is part of a plan, but s3s has some for odd requests: one ends its request, not the connection with all that wait on it.
+fn panicked() -> http::Response<Body> {
+    tracing::error!("the request made the server panic; where, stands before this line");
+    error_response(s3_error!(InternalError, "The server failed; its log has the reason under this request id."))
 }
 
 /// Checks what s3s does not, and converts the head.
