@@ -235,3 +235,73 @@ def test_a_body_in_one_huge_chunk_is_stored_without_being_held(gateway, rng):
     for piece in client.get_object(Bucket="data", Key="k")["Body"].iter_chunks(MIB):
         stored.update(piece)
     assert stored.digest() == sha.digest()
+
+
+def delete_xml(key, more=0):
+    objects = "".join(f"<Object><Key>{name}</Key></Object>" for name in [key, *(f"{i:0300}" for i in range(more))])
+    return f"<Delete>{objects}</Delete>".encode()
+
+
+# One body that is taken in whole, and one that passes through a pipe.
+@pytest.mark.parametrize("more", [0, 700])
+@pytest.mark.parametrize("algorithm", ["MD5", *ALGORITHMS])
+def test_a_list_of_keys_that_is_not_the_one_that_was_sent_deletes_nothing(shared, s3, bucket, algorithm, more):
+    def value(data):
+        return base64.b64encode(hashlib.md5(data).digest()).decode() if algorithm == "MD5" else digest(algorithm, data)
+
+    name = "content-md5" if algorithm == "MD5" else f"x-amz-checksum-{algorithm.lower()}"
+    body = delete_xml("k", more)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {name: value(b"other")}, body)
+    assert (status, b"<Code>BadDigest</Code>" in answer) == (400, True), answer
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {name: "no digest"}, body)
+    assert status == 400 and b"<Code>Invalid" in answer, answer
+    assert read_body(s3, bucket, "k") == b"kept"
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {name: value(body)}, body)
+    assert (status, b"<Deleted>" in answer) == (200, True), answer
+    with refused("NoSuchKey"):
+        s3.get_object(Bucket=bucket, Key="k")
+
+
+@pytest.mark.parametrize("more", [0, 700])
+def test_xml_other_than_the_signed_one_is_the_clients_error_of_any_size(shared, s3, bucket, more):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
+    wrong = hashlib.sha256(b"other").hexdigest()
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {}, delete_xml("k", more), payload=wrong)
+    assert (status, b"<Code>XAmzContentSHA256Mismatch</Code>" in answer) == (400, True), answer
+    assert read_body(s3, bucket, "k") == b"kept"
+
+
+def test_a_digest_is_not_told_to_who_cannot_sign(shared, bucket):
+    headers = signed_headers(shared, "POST", f"/{bucket}?delete=", {"content-md5": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    headers["authorization"] = headers["authorization"][:-1] + ("0" if headers["authorization"][-1] != "0" else "1")
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+    connection.request("POST", f"/{bucket}?delete=", body=delete_xml("k"), headers=headers)
+    answer = connection.getresponse()
+    assert (answer.status, b"SignatureDoesNotMatch" in answer.read()) == (403, True)
+    connection.close()
+
+
+def test_a_presigned_url_lives_for_a_week_at_most(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for seconds, status in ((604_800, 200), (604_801, 400)):
+        url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=seconds)
+        answer = requests.get(url, timeout=10)
+        assert answer.status_code == status, answer.text
+    assert "<Code>AuthorizationQueryParametersError</Code>" in answer.text
+
+
+@pytest.mark.parametrize("date", ["2026112/T000000Z", "2026 128T000000Z", "1999", "%" * 16])
+def test_a_date_that_is_none_is_refused(shared, s3, bucket, date):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    headers = signed_headers(shared, "GET", f"/{bucket}/k")
+    in_scope = headers["authorization"].replace(headers["x-amz-date"][:8], date[:8], 1)
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
+    presigned = url.replace(url.split("X-Amz-Date=")[1].split("&")[0], requests.utils.quote(date, safe=""))
+    for target, sent in (
+        (f"{shared.endpoint}/{bucket}/k", {**headers, "x-amz-date": date}),
+        (f"{shared.endpoint}/{bucket}/k", {**headers, "authorization": in_scope}),
+        (presigned, {}),
+    ):
+        answer = requests.get(target, headers=sent, timeout=10)
+        assert answer.status_code in (400, 403), answer.text

@@ -133,3 +133,25 @@ def test_a_listing_sees_each_write_at_once(s3, bucket, rng):
             keys.add(key)
         listed = [o["Key"] for o in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
         assert listed == sorted(keys)
+
+
+def test_uploads_are_listed_within_the_prefix_and_behind_the_marker(s3, bucket):
+    keys = ["a", "a/", "a/x", "a/y/z", "aa", "b", "b1", "c"]
+    ids = {key: s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"] for key in keys}
+
+    def listed(**more):
+        page = s3.list_multipart_uploads(Bucket=bucket, **more)
+        assert not page["IsTruncated"]
+        return [u["Key"] for u in page.get("Uploads", [])], [p["Prefix"] for p in page.get("CommonPrefixes", [])]
+
+    assert listed(Prefix="b", KeyMarker="a") == (["b", "b1"], [])
+    assert listed(Prefix="b", KeyMarker="a", UploadIdMarker=ids["a"]) == (["b", "b1"], [])
+    assert listed(Prefix="b", KeyMarker="b") == (["b1"], [])
+    assert listed(Prefix="b", KeyMarker="z") == ([], [])
+    assert listed(KeyMarker="a") == (keys[1:], [])
+    # Within the prefix the marker is a key, above it what its page made of all that lies below.
+    assert listed(Prefix="a/", Delimiter="/", KeyMarker="a/") == (["a/x"], ["a/y/"])
+    assert listed(Prefix="a/", Delimiter="/", KeyMarker="a/y/") == ([], [])
+    assert listed(Delimiter="/", KeyMarker="a/") == (["aa", "b", "b1", "c"], [])
+    for key in keys:
+        s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=ids[key])

@@ -110,6 +110,13 @@ def test_parts_are_listed_by_pages(s3, bucket):
     assert seen == [(n, n) for n in range(1, 12)]
 
 
+def test_a_page_of_no_parts_is_complete(s3, bucket):
+    begun = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    s3.upload_part(Bucket=bucket, Key="k", UploadId=begun, PartNumber=1, Body=b"x")
+    page = s3.list_parts(Bucket=bucket, Key="k", UploadId=begun, MaxParts=0)
+    assert (page.get("Parts"), page["IsTruncated"]) == (None, False)
+
+
 def test_uploads_are_listed_by_pages_and_abort_ends_them(s3, bucket):
     made = [(f"folder{i % 3}/k{i}", s3.create_multipart_upload(Bucket=bucket, Key=f"folder{i % 3}/k{i}")["UploadId"])
             for i in range(9)]
@@ -165,6 +172,11 @@ def test_a_part_of_a_finished_object_can_be_read_by_number(s3, bucket, rng):
         assert got["Body"].read() == body
         assert got["PartsCount"] == 3
     assert s3.head_object(Bucket=bucket, Key="k", PartNumber=3)["ContentLength"] == 77
+    for number in (0, -1, 10_001):
+        with refused("InvalidArgument", 400):
+            s3.get_object(Bucket=bucket, Key="k", PartNumber=number)
+    with refused("InvalidPartNumber", 416):
+        s3.get_object(Bucket=bucket, Key="k", PartNumber=4)
     attributes = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["ObjectParts", "ObjectSize"])
     assert attributes["ObjectParts"]["TotalPartsCount"] == 3
     assert attributes["ObjectSize"] == 2 * PART + 77

@@ -170,6 +170,15 @@ def test_a_range_that_makes_no_sense_is_ignored_as_http_says(s3, bucket):
         assert (got.status, got.data) == (200, b"0123456789")
 
 
+def test_a_range_to_beyond_all_objects_is_a_range(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")
+    for text, part in (("bytes=4-18446744073709551615", b"456789"), ("bytes=-99999999999999999999", b"0123456789")):
+        got = s3.get_object(Bucket=bucket, Key="k", Range=text)
+        assert (got["ResponseMetadata"]["HTTPStatusCode"], got["Body"].read()) == (206, part)
+    with refused("InvalidRange", 416):
+        s3.get_object(Bucket=bucket, Key="k", Range="bytes=99999999999999999999-")
+
+
 def test_conditional_reads(s3, bucket):
     tag = s3.put_object(Bucket=bucket, Key="k", Body=b"body")["ETag"]
     when = s3.head_object(Bucket=bucket, Key="k")["LastModified"]

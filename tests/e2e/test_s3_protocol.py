@@ -287,3 +287,75 @@ def test_an_error_about_a_key_that_xml_cannot_hold_is_xml_all_the_same(shared, b
     status, _, answer = send(shared, "GET", f"/{bucket}/a%00b%01")
     assert status == 404
     assert etree.fromstring(answer).findtext("Code") == "NoSuchKey"
+
+
+@pytest.mark.parametrize("value", ["=?=", "=?UTF-8?Q?a?= =?="])
+def test_metadata_that_only_looks_encoded_is_answered(shared, s3, bucket, value):
+    status, _, answer = send(shared, "PUT", f"/{bucket}/k", {"x-amz-meta-a": value}, b"x")
+    assert (status, b"<Code>InvalidArgument</Code>" in answer) == (400, True), answer
+    status, _, answer = send(shared, "POST", f"/{bucket}/k?uploads=", {"x-amz-meta-a": value})
+    assert (status, b"<Code>InvalidArgument</Code>" in answer) == (400, True), answer
+
+
+def test_metadata_loses_nothing_between_encoded_words(shared, s3, bucket):
+    mixed = "=?UTF-8?Q?a?= plain =?UTF-8?Q?b?="
+    for sent, kept in ((mixed, mixed), ("=?UTF-8?Q?=C3=BC?=", "=?UTF-8?B?w7w=?="), ("=?x", "=?x")):
+        assert send(shared, "PUT", f"/{bucket}/k", {"x-amz-meta-a": sent}, b"x")[0] == 200
+        assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": kept}
+
+
+def test_cdata_is_refused_rather_than_left_out(shared, s3, bucket):
+    """The key would be another one."""
+    for key in ("a", "ab", "k"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"kept")
+    for key in ("a<![CDATA[b]]>", "<![CDATA[k]]>", ""):
+        body = f"<Delete><Object><Key>{key}</Key></Object></Delete>".encode()
+        status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {}, body)
+        assert (status, b"<Code>MalformedXML</Code>" in answer) == (400, True), answer
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["a", "ab", "k"]
+
+
+def test_xml_beyond_the_limit_is_refused_by_its_name(shared, bucket):
+    body = b"<Delete>" + b" " * (8 * MIB) + b"<Object><Key>k</Key></Object></Delete>"
+    status, _, answer = send(shared, "POST", f"/{bucket}?delete=", {}, body)
+    assert (status, b"<Code>MaxMessageLengthExceeded</Code>" in answer) == (400, True), answer
+
+
+def test_a_key_with_a_carriage_return_is_the_same_in_every_answer(s3, bucket):
+    key = "a\rb\r\nc"
+    s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    begun = s3.create_multipart_upload(Bucket=bucket, Key=key)
+    assert begun["Key"] == key
+    assert [u["Key"] for u in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [key]
+    s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    assert s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]})["Deleted"] == [{"Key": key}]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_response_override_that_no_header_can_have_is_refused(shared, s3, bucket, method):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for value in ("a%0D%0Ax-evil%3A1", "%01"):
+        for name in ("content-disposition", "content-type", "cache-control", "content-encoding", "content-language"):
+            status, headers, _ = send(shared, method, f"/{bucket}/k?response-{name}={value}")
+            assert status == 400 and "x-evil" not in headers, (name, value)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_conditions_with_dates_of_any_form_count_and_others_do_not(shared, s3, bucket, method):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    cases = [
+        ("if-modified-since", "Sunday, 06-Nov-94 08:49:37 GMT", 200),
+        ("if-modified-since", "Friday, 31-Dec-60 08:49:37 GMT", 304),
+        ("if-modified-since", "yesterday", 200),
+        ("if-unmodified-since", "Sunday, 06-Nov-94 08:49:37 GMT", 412),
+        ("if-unmodified-since", "2020-01-01T00:00:00Z", 200),
+    ]
+    for name, date, status in cases:
+        assert send(shared, method, f"/{bucket}/k", {name: date})[0] == status, (name, date)
+        # The same, not covered by the signature.
+        headers = {**signed_headers(shared, method, f"/{bucket}/k"), name: date}
+        connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+        connection.request(method, f"/{bucket}/k", headers=headers)
+        assert connection.getresponse().status == status, (name, date)
+        connection.close()

@@ -30,7 +30,7 @@ pub(crate) fn described(
 ) -> S3Result<ObjectAttributes> {
     Ok(ObjectAttributes {
         headers: content_headers(headers),
-        user_metadata: user_metadata(metadata)?,
+        user_metadata: user_metadata(metadata, headers)?,
         tags: tagging.map(tags).transpose()?.unwrap_or_default(),
         storage_class: storage_class(class, classes)?,
     })
@@ -75,8 +75,15 @@ fn without_aws_chunked(value: &str) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join(","))
 }
 
-fn user_metadata(metadata: Option<Metadata>) -> S3Result<Vec<(String, String)>> {
+fn user_metadata(metadata: Option<Metadata>, headers: &HeaderMap) -> S3Result<Vec<(String, String)>> {
     let mut list: Vec<_> = metadata.unwrap_or_default().into_iter().collect();
+    for (name, value) in &mut list {
+        // s3s leaves out what stands between encoded words of RFC 2047; such a value is none that was encoded.
+        let sent = headers.get(format!("x-amz-meta-{name}")).and_then(|sent| std::str::from_utf8(sent.as_bytes()).ok());
+        if let Some(sent) = sent.filter(|sent| has_words_and_more(sent)) {
+            sent.trim().clone_into(value);
+        }
+    }
     let bytes: usize = list.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_USER_METADATA_BYTES {
         return Err(s3_error!(
@@ -86,6 +93,11 @@ fn user_metadata(metadata: Option<Metadata>) -> S3Result<Vec<(String, String)>> 
     }
     list.sort();
     Ok(list)
+}
+
+fn has_words_and_more(value: &str) -> bool {
+    let is_word = |part: &str| part.starts_with("=?") && part.ends_with("?=");
+    is_word(value.trim()) && value.split_whitespace().any(is_word) && !value.split_whitespace().all(is_word)
 }
 
 /// Parses `x-amz-tagging`: URL query syntax.
@@ -176,9 +188,26 @@ mod tests {
     #[test]
     fn user_metadata_is_sorted_and_limited_to_2_kib() {
         let map = |value: usize| Some(Metadata::from([("b".into(), "x".repeat(value)), ("a".into(), String::new())]));
-        let list = user_metadata(map(2046)).unwrap();
+        let list = user_metadata(map(2046), &HeaderMap::new()).unwrap();
         assert_eq!(list[0].0, "a");
-        assert_eq!(user_metadata(map(2047)).unwrap_err().code().as_str(), "MetadataTooLarge");
+        let too_large = user_metadata(map(2047), &HeaderMap::new()).unwrap_err();
+        assert_eq!(too_large.code().as_str(), "MetadataTooLarge");
+    }
+
+    #[test]
+    fn user_metadata_loses_nothing_between_encoded_words() {
+        let cases = [
+            ("=?UTF-8?Q?a?= plain =?UTF-8?Q?b?=", "=?UTF-8?Q?a?= plain =?UTF-8?Q?b?="),
+            ("=?UTF-8?Q?a?= =?UTF-8?Q?b?=", "decoded"),
+            ("=?UTF-8?Q?a?=", "decoded"),
+            ("plain", "decoded"),
+        ];
+        for (sent, kept) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-amz-meta-k", sent.parse().unwrap());
+            let decoded = Metadata::from([("k".into(), "decoded".into())]);
+            assert_eq!(user_metadata(Some(decoded), &headers).unwrap()[0].1, kept, "{sent}");
+        }
     }
 
     #[test]

@@ -163,6 +163,29 @@ fn check_value(algorithm: ChecksumAlgorithm, value: &str) -> S3Result<()> {
     }
 }
 
+/// What the `x-amz-checksum-` headers of a request with XML are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChecksumsOf {
+    /// The XML.
+    Body,
+    /// The object that CompleteMultipartUpload makes.
+    Object,
+}
+
+/// What the headers of a request say about the XML in its body.
+///
+/// # Errors
+/// `InvalidDigest`, `InvalidRequest`.
+pub(crate) fn of_xml(headers: &HeaderMap, about: ChecksumsOf) -> S3Result<BodyExpectation> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned);
+    let fields = HEADERS.map(|(_, name)| text(name).filter(|_| about == ChecksumsOf::Body));
+    Ok(BodyExpectation {
+        md5: text("content-md5").as_deref().map(md5).transpose()?,
+        checksums: of_fields(fields.each_ref().map(Option::as_ref))?.into_iter().collect(),
+        ..Default::default()
+    })
+}
+
 /// What a request says about its body.
 pub(crate) struct Announced<'a> {
     pub headers: &'a HeaderMap,

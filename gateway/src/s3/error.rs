@@ -88,6 +88,15 @@ pub fn body_failure(failure: BodyFailure) -> S3Error {
             "A signed chunk of the body has more than {MAX_SIGNED_CHUNK} bytes, which is the most that is taken: send smaller \
              chunks, or unsigned ones (STREAMING-UNSIGNED-PAYLOAD-TRAILER), or a body without chunks."
         ),
+        BodyFailure::BadDigest => {
+            s3_error!(BadDigest, "Content-MD5 or the x-amz-checksum- header does not fit the XML in the body.")
+        }
+        BodyFailure::Cdata => {
+            s3_error!(MalformedXML, "The XML has a CDATA section: write its text with &amp; and &lt;.")
+        }
+        BodyFailure::XmlTooLarge => {
+            s3_error!(MaxMessageLengthExceeded, "The XML in the body is larger than this server allows.")
+        }
         BodyFailure::MissingTrailer => {
             custom("MalformedTrailerError", StatusCode::BAD_REQUEST, "A trailer that x-amz-trailer names did not come.")
         }
@@ -180,6 +189,9 @@ mod tests {
             (BodyFailure::Malformed, "InvalidRequest", 400),
             (BodyFailure::MissingTrailer, "MalformedTrailerError", 400),
             (BodyFailure::SignedChunkTooLarge, "InvalidRequest", 400),
+            (BodyFailure::BadDigest, "BadDigest", 400),
+            (BodyFailure::Cdata, "MalformedXML", 400),
+            (BodyFailure::XmlTooLarge, "MaxMessageLengthExceeded", 400),
         ];
         for (failure, code, status) in cases {
             let s3 = body_failure(failure);

@@ -7,7 +7,7 @@ mod access;
 mod attributes;
 mod body;
 mod buckets;
-mod checksums;
+pub(crate) mod checksums;
 mod conditions;
 mod copy;
 pub mod error;

@@ -206,6 +206,8 @@ pub(super) async fn list_parts(
         shown
     });
     let upload = page.upload;
+    // A page of none is never truncated: whoever asked for the next would ask for ever.
+    let next = page.next.filter(|_| limit > 0);
     Ok(S3Response::new(ListPartsOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -214,9 +216,9 @@ pub(super) async fn list_parts(
         checksum_type: upload.checksum.map(|(_, composite)| type_name(composite)),
         initiator: Some(initiator()),
         owner: Some(owner()),
-        is_truncated: Some(page.next.is_some()),
+        is_truncated: Some(next.is_some()),
         max_parts: Some(max),
-        next_part_number_marker: page.next.and_then(|next| i32::try_from(next).ok()),
+        next_part_number_marker: next.and_then(|next| i32::try_from(next).ok()),
         part_number_marker: Some(marker),
         parts: Some(parts.collect()),
         storage_class: Some(StorageClass::from(upload.storage_class.unwrap_or_else(|| STANDARD.into()))),

@@ -11,7 +11,7 @@ use super::conditions::{self, Conditions, Verdict, failed, of_read};
 use super::error::from_engine;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
-use crate::server::{PlainEtag, ResponseBody, ResponseStatus};
+use crate::server::{PlainEtag, ResponseBody, ResponseStatus, S3_MAX_PARTS};
 
 /// What GET and HEAD are asked for.
 struct Wanted<'a> {
@@ -94,6 +94,13 @@ pub(super) async fn head(
 ) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
+    check_overrides([
+        input.response_cache_control.as_deref(),
+        input.response_content_disposition.as_deref(),
+        input.response_content_encoding.as_deref(),
+        input.response_content_language.as_deref(),
+        input.response_content_type.as_deref(),
+    ])?;
     let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
@@ -102,6 +109,15 @@ pub(super) async fn head(
         response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));
     }
     Ok(response)
+}
+
+/// For HEAD; s3s does it for GET.
+fn check_overrides(values: [Option<&str>; 5]) -> S3Result<()> {
+    let is_header = |value: &&str| HeaderValue::from_str(value).is_ok();
+    match values.into_iter().flatten().find(|value| !is_header(value)) {
+        Some(value) => Err(s3_error!(InvalidRequest, "A response- parameter is {value:?}, which no header can have.")),
+        None => Ok(()),
+    }
 }
 
 impl Wanted<'_> {
@@ -116,7 +132,8 @@ impl Wanted<'_> {
             (None, None) => Ok(Selection::whole(info.size)),
             (Some(range), None) => ranges::by_header(range, info.size),
             (None, Some(number)) => {
-                ranges::by_part(u32::try_from(number).ok().and_then(|number| object.part_range(number)))
+                let number = super::multipart::part_number(number, S3_MAX_PARTS)?;
+                ranges::by_part(object.part_range(number))
             }
             (Some(_), Some(_)) => {
                 Err(s3_error!(InvalidRequest, "Range and partNumber cannot be given in one request."))

@@ -65,6 +65,9 @@ pub(super) async fn delete_many(
     if objects.is_empty() || objects.len() > MAX_KEYS {
         return Err(s3_error!(MalformedXML, "DeleteObjects takes 1 to {MAX_KEYS} keys, {} were given.", objects.len()));
     }
+    if objects.iter().any(|object| object.key.is_empty()) {
+        return Err(s3_error!(MalformedXML, "An Object of DeleteObjects has an empty Key."));
+    }
     let quiet = input.delete.quiet.unwrap_or(false);
     let mut errors = Vec::new();
     let mut keys = Vec::with_capacity(objects.len());

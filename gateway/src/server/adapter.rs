@@ -4,12 +4,15 @@
 //! pumped by the same task while the call waits, so that nothing is spawned and a closed connection drops both.
 
 use actix_http::{Request, Response, StatusCode};
+use bytes::Bytes;
+use futures::FutureExt;
 use http::header;
 use s3s::service::S3Service;
 use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
 use sha2::{Digest, Sha256};
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +33,7 @@ use super::range;
 use super::rechunk::Rechunked;
 use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
+use super::xml::{self, Whole};
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
 const INLINE_BODY_BYTES: u64 = 64 * 1024;
@@ -48,6 +52,7 @@ pub(crate) struct Shared {
     host_id_header: actix_http::header::HeaderValue,
     max_in_flight: usize,
     max_header_bytes: usize,
+    max_xml_bytes: usize,
     body_channel_bytes: usize,
     buffers: BufferPool,
     stall: Duration,
@@ -66,6 +71,7 @@ impl Shared {
             host_id,
             max_in_flight: settings.max_concurrent_requests,
             max_header_bytes: settings.max_header_bytes,
+            max_xml_bytes: settings.max_xml_bytes,
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
@@ -144,10 +150,18 @@ async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::R
         Ok((mut to_s3s, length)) => {
             to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
-            explain_unknown(with_body(shared, to_s3s, length, incoming).await, &method, &uri)
+            let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
+            let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
+            explain_unknown(answer, &method, &uri)
         }
         Err(error) => error_response(error),
     }
+}
+
+/// No panic is part of a plan, but s3s has some for odd requests: one ends its request, not the connection with all that wait on it.
+fn panicked() -> http::Response<Body> {
+    tracing::error!("the request made the server panic; where, stands before this line");
+    error_response(s3_error!(InternalError, "The server failed; its log has the reason under this request id."))
 }
 
 /// Checks what s3s does not, and converts the head.
@@ -164,8 +178,15 @@ fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, B
     let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
     let mut headers = convert::headers(&head.headers)
         .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
+    if hoisted::lives_too_long(uri.query()) {
+        return Err(crate::s3::error::custom(
+            "AuthorizationQueryParametersError",
+            http::StatusCode::BAD_REQUEST,
+            "X-Amz-Expires must be less than a week (in seconds) that is 604800.",
+        ));
+    }
     hoisted::put_back(&mut headers, uri.query());
-    range::drop_meaningless(&mut headers, uri.query());
+    range::make_plain(&mut headers, uri.query());
     let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
     });
@@ -220,11 +241,7 @@ async fn with_body(
         BodyLength::Known(length) if length <= INLINE_BODY_BYTES => {
             let expected = usize::try_from(length).unwrap_or(usize::MAX);
             return match incoming.collect(expected).await {
-                Ok(bytes) => {
-                    let hash = request.headers().get("x-amz-content-sha256").cloned();
-                    *request.body_mut() = Body::from(bytes.clone());
-                    explain_other_body(respond(shared.service.call(request).await), hash.as_ref(), &bytes)
-                }
+                Ok(bytes) => with_small_body(shared, request, bytes, &incoming.context).await,
                 Err(error) => error_response(s3_error!(IncompleteBody, "{error}")),
             };
         }
@@ -232,14 +249,32 @@ async fn with_body(
         BodyLength::Unknown => None,
     };
     let (writer, reader) = pipe(shared.body_channel_bytes, announced);
-    let body: DynByteStream = if is_aws_chunked(request.headers()) {
-        Box::pin(Rechunked::new(reader, Arc::clone(&incoming.context)))
-    } else {
-        Box::pin(reader)
+    let context = Arc::clone(&incoming.context);
+    let body: DynByteStream = match xml::Announced::of(&request, shared.max_xml_bytes) {
+        _ if is_aws_chunked(request.headers()) => Box::pin(Rechunked::new(reader, context)),
+        Some(xml) => Box::pin(Whole::new(reader, xml, context)),
+        None => Box::pin(reader),
     };
     *request.body_mut() = Body::from(body);
     let answered = both(incoming.pump(writer), shared.service.call(request)).await;
     respond(answered)
+}
+
+async fn with_small_body(
+    shared: &Shared,
+    mut request: http::Request<Body>,
+    bytes: Bytes,
+    context: &Arc<RequestContext>,
+) -> http::Response<Body> {
+    let xml = xml::Announced::of(&request, shared.max_xml_bytes).filter(|_| !is_aws_chunked(request.headers()));
+    if let Some(xml) = xml {
+        let body: DynByteStream = Box::pin(Whole::new(futures::stream::iter([Ok(bytes)]), xml, Arc::clone(context)));
+        *request.body_mut() = Body::from(body);
+        return respond(shared.service.call(request).await);
+    }
+    let hash = request.headers().get("x-amz-content-sha256").cloned();
+    *request.body_mut() = Body::from(bytes.clone());
+    explain_other_body(respond(shared.service.call(request).await), hash.as_ref(), &bytes)
 }
 
 /// Whether s3s takes the body for one in `aws-chunked` framing. With another signature than that of version 4 in a header it
@@ -361,14 +396,14 @@ fn content(
         return Content::None;
     }
     if let Some(body) = parts.extensions.get::<ResponseBody>().and_then(ResponseBody::take) {
-        return Content::Engine { body, piece: bytes::Bytes::new(), left: announced.unwrap_or(0), turn: 0 };
+        return Content::Engine { body, piece: Bytes::new(), left: announced.unwrap_or(0), turn: 0 };
     }
     match body.bytes() {
         Some(xml) if parts.status.as_u16() >= 400 => {
             Content::Whole(convert::complete_error_xml(&xml, path, id, &shared.host_id).into())
         }
         Some(xml) if parts.extensions.get::<PlainEtag>().is_some() => Content::Whole(convert::plain_etag(&xml).into()),
-        Some(bytes) => Content::Whole(bytes),
+        Some(xml) => Content::Whole(convert::refer_to_controls(xml)),
         None => Content::S3s(body),
     }
 }

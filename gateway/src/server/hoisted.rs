@@ -48,6 +48,15 @@ pub(crate) fn put_back(headers: &mut HeaderMap, query: Option<&str>) {
     }
 }
 
+/// Whether a presigned URL asks to be good for longer than S3 allows any, a week.
+pub(crate) fn lives_too_long(query: Option<&str>) -> bool {
+    const WEEK_SECONDS: u64 = 7 * 86_400;
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let mut lives =
+        pairs.filter(|(name, _)| *name == "X-Amz-Expires").filter_map(|(_, value)| value.parse::<u64>().ok());
+    lives.any(|seconds| seconds > WEEK_SECONDS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +82,17 @@ mod tests {
             ("x-amz-checksum-type", "COMPOSITE"),
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_presigned_url_lives_for_a_week_at_most() {
+        for (query, too_long) in [
+            ("X-Amz-Expires=604800&X-Amz-Date=d", false),
+            ("X-Amz-Date=d&X-Amz-Expires=604801", true),
+            ("Expires=99999999999&Signature=s", false),
+            ("", false),
+        ] {
+            assert_eq!(lives_too_long(Some(query)), too_long, "{query}");
+        }
     }
 }

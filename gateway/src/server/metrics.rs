@@ -57,10 +57,11 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 49] = [
+const ERROR_CODES: [&str; 50] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
+    "AuthorizationQueryParametersError",
     "BadDigest",
     "BucketAlreadyOwnedByYou",
     "BucketNotEmpty",

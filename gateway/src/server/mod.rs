@@ -15,11 +15,13 @@ mod range;
 mod rechunk;
 pub mod request;
 mod settings;
+mod xml;
 
 pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
 pub(crate) use range::Verified;
 pub(crate) use rechunk::MAX_SIGNED_CHUNK;
+pub(crate) use settings::S3_MAX_PARTS;
 pub use settings::{AccessKey, S3Settings, Secret};
 
 use adapter::Shared;

@@ -68,6 +68,12 @@ pub enum BodyFailure {
     MissingTrailer = 6,
     /// A signed chunk is larger than is taken.
     SignedChunkTooLarge = 7,
+    /// `Content-MD5` or a checksum does not fit the XML.
+    BadDigest = 8,
+    /// The XML has a CDATA section.
+    Cdata = 9,
+    /// The XML is larger than is taken.
+    XmlTooLarge = 10,
 }
 
 impl BodyFailure {
@@ -80,6 +86,9 @@ impl BodyFailure {
             Self::Malformed,
             Self::MissingTrailer,
             Self::SignedChunkTooLarge,
+            Self::BadDigest,
+            Self::Cdata,
+            Self::XmlTooLarge,
         ]
         .into_iter()
         .find(|failure| *failure as u8 == code)

@@ -105,7 +105,7 @@ const S3_MAX_PUT: u64 = 5 << 30;
 /// S3's limit for an object: 5 TiB.
 const S3_MAX_OBJECT: u64 = 5 << 40;
 /// S3's limit for parts of an upload.
-const S3_MAX_PARTS: u32 = 10_000;
+pub(crate) const S3_MAX_PARTS: u32 = 10_000;
 
 impl Default for S3Settings {
     fn default() -> Self {

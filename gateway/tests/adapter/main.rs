@@ -250,6 +250,20 @@ async fn every_answer_carries_ids_and_an_errors_xml_repeats_them() {
 }
 
 #[tokio::test]
+async fn a_panic_ends_its_request_and_not_its_connection() {
+    let server = start(settings());
+    let mut stream = server.connect().await;
+    for (key, status) in [("panic", 500), ("small", 200)] {
+        let head = server.head("GET", &format!("/bucket/{key}"), &[]);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_response(&mut stream, true).await.unwrap();
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.text().contains("<Code>InternalError</Code>"), status == 500);
+        assert!(answer.headers.contains_key("x-amz-request-id"));
+    }
+}
+
+#[tokio::test]
 async fn encryption_and_forms_are_refused_rather_than_ignored() {
     let server = start(settings());
     let extra = [("Content-Length", "1"), ("x-amz-server-side-encryption", "AES256")];

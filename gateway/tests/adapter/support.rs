@@ -80,6 +80,7 @@ impl S3 for TinyS3 {
                 (4, futures::stream::iter([piece(4)]).boxed())
             }
             "small" => (5, futures::stream::iter([piece(2), piece(3)]).boxed()),
+            "panic" => panic!("a test asked for it"),
             "large" => (LARGE, futures::stream::iter([piece(LARGE)]).boxed()),
             "broken" => {
                 let error = Err(EngineError::Corrupt("a chunk".into()));

@@ -92,6 +92,18 @@ pub(crate) struct Verified {
     pub checksum: Option<Checksum>,
 }
 
+impl BodyExpectation {
+    /// Compares a body that is in memory and is not stored: the XML of a request.
+    ///
+    /// # Errors
+    /// [`EngineError::BadDigest`], [`EngineError::Body`] for another length.
+    pub fn check(self, body: &Bytes) -> Result<(), EngineError> {
+        let mut digest = BodyDigest::new(self, Md5Of::Here(Md5::new()));
+        digest.update(body);
+        digest.verify().map(drop)
+    }
+}
+
 impl BodyDigest {
     pub(crate) fn new(expect: BodyExpectation, md5: Md5Of) -> Self {
         let mut algorithms: Vec<ChecksumAlgorithm> = expect.compute.into_iter().collect();

@@ -71,15 +71,7 @@ impl Engine {
         let mut page = UploadPage::default();
         let prefix = keys::object(&list.bucket, &list.prefix);
         let end = keys::prefix_end(&prefix);
-        let mut start = match &list.after {
-            None => Bound::Included(prefix),
-            Some((key, Some(upload_id))) => Bound::Excluded(keys::upload(&list.bucket, key, upload_id)),
-            Some((key, None)) => {
-                let mut all_of_key = keys::object(&list.bucket, key);
-                all_of_key.push(0);
-                keys_after(all_of_key, list.delimiter.as_deref())
-            }
-        };
+        let mut start = first_upload(prefix, list);
         let mut count = 0usize;
         loop {
             let want = SCAN_PAGE.min(list.max_uploads.saturating_sub(count).saturating_add(1));
@@ -146,11 +138,24 @@ fn after_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
     }
 }
 
-fn keys_after(all_of_key: Vec<u8>, delimiter: Option<&str>) -> Bound<Vec<u8>> {
-    let is_common = delimiter.is_some_and(|d| all_of_key.ends_with([d.as_bytes(), &[0]].concat().as_slice()));
-    match all_of_key.split_last() {
-        Some((_, prefix)) if is_common => after_prefix(prefix),
-        _ => after_prefix(&all_of_key),
+/// Where a listing of uploads begins: never before the prefix, and behind all uploads of the key after which it goes on, or behind all that
+/// lies below it when it is a common prefix of an earlier page.
+fn first_upload(prefix: Vec<u8>, list: &ListUploads) -> Bound<Vec<u8>> {
+    let Some((key, upload_id)) = &list.after else { return Bound::Included(prefix) };
+    let start = match upload_id {
+        Some(upload_id) => Bound::Excluded(keys::upload(&list.bucket, key, upload_id)),
+        None if common_prefix(key, &list.prefix, list.delimiter.as_deref()) == Some(key.as_str()) => {
+            after_prefix(&keys::object(&list.bucket, key))
+        }
+        None => {
+            let mut all_of_key = keys::object(&list.bucket, key);
+            all_of_key.push(0);
+            after_prefix(&all_of_key)
+        }
+    };
+    match start {
+        Bound::Included(early) | Bound::Excluded(early) if early < prefix => Bound::Included(prefix),
+        start => start,
     }
 }
 
