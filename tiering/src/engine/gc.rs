@@ -204,7 +204,8 @@ impl Core {
 
     /// Bytes by which the file system is short of its floor and the same margin.
     pub(crate) fn bytes_short_of_floor(&self) -> u64 {
-        self.local.budget().short_of_floor(self.client_bytes() / 100 * (100 - WATERMARK_PERCENT))
+        let budget = self.local.budget();
+        budget.short_of_floor(budget.capacity() / 100 * (100 - WATERMARK_PERCENT))
     }
 }
 

@@ -222,6 +222,21 @@ impl Engine {
     }
 }
 
+/// The local store's settings, with what follows from others.
+fn local_settings(settings: &EngineSettings, budget: &DiskBudget) -> LocalSettings {
+    let wanted = settings.local.pack_bytes;
+    // A pack that cannot be rewritten in a full store would keep its garbage for ever.
+    let pack_bytes = budget.longest_pack().map_or(wanted, |most| wanted.min(most));
+    if pack_bytes < wanted {
+        tracing::info!(
+            pack_bytes,
+            wanted,
+            "local packs are shorter than set, so that the compaction reserve takes two"
+        );
+    }
+    LocalSettings { pack_bytes, zstd_level: settings.chunks.zstd_level, ..settings.local }
+}
+
 impl Core {
     fn open(
         settings: EngineSettings,
@@ -242,8 +257,7 @@ impl Core {
         tracing::info!(?opened, "namespace");
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
-        let level = settings.chunks.zstd_level;
-        let local = LocalSettings { zstd_level: level, ..settings.local };
+        let local = local_settings(&settings, &budget);
         let (local, found) = LocalStore::open(&packs, local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());

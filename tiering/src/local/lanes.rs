@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Complete packs that may wait for the next sync; with more, the writer itself syncs.
 const MAX_WAITING_TO_SEAL: usize = 6;
 
+/// Bytes that a pack takes besides its frames and their footer entries.
+pub(crate) const PACK_OVERHEAD: u64 = HEADER_LEN as u64 + TRAILER_LEN as u64 + FILE_SLACK;
+
 /// Most zeros (bytes) that are written ahead of small appends: as many as the journal's. Small packs get a sixteenth.
 const MAX_FILL_BYTES: u64 = 1 << 20;
 
@@ -170,7 +173,7 @@ impl Inner {
     }
 
     fn create_pack(&self, class: PackClass, purpose: Purpose) -> Result<OpenPack, LocalError> {
-        let overhead = HEADER_LEN as u64 + TRAILER_LEN as u64 + FILE_SLACK;
+        let overhead = PACK_OVERHEAD;
         self.budget.try_reserve(overhead, purpose)?;
         let now = self.clock.now().millis();
         let header = PackHeader { id: PackId::fresh(now), class, created_ms: now };
