@@ -192,7 +192,13 @@ impl Inner {
     pub(crate) fn complete(&self, lane: &mut Option<OpenPack>) -> Result<Option<Arc<Pack>>, LocalError> {
         let Some(mut open) = lane.take() else { return Ok(None) };
         if let Err(e) = open.writer.write_footer() {
-            return Err(LocalError::io("write the footer of", &open_path(&self.packs.dir, open.pack.id), e));
+            let error = LocalError::io("write the footer of", &open_path(&self.packs.dir, open.pack.id), e);
+            self.budget.release(open.pack.fill_charge.swap(0, Ordering::AcqRel));
+            if !open.writer.is_broken() {
+                // Tried again by the next one who needs room: a pack that nobody completes can never be swept.
+                *lane = Some(open);
+            }
+            return Err(error);
         }
         self.budget.release(open.pack.fill_charge.swap(0, Ordering::AcqRel));
         open.pack.appended.store(open.writer.len(), Ordering::Release);
