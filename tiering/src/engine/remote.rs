@@ -152,7 +152,7 @@ impl Core {
             match decode_span(span, &bytes) {
                 Ok(frames) => {
                     self.metrics.recalled_bytes.inc_by(bytes.len() as u64);
-                    if keep {
+                    if keep && self.cache_has_room() {
                         self.keep_frames(&frames).await;
                     }
                     return Ok(frames);
