@@ -266,6 +266,9 @@ impl Core {
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
+        for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
+            tier.expect(&transition::folder(&deployment));
+        }
         Ok(Core {
             classes: ClassMap(components.classes),
             clock: components.clock,

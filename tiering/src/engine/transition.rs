@@ -408,6 +408,11 @@ impl Core {
     }
 }
 
+/// Where a deployment's packs are in a tier.
+pub(crate) fn folder(deployment: &str) -> String {
+    format!("packs/{deployment}")
+}
+
 #[cfg(test)]
 #[path = "transition_tests.rs"]
 mod tests;
