@@ -350,7 +350,7 @@ fn noted<T: Default>(core: &Core, what: &str, outcome: Result<T, EngineError>) -
 impl Core {
     /// Runs one transition job and gives its claims back, whatever becomes of it.
     async fn transition(self: Arc<Self>, tier: String, mut group: Vec<Claim>) {
-        let run = AssertUnwindSafe(Transition::new(&self, &tier).run(&group)).catch_unwind().await;
+        let run = AssertUnwindSafe(Transition::new(&self, &tier).run(&mut group)).catch_unwind().await;
         let outcome = run.unwrap_or_else(|_| Err(EngineError::Internal("the job panicked".into())));
         let (min, max) = self.retry_bounds();
         let now = self.clock.now();
