@@ -182,14 +182,7 @@ impl Engine {
         let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || Core::open(settings, components, runtime));
         let core = Arc::new(opening.await.map_err(|e| EngineError::Internal(format!("open the store: {e}")))??);
-        let orphans = core.doom_orphans().await?;
-        if orphans > 0 {
-            tracing::info!(orphans, "packs whose upload was cut short will be deleted");
-        }
-        let parts = core.drop_orphan_parts().await?;
-        if parts > 0 {
-            tracing::info!(parts, "parts of ended uploads were deleted");
-        }
+        core.clear_orphans().await?;
         core.start_reindex_if_changed()?;
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
         core.jobs.spawn(Scheduler::new(&core).run());
@@ -304,6 +297,28 @@ impl Core {
             stop: CancellationToken::new(),
             settings,
         })
+    }
+
+    /// What the last process left half done. On a full disk it stays until the next start: reads must not wait for it.
+    async fn clear_orphans(&self) -> Result<(), EngineError> {
+        let clearing = async {
+            let orphans = self.doom_orphans().await?;
+            if orphans > 0 {
+                tracing::info!(orphans, "packs whose upload was cut short will be deleted");
+            }
+            let parts = self.drop_orphan_parts().await?;
+            if parts > 0 {
+                tracing::info!(parts, "parts of ended uploads were deleted");
+            }
+            Ok(())
+        };
+        match clearing.await {
+            Err(e @ EngineError::SlowDown(_)) => {
+                tracing::warn!(error = %e, "what the last process left half done stays until the next start");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// A tier by name.
