@@ -40,7 +40,7 @@
 //! 8. *Queues, buffers, retries, requests, pages and lists have bounds*, which are settings or named constants. The commits that
 //!    are noted while a mark runs: `MAX_SEEN_BYTES`, then the mark is given up and the next one tries again. Restore
 //!    jobs: read `WINDOW` at a time, what a round has learnt of thaws `MAX_THAWED`. Of a body that is written,
-//!    `MAX_WAITING_BYTES` wait for their MD5; of one that is read, a piece of `PIECE_BYTES` is at hand, or two batches of
+//!    `MAX_WAITING_BYTES` wait for their MD5; of the versions that wait for the pack of a job, some `READY_BYTES` of records; of one that is read, a piece of `PIECE_BYTES` is at hand, or two batches of
 //!    `BATCH_BYTES`. Bounded not by a number but by what is stored: 48 bytes for each local chunk, as many for each chunk in a pack of a tier (`engine/remote_index.rs`), and
 //!    some 400 bytes for each remote pack (of 48 MiB) while a mark runs.
 //! 9. *Silence is a failure.* The scheduler's last turn and the lag of the oldest due action are metrics

@@ -18,11 +18,11 @@ const OBJECTS: usize = 4;
 async fn with_dead_packs(dir: &Path, tier: &Arc<MemoryTier>) -> (Bed, Engine) {
     let mut bed = Bed::new(dir, Arc::clone(tier) as _);
     bed.settings.tiering.linger_ms = 0;
-    bed.settings.tiering.max_group = 1;
+    bed.settings.tiering.pack_bytes = 1;
     let engine = bed.open().await;
     engine.create_bucket("bkt").await.unwrap();
     for n in 0..OBJECTS {
-        put(&engine, &format!("cold/{n}"), &noise(n as u64, 20_000)).await.unwrap();
+        put(&engine, &format!("cold/{n}"), &noise(n as u64, 8_000)).await.unwrap();
     }
     bed.clock.advance(DAY * 31);
     let cold = |n| matches!(residency(&engine, &format!("cold/{n}")), Some(Residency::Cold { .. }));

@@ -118,6 +118,8 @@ pub struct JournalSection {
     pub snapshot_bytes: u64,
     /// Snapshots kept.
     pub keep_snapshots: usize,
+    /// Commits are refused while the file system has less than this free, in bytes.
+    pub least_free_bytes: u64,
 }
 
 impl Default for JournalSection {
@@ -134,6 +136,7 @@ impl Default for JournalSection {
             checkpoint_bytes: meta.checkpoint_bytes,
             snapshot_bytes: meta.snapshot_bytes,
             keep_snapshots: meta.keep_snapshots,
+            least_free_bytes: meta.least_free_bytes,
         }
     }
 }
@@ -179,6 +182,7 @@ impl StoreSettings {
             checkpoint_bytes: journal.checkpoint_bytes,
             snapshot_bytes: journal.snapshot_bytes,
             keep_snapshots: journal.keep_snapshots,
+            least_free_bytes: journal.least_free_bytes,
         }
     }
 

@@ -33,7 +33,10 @@ pub fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
 /// The level is not one, or logging was started before.
 pub fn start(settings: &LogSettings) -> Result<(), String> {
     let filter = filter(settings)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be logged (a log on a full disk) would be said on standard error, which is the log, and a failure of that
+    // is a panic: of the request whose line it was.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = match settings.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),

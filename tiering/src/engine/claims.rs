@@ -46,6 +46,20 @@ impl Queue {
             self.waiting.push_back(claim);
         }
     }
+
+    /// Takes versions from the front: up to `members`, until they have `bytes`.
+    fn take(&mut self, members: usize, bytes: u64) -> Vec<Claim> {
+        let (mut group, mut sum) = (Vec::new(), 0u64);
+        while group.len() < members
+            && sum < bytes
+            && let Some(claim) = self.waiting.pop_front()
+        {
+            sum = sum.saturating_add(claim.size);
+            self.bytes = self.bytes.saturating_sub(claim.size);
+            group.push(claim);
+        }
+        group
+    }
 }
 
 /// How long one tier's queue is.
@@ -137,19 +151,16 @@ impl Claims {
         let (tier, queue) = ready.min_by_key(|(_, q)| (q.running, q.served))?;
         self.jobs += 1;
         queue.served = self.jobs;
-        let members = queue.cap.unwrap_or(rule.members).min(rule.members);
-        let mut group = Vec::new();
-        let mut bytes = 0u64;
-        while group.len() < members
-            && bytes < rule.bytes
-            && let Some(claim) = queue.waiting.pop_front()
-        {
-            bytes = bytes.saturating_add(claim.size);
-            queue.bytes = queue.bytes.saturating_sub(claim.size);
-            group.push(claim);
-        }
+        let group = queue.take(queue.cap.unwrap_or(rule.members).min(rule.members), rule.bytes);
         queue.running += 1;
         Some((tier.clone(), group))
+    }
+
+    /// More versions for a job that runs and whose pack has so many bytes of room; none while jobs are kept small to find the
+    /// version that fails.
+    pub(crate) fn more(&mut self, tier: &str, members: usize, bytes: u64) -> Vec<Claim> {
+        let queue = self.tiers.get_mut(tier).filter(|q| q.cap.is_none_or(|cap| cap >= members));
+        queue.map_or_else(Vec::new, |q| q.take(members, bytes))
     }
 
     /// Ends a job. After a failure its versions wait again, and the tier rests: twice as long each time, bounded. Unless

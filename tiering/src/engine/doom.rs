@@ -37,8 +37,8 @@ impl RemotePack {
 /// How often a commit is tried again after conflicts.
 const MAX_RACES: usize = 32;
 
-/// Whether a deletion failed because its tier does not answer, or is not configured: the next would fail alike.
-fn is_silence(e: &EngineError) -> bool {
+/// Whether a request failed because its tier does not answer, or is not configured: the next would fail alike.
+pub(super) fn is_silence(e: &EngineError) -> bool {
     match e {
         EngineError::Unavailable(_) => true,
         EngineError::Tier { source, .. } => {

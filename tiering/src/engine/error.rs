@@ -139,7 +139,10 @@ impl From<crate::meta::MetaError> for EngineError {
             M::Conflict { .. } => Self::Conflict,
             M::Poisoned { .. } | M::Closed | M::Locked { .. } => Self::Unavailable(error.to_string()),
             M::Corrupt { .. } => Self::Corrupt(error.to_string()),
-            M::Io { kind: std::io::ErrorKind::StorageFull, .. } => Self::SlowDown(error.to_string()),
+            // Clients see the message: without the path.
+            M::Io { kind: std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded, message, .. } => {
+                Self::SlowDown(message)
+            }
             M::Io { .. } => Self::Internal(error.to_string()),
             M::Invalid(_) => Self::InvalidArgument(error.to_string()),
         }

@@ -202,14 +202,25 @@ impl Core {
         over_limit.max(self.bytes_short_of_floor())
     }
 
+    /// Whether recalled chunks may stay as a cache. They may stand above the watermark, or what is there already would never
+    /// give way to them, but not take all of the margin: a client's write would be refused for bytes that a tier has.
+    pub(crate) fn cache_has_room(&self) -> bool {
+        let budget = self.local.budget();
+        budget.used() <= budget.capacity() / 100 * CACHE_PERCENT
+    }
+
     /// Bytes by which the file system is short of its floor and the same margin.
     pub(crate) fn bytes_short_of_floor(&self) -> u64 {
-        self.local.budget().short_of_floor(self.client_bytes() / 100 * (100 - WATERMARK_PERCENT))
+        let budget = self.local.budget();
+        budget.short_of_floor(budget.capacity() / 100 * (100 - WATERMARK_PERCENT))
     }
 }
 
 /// Reclaiming begins here, so that writers meet a margin and not the limit.
 const WATERMARK_PERCENT: u64 = 90;
+
+/// Up to here reads of cold versions may fill the disk.
+const CACHE_PERCENT: u64 = 95;
 
 #[cfg(test)]
 mod tests {

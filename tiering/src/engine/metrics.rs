@@ -79,6 +79,8 @@ metrics! {
     reclaimed_bytes: IntCounter("tidegate_reclaimed_bytes_total", "Bytes of local packs given back."),
     /// Failures of the loop itself.
     scheduler_errors: IntCounter("tidegate_scheduler_errors_total", "Turns of the background loop that failed."),
+    /// After a failed sync or a failure of the index.
+    writes_refused: IntGauge("tidegate_writes_refused", "1 when the store refuses all writes after an I/O error, until it is started again."),
     /// When the loop last came round.
     scheduler_last_turn: Gauge("tidegate_scheduler_last_turn_timestamp_seconds", "When the background loop last came round."),
     /// Lag.

@@ -183,14 +183,7 @@ impl Engine {
         let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || Core::open(settings, components, runtime));
         let core = Arc::new(opening.await.map_err(|e| EngineError::Internal(format!("open the store: {e}")))??);
-        let orphans = core.doom_orphans().await?;
-        if orphans > 0 {
-            tracing::info!(orphans, "packs whose upload was cut short will be deleted");
-        }
-        let parts = core.drop_orphan_parts().await?;
-        if parts > 0 {
-            tracing::info!(parts, "parts of ended uploads were deleted");
-        }
+        core.clear_orphans().await?;
         core.start_reindex_if_changed()?;
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
         core.jobs.spawn(Scheduler::new(&core).run());
@@ -223,6 +216,21 @@ impl Engine {
     }
 }
 
+/// The local store's settings, with what follows from others.
+fn local_settings(settings: &EngineSettings, budget: &DiskBudget) -> LocalSettings {
+    let wanted = settings.local.pack_bytes;
+    // A pack that cannot be rewritten in a full store would keep its garbage for ever.
+    let pack_bytes = budget.longest_pack().map_or(wanted, |most| wanted.min(most));
+    if pack_bytes < wanted {
+        tracing::info!(
+            pack_bytes,
+            wanted,
+            "local packs are shorter than set, so that the compaction reserve takes two"
+        );
+    }
+    LocalSettings { pack_bytes, zstd_level: settings.chunks.zstd_level, ..settings.local }
+}
+
 impl Core {
     fn open(
         settings: EngineSettings,
@@ -243,8 +251,7 @@ impl Core {
         tracing::info!(?opened, "namespace");
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
-        let level = settings.chunks.zstd_level;
-        let local = LocalSettings { zstd_level: level, ..settings.local };
+        let local = local_settings(&settings, &budget);
         let (local, found) = LocalStore::open(&packs, local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
@@ -253,6 +260,9 @@ impl Core {
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
+        for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
+            tier.expect(&transition::folder(&deployment));
+        }
         Ok(Core {
             classes: ClassMap(components.classes),
             clock: components.clock,
@@ -288,6 +298,28 @@ impl Core {
             stop: CancellationToken::new(),
             settings,
         })
+    }
+
+    /// What the last process left half done. On a full disk it stays until the next start: reads must not wait for it.
+    async fn clear_orphans(&self) -> Result<(), EngineError> {
+        let clearing = async {
+            let orphans = self.doom_orphans().await?;
+            if orphans > 0 {
+                tracing::info!(orphans, "packs whose upload was cut short will be deleted");
+            }
+            let parts = self.drop_orphan_parts().await?;
+            if parts > 0 {
+                tracing::info!(parts, "parts of ended uploads were deleted");
+            }
+            Ok(())
+        };
+        match clearing.await {
+            Err(e @ EngineError::SlowDown(_)) => {
+                tracing::warn!(error = %e, "what the last process left half done stays until the next start");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// A tier by name.

@@ -259,6 +259,7 @@ impl Core {
             Err(MetaError::Conflict { .. }) => return Err(EngineError::NoSuchUpload(upload_id.to_owned())),
             other => other?,
         };
+        self.expect_garbage();
         self.drop_late_parts(upload_id).await;
         Ok(())
     }

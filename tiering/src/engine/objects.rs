@@ -302,7 +302,11 @@ impl Core {
             .delete(Table::Access, subject);
         self.drop_due(&mut batch, subject, Some(old));
         self.doom_restore_job(&mut batch, Some(old));
-        self.meta.commit(batch).await.map(drop)
+        self.meta.commit(batch).await?;
+        if !matches!(old.residency, Residency::Cold { .. }) {
+            self.expect_garbage();
+        }
+        Ok(())
     }
 
     fn doom_restore_job(&self, batch: &mut Batch, old: Option<&ObjectRecord>) {

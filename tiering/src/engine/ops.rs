@@ -92,10 +92,17 @@ impl Engine {
         metrics.unique_bytes.set(ratio(stats.local.unique_bytes, 1));
         metrics.stored_bytes.set(ratio(stats.local.stored_bytes, 1));
         metrics.pack_bytes.set(ratio(stats.local.pack_bytes, 1));
+        metrics.writes_refused.set(i64::from(self.writes_refused().is_some()));
         metrics.remote_index_bytes.set(ratio(self.core.remote.size().1, 1));
         metrics.local_index_bytes.set(ratio(self.core.local.usage().index_bytes, 1));
         metrics.max_bytes.set(ratio(stats.disk.max_bytes, 1));
         Ok(())
+    }
+
+    /// Why all writes are refused until the store is opened again, if they are. Reads go on.
+    pub fn writes_refused(&self) -> Option<String> {
+        let journal = self.core.meta.poisoned().map(|e| e.to_string());
+        journal.or_else(|| self.core.local.writes_refused().map(|e| e.to_string()))
     }
 
     /// Everything about one object: where it is, why, and what comes next.

@@ -24,6 +24,20 @@ type Fetch = Shared<BoxFuture<'static, Result<Arc<HashMap<ChunkId, Arc<Frame>>>,
 #[derive(Default)]
 pub(crate) struct InFlight(Mutex<HashMap<(String, ChunkId), Fetch>>);
 
+/// Takes a request's chunks out of the table when it ends, however it ends: one that stayed there would be the answer to
+/// every later reader.
+struct Leaving {
+    core: Arc<Core>,
+    ids: Vec<(String, ChunkId)>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut inflight = self.core.inflight.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ids.iter().for_each(|id| drop(inflight.remove(id)));
+    }
+}
+
 /// Neighbouring frames of one pack, read by one request.
 struct Span {
     name: Arc<str>,
@@ -116,15 +130,12 @@ impl Core {
         });
         for span in spans(places, self.settings.tiering.coalesce_gap, self.settings.tiering.coalesce_max) {
             let ids: Vec<_> = span.frames.iter().map(|(c, _)| (tier.to_owned(), c.id)).collect();
-            let (core, name) = (Arc::clone(self), tier.to_owned());
-            let done_core = Arc::clone(self);
-            let done_ids = ids.clone();
+            let name = tier.to_owned();
+            let leaving = Leaving { core: Arc::clone(self), ids: ids.clone() };
             // Spawned, so that it ends (and leaves the table) even when every reader has gone.
             let task = self.runtime.spawn(async move {
-                let result = core.fetch_span(&name, &span, keep).await.map(Arc::new).map_err(Arc::new);
-                let mut inflight = done_core.inflight.0.lock().unwrap_or_else(PoisonError::into_inner);
-                done_ids.iter().for_each(|id| drop(inflight.remove(id)));
-                result
+                let result = leaving.core.fetch_span(&name, &span, keep).await;
+                result.map(Arc::new).map_err(Arc::new)
             });
             let fetch: Fetch = async move {
                 task.await.unwrap_or_else(|e| Err(Arc::new(EngineError::Internal(format!("fetch: {e}")))))
@@ -152,7 +163,7 @@ impl Core {
             match decode_span(span, &bytes) {
                 Ok(frames) => {
                     self.metrics.recalled_bytes.inc_by(bytes.len() as u64);
-                    if keep {
+                    if keep && self.cache_has_room() {
                         self.keep_frames(&frames).await;
                     }
                     return Ok(frames);
@@ -249,6 +260,8 @@ fn share_error(error: &EngineError) -> EngineError {
             EngineError::Tier { tier: tier.clone(), source: TierError::new(source.kind(), source.details().clone()) }
         }
         EngineError::Corrupt(what) => EngineError::Corrupt(what.clone()),
+        EngineError::Unavailable(why) => EngineError::Unavailable(why.clone()),
+        EngineError::SlowDown(why) => EngineError::SlowDown(why.clone()),
         other => EngineError::Internal(other.to_string()),
     }
 }

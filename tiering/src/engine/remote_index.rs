@@ -212,6 +212,12 @@ impl RemoteIndex {
         self.read().get(tier).is_some_and(|index| index.slots.contains_key(pack))
     }
 
+    /// Tiers with live packs, also with such as cannot be read.
+    pub(crate) fn tiers_in_use(&self) -> Vec<String> {
+        let used = |index: &TierIndex| index.unreadable > 0 || !index.slots.is_empty();
+        self.read().iter().filter(|(_, index)| used(index)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whether all live packs of `tier` are known here.
     pub(crate) fn is_complete(&self, tier: &str) -> bool {
         let tiers = self.read();

@@ -2,6 +2,7 @@
 //! waits), then the same frames stored again and one compare-and-swap to `Restored`.
 
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node, node_len};
+use super::doom::is_silence;
 use super::error::EngineError;
 use super::keys;
 use super::record::{ObjectRecord, Record, RestoreJob, ThawRecord};
@@ -14,10 +15,11 @@ use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::pack::PackClass;
 use crate::pack::PackId;
 use crate::tier::{RestorePriority, RestoreState};
-use std::collections::BTreeMap;
+use futures::StreamExt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How often a commit is tried again after conflicts.
@@ -31,6 +33,9 @@ const WINDOW: usize = 256;
 
 /// Packs whose thaw is remembered within a round: about 100 bytes each. Beyond it, packs are asked after again.
 const MAX_THAWED: usize = 100_000;
+
+/// Packs that are asked after at a time.
+const SIDE_BY_SIDE: usize = 16;
 
 /// What one round has learnt of thaws: true when the pack can be read. Forgetting costs a HEAD, no more.
 #[derive(Debug, Default)]
@@ -52,6 +57,10 @@ impl Thawed {
 fn read_job(key: &[u8], value: &[u8]) -> Result<(u128, RestoreJob), EngineError> {
     let id: [u8; 16] = key.try_into().map_err(|_| EngineError::Corrupt("a job's key is not 16 bytes long".into()))?;
     Ok((u128::from_be_bytes(id), RestoreJob::decode(value)?))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A job whose packs can all be read, with the version as it was found.
@@ -161,6 +170,7 @@ impl Core {
     /// next poll; neither it nor one that cannot be read holds up the others.
     pub(crate) async fn advance_restores(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut thawed = Thawed::default();
+        let mut silent = BTreeSet::new();
         // Up to the newest job of now: those that come meanwhile are for the next round, or a steady stream of them would
         // keep the older ones from ever being looked at again.
         let newest = self.meta.scan(Table::Job, (Bound::Unbounded, Bound::Unbounded), 1, true)?;
@@ -170,15 +180,21 @@ impl Core {
             let page = self.meta.scan(Table::Job, (start, Bound::Included(newest.clone())), WINDOW, false)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             start = Bound::Excluded(last.clone());
+            let jobs: Vec<_> =
+                page.iter().filter_map(|(key, value)| self.usable(Table::Job, key, read_job(key, value))).collect();
+            self.thaw_ahead(&jobs, &mut thawed, &mut silent).await;
             let mut ready = Vec::new();
-            for (key, value) in &page {
+            for (id, job) in &jobs {
                 if self.stop.is_cancelled() {
                     return Ok(());
                 }
-                let Some((id, job)) = self.usable(Table::Job, key, read_job(key, value)) else { continue };
-                match self.ready_to_restore(id, &job, &mut thawed).await {
+                // Each of thousands of jobs would wait for the same time-out, and so would those of tiers that answer.
+                if silent.contains(&job.tier) {
+                    continue;
+                }
+                match self.ready_to_restore(*id, job, &mut thawed).await {
                     Ok(found) => ready.extend(found),
-                    Err(e) => self.note_tier_error(&job.tier, "restore", &e),
+                    Err(e) => self.note_restore_error(&job.tier, &e, &mut silent),
                 }
             }
             let (small, large): (Vec<_>, Vec<_>) =
@@ -188,7 +204,65 @@ impl Core {
             // memory stays bounded.
             futures::future::join_all(small.iter().map(|r| self.finish_and_note(r))).await;
             for ready in &large {
-                self.finish_and_note(ready).await;
+                if !silent.contains(&ready.job.tier) && self.finish_and_note(ready).await {
+                    silent.insert(ready.job.tier.clone());
+                }
+            }
+        }
+    }
+
+    fn note_restore_error(&self, tier: &str, e: &EngineError, silent: &mut BTreeSet<String>) {
+        self.note_tier_error(tier, "restore", e);
+        if is_silence(e) {
+            silent.insert(tier.to_owned());
+        }
+    }
+
+    /// Asks after the packs of many small bodies side by side; what is learnt spares their jobs the question. A tier that
+    /// does not answer becomes `silent`; other failures are met again by the job that they concern.
+    async fn thaw_ahead(
+        self: &Arc<Self>,
+        jobs: &[(u128, RestoreJob)],
+        thawed: &mut Thawed,
+        silent: &mut BTreeSet<String>,
+    ) {
+        let mut wanted = BTreeMap::new();
+        for (_, job) in jobs {
+            let record = self.object(&job.bucket, &job.key).ok().flatten();
+            let Some(record) = record.filter(|r| r.restoring.is_some() && matches!(r.body, BodyRef::Inline(_))) else {
+                continue;
+            };
+            let Ok((packs, _)) = self.packs_to_thaw(&record, &job.tier) else { continue };
+            for (pack, name) in packs {
+                if thawed.get(&job.tier, pack).is_none() {
+                    // The most urgent of those who want it.
+                    let urgency = wanted.entry((job.tier.clone(), pack)).or_insert((name, job.priority));
+                    urgency.1 = urgency.1.max(job.priority);
+                }
+            }
+        }
+        let stop = Mutex::new(silent);
+        let asked = wanted.into_iter().map(|((tier, pack), (name, priority))| {
+            let stop = &stop;
+            async move {
+                if lock(stop).contains(&tier) || self.stop.is_cancelled() {
+                    return None;
+                }
+                match self.thaw(&tier, pack, &name, priority).await {
+                    Ok(ready) => Some((tier, pack, ready)),
+                    Err(e) => {
+                        if is_silence(&e) && !lock(stop).contains(&tier) {
+                            self.note_restore_error(&tier, &e, &mut lock(stop));
+                        }
+                        None
+                    }
+                }
+            }
+        });
+        let mut answers = futures::stream::iter(asked).buffer_unordered(SIDE_BY_SIDE);
+        while let Some(answer) = answers.next().await {
+            if let Some((tier, pack, ready)) = answer {
+                thawed.note(&tier, pack, ready);
             }
         }
     }
@@ -232,13 +306,18 @@ impl Core {
         }
     }
 
-    async fn finish_and_note(self: &Arc<Self>, ready: &Ready) {
+    /// True when the tier does not answer.
+    async fn finish_and_note(self: &Arc<Self>, ready: &Ready) -> bool {
         match self.finish_restore(ready).await {
             Ok(done) => {
                 self.clear_tier_error(&ready.job.tier);
                 self.metrics.restored_versions.inc_by(u64::from(done));
+                false
             }
-            Err(e) => self.note_tier_error(&ready.job.tier, "restore", &e),
+            Err(e) => {
+                self.note_tier_error(&ready.job.tier, "restore", &e);
+                is_silence(&e)
+            }
         }
     }
 

@@ -310,7 +310,7 @@ impl Scheduler {
         let over_level = self.core.bytes_over_lowest_level();
         if over_level > 0 && !self.level_reached {
             // Cycles that found nothing below the level say nothing about what a rule frees now.
-            self.core.fruitless.store(0, Ordering::Release);
+            self.core.expect_garbage();
         }
         self.level_reached = over_level > 0;
         let (min, max) = if over_watermark > 0 { (PRESSING_MIN, PRESSING_MAX) } else { (LEVEL_MIN, LEVEL_MAX) };
@@ -350,7 +350,7 @@ fn noted<T: Default>(core: &Core, what: &str, outcome: Result<T, EngineError>) -
 impl Core {
     /// Runs one transition job and gives its claims back, whatever becomes of it.
     async fn transition(self: Arc<Self>, tier: String, mut group: Vec<Claim>) {
-        let run = AssertUnwindSafe(Transition::new(&self, &tier).run(&group)).catch_unwind().await;
+        let run = AssertUnwindSafe(Transition::new(&self, &tier).run(&mut group)).catch_unwind().await;
         let outcome = run.unwrap_or_else(|_| Err(EngineError::Internal("the job panicked".into())));
         let (min, max) = self.retry_bounds();
         let now = self.clock.now();
@@ -363,7 +363,7 @@ impl Core {
                 }
                 if moved.versions > 0 {
                     // Their local copies can be evicted now.
-                    self.fruitless.store(0, Ordering::Release);
+                    self.expect_garbage();
                 }
                 let put_off: HashSet<&[u8]> = waiting.iter().chain(&resting).map(|c| c.subject.as_slice()).collect();
                 group.retain(|claim| !put_off.contains(claim.subject.as_slice()));
@@ -397,6 +397,12 @@ impl Core {
             self.transition_by_capacity(now, moved_before)?;
         }
         report.map(drop)
+    }
+
+    /// Something local is named no more: cycles that freed nothing say nothing about the next one, and whoever deletes
+    /// to make room on a full disk waits for it.
+    pub(crate) fn expect_garbage(&self) {
+        self.fruitless.store(0, Ordering::Release);
     }
 
     async fn abort_due_upload(&self, subject: &[u8], id: &str, at: Timestamp) -> Result<(), EngineError> {

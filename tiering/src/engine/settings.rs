@@ -104,7 +104,7 @@ pub struct TieringSettings {
     pub due_batch: usize,
     /// Versions that may wait for or be in transition at a time: 100,000 (about 200 bytes each).
     pub max_claims: usize,
-    /// Versions in one transition job: 4,000.
+    /// Versions with which a transition job begins, and by which it grows while its pack is not full: 4,000.
     pub max_group: usize,
     /// Transition jobs that run side by side: 2.
     pub workers: usize,

@@ -35,6 +35,10 @@ const MAX_RACES: usize = 32;
 /// Records (bytes) that one commit of a job changes: a quarter of what the journal takes in one record.
 const COMMIT_BYTES: usize = 4 << 20;
 
+/// Records (bytes) of versions that wait for the pack of a job: beyond it the job takes no more. In memory they take some three
+/// times as much.
+const READY_BYTES: usize = 8 << 20;
+
 /// Most packs whose counters one commit raises: at some 300 bytes each that is 3 of the 16 MiB that a record of the journal
 /// may have. An object of 5 TiB refers to more than 100,000 packs.
 pub(super) const MAX_REFERRED: usize = 10_000;
@@ -130,21 +134,28 @@ impl Transition {
 
     /// Runs the job to its end. After an error, what was committed stays; the rest is found due again. One version that
     /// cannot be read does not hold up the others.
-    pub(crate) async fn run(mut self, claims: &[Claim]) -> Result<Done, EngineError> {
+    ///
+    /// Whether its versions fill a pack is only known once they are planned: they may compress well, or be in the tier already.
+    /// While they do not, `claims` grows by what else waits.
+    pub(crate) async fn run(mut self, claims: &mut Vec<Claim>) -> Result<Done, EngineError> {
         // Before any intent: a tier that is not configured would gather intents that nobody can clear away.
         self.core.tier(&self.tier)?;
         let mut outcome = Ok(());
-        for claim in claims {
+        let mut planned = 0;
+        while outcome.is_ok()
+            && let Some(claim) = claims.get(planned)
+        {
+            planned += 1;
             match self.add(claim).await {
                 Ok(()) => {}
                 Err(e) if self.is_its_own(&e) && self.resting.len() < MAX_RESTING => {
                     self.core.note_tier_error(&self.tier, "transition of one version", &e);
                     self.resting.push(claim.clone());
                 }
-                Err(e) => {
-                    outcome = Err(e);
-                    break;
-                }
+                Err(e) => outcome = Err(e),
+            }
+            if planned == claims.len() && outcome.is_ok() {
+                claims.extend(self.more());
             }
         }
         if outcome.is_ok() {
@@ -153,6 +164,17 @@ impl Transition {
         let doomed = self.doom_unreferenced().await;
         self.core.making.lock().retain(|pack| !self.made.contains(pack));
         outcome.and(doomed).map(|()| Done { moved: self.moved, waiting: self.waiting, resting: self.resting })
+    }
+
+    /// More versions while the pack is less than two thirds full, as far as memory allows.
+    fn more(&self) -> Vec<Claim> {
+        let settings = self.core.settings.tiering;
+        let full = settings.pack_bytes / 3 * 2;
+        let held: usize = self.ready.iter().map(|m| m.stored.len()).sum();
+        if self.draft.bytes >= full || held >= READY_BYTES {
+            return Vec::new();
+        }
+        self.core.claims().more(&self.tier, settings.max_group, settings.pack_bytes - self.draft.bytes)
     }
 
     /// Whether only the version that was being planned is concerned: its bytes are damaged, or the tier that they come
@@ -404,8 +426,13 @@ impl Transition {
 impl Core {
     /// Names in a tier are fresh: deployment, epoch, pack. An orphan can be told from its name alone.
     fn remote_name(&self, id: &PackId) -> String {
-        format!("packs/{}/{:08}/{id}.pack", self.deployment, self.meta.epoch())
+        format!("{}/{:08}/{id}.pack", folder(&self.deployment), self.meta.epoch())
     }
+}
+
+/// Where a deployment's packs are in a tier.
+pub(crate) fn folder(deployment: &str) -> String {
+    format!("packs/{deployment}")
 }
 
 #[cfg(test)]

@@ -288,6 +288,7 @@ impl Committer {
     fn write(&mut self, plan: &Plan, stats: &mut GroupStats) -> Result<(), MetaError> {
         let strict = self.settings.durability == Durability::Strict || plan.force_sync;
         if !plan.records.is_empty() {
+            self.check_room()?;
             self.data_dirty |= plan.wrote_data;
             if strict {
                 self.sync_data(stats).map_err(|e| self.shared.set_poison(e.to_string()))?;
@@ -324,6 +325,21 @@ impl Committer {
             self.data_dirty = false;
         }
         Ok(())
+    }
+
+    /// Refuses a group while it is still without harm to do so.
+    fn check_room(&self) -> Result<(), MetaError> {
+        let least = self.settings.least_free_bytes;
+        match rustix::fs::statvfs(&self.dir).map(|s| s.f_bavail.saturating_mul(s.f_frsize)) {
+            Ok(free) if free < least => {
+                let what =
+                    format!("{free} bytes are free on the file system, {least} are needed (journal.least_free_bytes)");
+                let full = std::io::Error::new(std::io::ErrorKind::StorageFull, what);
+                Err(MetaError::io("commit to", self.segment.path(), &full))
+            }
+            // A system that does not say is no reason to stop.
+            _ => Ok(()),
+        }
     }
 
     /// Begins a new segment when `len` more bytes do not fit, and fills ahead. Fails without harm when there is no

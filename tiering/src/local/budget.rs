@@ -18,7 +18,7 @@ pub struct BudgetSettings {
     /// The file system keeps at least this much free.
     pub free_floor: u64,
     /// Part of `max_bytes` that only compaction may take, so that a full store can still be compacted. Two packs'
-    /// worth is enough to make progress.
+    /// worth is enough to make progress. Above the floor as much is left for it, up to a sixteenth of the file system.
     pub compaction_reserve: u64,
 }
 
@@ -31,6 +31,8 @@ impl Default for BudgetSettings {
 
 /// Of a file system of which nothing is known.
 const UNKNOWN_DISK: u64 = 100 << 30;
+/// No pack is made shorter than this for want of room: thousands of files would not help.
+const LEAST_PACK: u64 = 1 << 20;
 /// So that a store on a very small file system can be opened at all; the floor still guards what is free.
 const LEAST_MAX_BYTES: u64 = 256 << 20;
 
@@ -42,6 +44,9 @@ pub fn default_max_bytes(path: &Path, free_floor: u64) -> u64 {
     let size = there.and_then(|p| rustix::fs::statvfs(p).ok()).map(|s| s.f_blocks.saturating_mul(s.f_frsize));
     size.map_or(UNKNOWN_DISK, |size| (size / 10 * 9).saturating_sub(free_floor).max(LEAST_MAX_BYTES))
 }
+
+/// Most of a file system that is left free for compaction above the floor: a sixteenth.
+const HEADROOM_SHARE: u64 = 16;
 
 /// Who asks for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,8 @@ type Probe = Box<dyn Fn() -> io::Result<u64> + Send + Sync>;
 /// Counts what the packs take on disk, and refuses what would break a limit.
 pub struct DiskBudget {
     settings: BudgetSettings,
+    /// What only compaction may take of the room above the floor.
+    headroom: u64,
     used: AtomicU64,
     probe: Probe,
     free: Mutex<Free>,
@@ -88,10 +95,18 @@ impl DiskBudget {
     /// [`LocalError::Invalid`] when the reserve is not below the limit.
     pub fn new(path: &Path, settings: BudgetSettings) -> Result<Self, LocalError> {
         let path = path.to_owned();
-        Self::with_probe(settings, move || {
+        let size = rustix::fs::statvfs(&path).map_or(0, |s| s.f_blocks.saturating_mul(s.f_frsize));
+        let budget = Self::with_probe(settings, move || {
             let s = rustix::fs::statvfs(&path)?;
             Ok(s.f_bavail.saturating_mul(s.f_frsize))
-        })
+        })?;
+        Ok(budget.with_headroom(size / HEADROOM_SHARE))
+    }
+
+    /// Leaves the compaction reserve free above the floor too, up to `most` bytes.
+    fn with_headroom(mut self, most: u64) -> Self {
+        self.headroom = self.settings.compaction_reserve.min(most);
+        self
     }
 
     /// A budget that asks `probe` for the free bytes of the file system.
@@ -109,7 +124,7 @@ impl DiskBudget {
             )));
         }
         let free = Mutex::new(Free { left: 0, reserved_since: 0, asked: None });
-        Ok(Self { settings, used: AtomicU64::new(0), probe: Box::new(probe), free })
+        Ok(Self { settings, headroom: 0, used: AtomicU64::new(0), probe: Box::new(probe), free })
     }
 
     /// Reserves `bytes`, all or nothing.
@@ -117,22 +132,61 @@ impl DiskBudget {
     /// # Errors
     /// [`LocalError::Full`] with the limit that would be broken.
     pub fn try_reserve(&self, bytes: u64, purpose: Purpose) -> Result<(), LocalError> {
-        let limit = match purpose {
-            Purpose::Ingest => self.settings.max_bytes - self.settings.compaction_reserve,
-            Purpose::Compaction => self.settings.max_bytes,
-        };
+        let limit = self.limit(purpose);
         let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).map_err(|used| LocalError::Full {
-            reason: format!("{used} of {limit} bytes are taken, {bytes} more do not fit (hot.max_bytes)"),
-        })?;
-        self.take_free(bytes).inspect_err(|_| {
+        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
+        taken.map_err(|used| Self::over_limit(used, limit, bytes))?;
+        self.take_free(bytes, purpose).inspect_err(|_| {
             self.used.fetch_sub(bytes, Ordering::AcqRel);
         })
     }
 
-    fn take_free(&self, bytes: u64) -> Result<(), LocalError> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Whether `bytes` could be reserved now; reserves nothing.
+    ///
+    /// # Errors
+    /// [`LocalError::Full`] with the limit that would be broken.
+    pub fn check(&self, bytes: u64, purpose: Purpose) -> Result<(), LocalError> {
+        let (used, limit) = (self.used(), self.limit(purpose));
+        if used.saturating_add(bytes) > limit {
+            return Err(Self::over_limit(used, limit, bytes));
+        }
+        let (free, floor) = (self.free_bytes(), self.floor(purpose));
+        if free.saturating_sub(bytes) < floor { Err(self.under_floor(free, purpose)) } else { Ok(()) }
+    }
+
+    fn limit(&self, purpose: Purpose) -> u64 {
+        match purpose {
+            Purpose::Ingest => self.settings.max_bytes - self.settings.compaction_reserve,
+            Purpose::Compaction => self.settings.max_bytes,
+        }
+    }
+
+    fn floor(&self, purpose: Purpose) -> u64 {
+        match purpose {
+            Purpose::Ingest => self.settings.free_floor.saturating_add(self.headroom),
+            Purpose::Compaction => self.settings.free_floor,
+        }
+    }
+
+    fn over_limit(used: u64, limit: u64, bytes: u64) -> LocalError {
+        let reason = format!("{used} of {limit} bytes are taken, {bytes} more do not fit (hot.max_bytes)");
+        LocalError::Full { reason }
+    }
+
+    fn under_floor(&self, free: u64, purpose: Purpose) -> LocalError {
         let floor = self.settings.free_floor;
+        let also = match purpose {
+            Purpose::Ingest if self.headroom > 0 => format!(", and {} for compaction", self.headroom),
+            _ => String::new(),
+        };
+        LocalError::Full {
+            reason: format!("{free} bytes are free on the file system, {floor} must stay free{also} (hot.free_floor)"),
+        }
+    }
+
+    fn take_free(&self, bytes: u64, purpose: Purpose) -> Result<(), LocalError> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let floor = self.floor(purpose);
         let enough = |left: u64| left.checked_sub(bytes).is_some_and(|rest| rest >= floor);
         let fresh = free.asked.is_some_and(|t| t.elapsed() < PROBE_AGE) && free.reserved_since < PROBE_BYTES;
         // A refusal is never given on an old answer.
@@ -143,9 +197,7 @@ impl DiskBudget {
             *free = Free { left, reserved_since: 0, asked: Some(Instant::now()) };
         }
         if !enough(free.left) {
-            return Err(LocalError::Full {
-                reason: format!("{} bytes are free on the file system, {floor} must stay free", free.left),
-            });
+            return Err(self.under_floor(free.left, purpose));
         }
         free.left -= bytes;
         free.reserved_since += bytes;
@@ -178,9 +230,23 @@ impl DiskBudget {
         (self.probe)().unwrap_or(0)
     }
 
-    /// Bytes by which the file system is short of the floor plus `margin`.
+    /// What clients could fill as things stand: less than `max_bytes` where others take the room of the file system.
+    pub fn capacity(&self) -> u64 {
+        let free = self.free_bytes().saturating_sub(self.floor(Purpose::Ingest));
+        (self.settings.max_bytes - self.settings.compaction_reserve).min(self.used().saturating_add(free))
+    }
+
+    /// Bytes by which the file system is short of what clients must leave free, plus `margin`.
     pub fn short_of_floor(&self, margin: u64) -> u64 {
-        self.settings.free_floor.saturating_add(margin).saturating_sub(self.free_bytes())
+        self.floor(Purpose::Ingest).saturating_add(margin).saturating_sub(self.free_bytes())
+    }
+
+    /// The longest pack that can be rewritten while the store is full: two of them fit into what is left for compaction.
+    /// None when nothing is.
+    pub fn longest_pack(&self) -> Option<u64> {
+        let reserve = self.settings.compaction_reserve;
+        let room = if self.headroom > 0 { reserve.min(self.headroom) } else { reserve };
+        (room > 0).then(|| (room / 2).max(LEAST_PACK))
     }
 
     /// The limits.
@@ -231,6 +297,30 @@ mod tests {
         assert_eq!(b.used(), 60);
         free.store(10_000, Ordering::Relaxed);
         b.try_reserve(60, Purpose::Ingest).unwrap();
+    }
+
+    #[test]
+    fn above_the_floor_room_is_left_for_compaction_and_a_question_reserves_nothing() {
+        let free = Arc::new(AtomicU64::new(400));
+        let seen = Arc::clone(&free);
+        let b = DiskBudget::with_probe(SETTINGS, move || Ok(seen.load(Ordering::Relaxed))).unwrap().with_headroom(100);
+        assert_eq!((b.short_of_floor(300), b.short_of_floor(10), b.capacity()), (50, 0, 250));
+        b.check(250, Purpose::Ingest).unwrap();
+        b.try_reserve(250, Purpose::Ingest).unwrap();
+        free.store(150, Ordering::Relaxed);
+        for refused in [b.check(1, Purpose::Ingest), b.try_reserve(1, Purpose::Ingest)] {
+            let why = refused.unwrap_err().to_string();
+            assert!(why.contains("50 must stay free, and 100 for compaction"), "{why}");
+        }
+        b.check(100, Purpose::Compaction).unwrap();
+        assert!(b.check(101, Purpose::Compaction).is_err());
+        b.try_reserve(100, Purpose::Compaction).unwrap();
+        free.store(50, Ordering::Relaxed);
+        assert!(b.try_reserve(1, Purpose::Compaction).is_err());
+        assert_eq!(b.used(), 350);
+        // A file system that is small compared with the reserve is not given up to it.
+        let small = DiskBudget::with_probe(SETTINGS, || Ok(400)).unwrap().with_headroom(20);
+        small.try_reserve(330, Purpose::Ingest).unwrap();
     }
 
     #[test]

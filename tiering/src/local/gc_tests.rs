@@ -1,13 +1,14 @@
-use super::super::testing::{chunk, crash_image, is_there, open, open_limited, put_all};
-use super::super::{LocalError, LocalStore, Put};
+use super::super::testing::{SMALL, chunk, crash_image, is_there, open, open_limited, put_all};
+use super::super::{BudgetSettings, DiskBudget, LocalError, LocalStore, Put};
 use super::*;
+use crate::clock::{ManualClock, Timestamp};
 use crate::pack::{FrameKind, PackClass};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 const ALL_DEAD: SweepGoal = SweepGoal { bytes_to_free: 0, dead_only: true, min_dead_fraction: 0.05 };
 
@@ -177,6 +178,66 @@ fn a_full_store_can_still_be_compacted_within_its_limit() {
     assert!(report.packs_deleted + report.packs_compacted > 5 && report.stopped.is_none(), "{report:?}");
     assert!(*peak.lock().unwrap() <= limit && store.budget().used() < limit * 7 / 10);
     assert!((0..n).all(|i| is_there(&store, i) == i.is_multiple_of(2)));
+}
+
+#[test]
+fn cached_chunks_of_packs_that_are_still_open_are_evicted_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open_limited(dir.path(), 4 << 20);
+    put_all(&store, 0..10);
+    assert_eq!((store.usage().packs, store.usage().open_packs), (1, 1));
+    let mark = store.begin_mark().unwrap();
+    assert!((0..10).all(|n| mark.cached(&chunk(n).0)));
+    let goal = SweepGoal { bytes_to_free: 1, ..SweepGoal::default() };
+    let report = mark.sweep(goal, Doubt::None, &never).unwrap();
+    assert!(report.freed_bytes > 0 && report.stopped.is_none(), "{report:?}");
+    assert_eq!((store.usage().packs, store.budget().used()), (0, 0));
+}
+
+#[test]
+fn under_pressure_a_little_garbage_in_each_pack_goes_too_and_otherwise_it_may_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open_limited(dir.path(), 4 << 20);
+    put_all(&store, 0..300);
+    store.sync().unwrap();
+    let sweep = |bytes_to_free| {
+        let mark = store.begin_mark().unwrap();
+        (0..300).filter(|n| n % 7 != 0).for_each(|n| assert!(mark.live(&chunk(n).0)));
+        let goal = SweepGoal { bytes_to_free, dead_only: false, min_dead_fraction: 0.5 };
+        mark.sweep(goal, Doubt::None, &never).unwrap()
+    };
+    assert_eq!(sweep(0).packs_compacted, 0);
+    let report = sweep(1 << 30);
+    assert!(report.freed_bytes > 100 << 10 && report.stopped.is_some(), "{report:?}");
+    assert!((0..300).all(|n| is_there(&store, n) != n.is_multiple_of(7)));
+}
+
+#[test]
+fn a_pack_without_room_for_its_copies_does_not_keep_others_from_being_evicted() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = Arc::new(AtomicU64::new(1 << 40));
+    let seen = Arc::clone(&free);
+    let limits = BudgetSettings { max_bytes: 4 << 20, free_floor: 1 << 20, compaction_reserve: 1 << 18 };
+    let budget = DiskBudget::with_probe(limits, move || Ok(seen.load(Ordering::Relaxed))).unwrap();
+    let clock = Arc::new(ManualClock::new(Timestamp(1_767_225_600_000)));
+    let (store, _) = LocalStore::open(dir.path(), SMALL, Arc::new(budget), clock).unwrap();
+    put_all(&store, 0..300);
+    store.sync().unwrap();
+    let mark = store.begin_mark().unwrap();
+    // Of the oldest packs a little must stay.
+    for n in 0..300 {
+        let known = if n < 60 && n % 9 == 0 { mark.live(&chunk(n).0) } else { mark.cached(&chunk(n).0) };
+        assert!(known);
+    }
+    // Others have filled the file system down to the floor.
+    free.store(1 << 20, Ordering::Relaxed);
+    let before = store.budget().used();
+    let goal = SweepGoal { bytes_to_free: 1 << 30, ..SweepGoal::default() };
+    let report = mark.sweep(goal, Doubt::None, &never).unwrap();
+    assert!(before - store.budget().used() > before / 2, "{report:?}");
+    assert!(report.stopped.unwrap().contains("no room to compact"));
+    assert!((0..60).filter(|n| n % 9 == 0).all(|n| is_there(&store, n)));
+    assert_eq!(store.budget().used(), store.usage().charged_bytes);
 }
 
 #[test]

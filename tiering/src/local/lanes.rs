@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Complete packs that may wait for the next sync; with more, the writer itself syncs.
 const MAX_WAITING_TO_SEAL: usize = 6;
 
+/// Bytes that a pack takes besides its frames and their footer entries.
+pub(crate) const PACK_OVERHEAD: u64 = HEADER_LEN as u64 + TRAILER_LEN as u64 + FILE_SLACK;
+
 /// Most zeros (bytes) that are written ahead of small appends: as many as the journal's. Small packs get a sixteenth.
 const MAX_FILL_BYTES: u64 = 1 << 20;
 
@@ -170,7 +173,7 @@ impl Inner {
     }
 
     fn create_pack(&self, class: PackClass, purpose: Purpose) -> Result<OpenPack, LocalError> {
-        let overhead = HEADER_LEN as u64 + TRAILER_LEN as u64 + FILE_SLACK;
+        let overhead = PACK_OVERHEAD;
         self.budget.try_reserve(overhead, purpose)?;
         let now = self.clock.now().millis();
         let header = PackHeader { id: PackId::fresh(now), class, created_ms: now };
@@ -189,7 +192,13 @@ impl Inner {
     pub(crate) fn complete(&self, lane: &mut Option<OpenPack>) -> Result<Option<Arc<Pack>>, LocalError> {
         let Some(mut open) = lane.take() else { return Ok(None) };
         if let Err(e) = open.writer.write_footer() {
-            return Err(LocalError::io("write the footer of", &open_path(&self.packs.dir, open.pack.id), e));
+            let error = LocalError::io("write the footer of", &open_path(&self.packs.dir, open.pack.id), e);
+            self.budget.release(open.pack.fill_charge.swap(0, Ordering::AcqRel));
+            if !open.writer.is_broken() {
+                // Tried again by the next one who needs room: a pack that nobody completes can never be swept.
+                *lane = Some(open);
+            }
+            return Err(error);
         }
         self.budget.release(open.pack.fill_charge.swap(0, Ordering::AcqRel));
         open.pack.appended.store(open.writer.len(), Ordering::Release);

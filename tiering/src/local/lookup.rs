@@ -1,6 +1,6 @@
-//! Questions about single chunks that read no bytes.
+//! Questions that read no bytes.
 
-use super::LocalStore;
+use super::{LocalError, LocalStore};
 use crate::chunk::ChunkId;
 use crate::pack::PackId;
 use std::sync::atomic::Ordering;
@@ -17,6 +17,11 @@ impl LocalStore {
         let shard = self.inner.index.lock(id);
         let slot = shard.find(id).map(|at| shard.location(at).slot)?;
         self.inner.packs.get(slot).map(|pack| pack.id)
+    }
+
+    /// The error that every write gets since a sync failed, if one did.
+    pub fn writes_refused(&self) -> Option<LocalError> {
+        self.inner.packs.check_writable().err()
     }
 
     /// How many frames were set aside as damaged since the store was opened.

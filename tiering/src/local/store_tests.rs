@@ -217,6 +217,36 @@ fn frames_go_to_another_store_as_they_are() {
 }
 
 #[test]
+fn a_footer_that_could_not_be_written_is_tried_again_and_its_pack_is_not_lost_to_sweeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    put_all(&store, 0..5);
+    store.sync().unwrap();
+    // A file that cannot grow, as on a full disk.
+    let narrow = rustix::fs::memfd_create("pack", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+    let narrow = Arc::new(fs::File::from(narrow));
+    let lane = store.inner.lanes.all().find(|l| l.lock().unwrap().is_some()).unwrap();
+    let mut lane = lane.lock().unwrap();
+    let open = lane.as_mut().unwrap();
+    let (length, entries) = (open.writer.len(), open.writer.entries().to_vec());
+    narrow.set_len(length).unwrap();
+    rustix::fs::fcntl_add_seals(&narrow, rustix::fs::SealFlags::GROW).unwrap();
+    let header = crate::pack::PackHeader { id: open.pack.id, class: open.pack.class, created_ms: 0 };
+    let narrow = crate::pack::writer::PackWriter::resume(narrow, header, entries, length);
+    let whole = std::mem::replace(&mut open.writer, narrow);
+    assert!(store.inner.complete(&mut lane).is_err());
+    let open = lane.as_mut().unwrap();
+    assert!(!open.writer.is_broken() && open.writer.len() == length);
+    open.writer = whole;
+    drop(store.inner.complete(&mut lane).unwrap().unwrap());
+    drop(lane);
+    store.sync().unwrap();
+    assert_eq!((store.usage().packs, store.usage().open_packs), (1, 0));
+    assert_eq!(store.usage().charged_bytes, store.budget().used());
+    assert!((0..5).all(|n| is_there(&store, n)));
+}
+
+#[test]
 fn writers_and_readers_at_once_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());

@@ -5,7 +5,7 @@
 //! a loss.
 
 use super::index::Location;
-use super::lanes::Appended;
+use super::lanes::{Appended, PACK_OVERHEAD};
 use super::packs::{Pack, lock};
 use super::store::{Inner, check};
 use super::suspects::is_unreadable;
@@ -108,6 +108,26 @@ const SMALL_QUEUE_SHARE: u64 = 10;
 /// In the first round of eviction a victim gives back at least a quarter of its bytes, so that writing stays below three
 /// times what is freed.
 const WORTHWHILE: f64 = 0.25;
+/// When nothing else gives room: twenty bytes written for one that is freed are better than a client that is refused.
+const LAST_RESORT: f64 = 0.05;
+
+/// Bytes of cached chunks in a pack.
+#[derive(Debug, Clone, Copy, Default)]
+struct CachedIn {
+    all: u64,
+    /// Of those, not read since they came.
+    unread: u64,
+}
+
+/// What became of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Done,
+    /// There is no room for the copies that it needs; others may need none.
+    Full,
+    /// The sweep shall end.
+    Stop,
+}
 
 struct Move {
     id: ChunkId,
@@ -139,6 +159,10 @@ impl Inner {
         report.packs = self.packs.all().len() as u64;
         let outcome = self.reclaim_dead(goal, should_stop, report);
         report.freed_bytes = report.net_freed();
+        if goal.bytes_to_free > 0 && report.freed_bytes >= goal.bytes_to_free {
+            // One pack had no room for its copies, and others were enough.
+            report.stopped = None;
+        }
         let dead = |p: &Arc<Pack>| frame_bytes(p).saturating_sub(p.live_bytes.load(Ordering::Relaxed));
         report.kept_bytes = self.packs.all().iter().map(dead).sum();
         outcome
@@ -150,28 +174,54 @@ impl Inner {
         should_stop: &dyn Fn() -> bool,
         report: &mut SweepReport,
     ) -> Result<(), LocalError> {
-        self.complete_wasteful_lanes(goal.min_dead_fraction)?;
-        self.packs.sync()?;
         let enough = |r: &SweepReport| goal.bytes_to_free > 0 && r.net_freed() >= goal.bytes_to_free;
+        let goes_on = self.compact(goal, goal.min_dead_fraction, should_stop, report)?;
+        if !goes_on || goal.dead_only || goal.bytes_to_free == 0 || enough(report) {
+            return Ok(());
+        }
+        if !self.evict(goal, should_stop, report)? || enough(report) {
+            return Ok(());
+        }
+        // What is left are packs with a little garbage each, which may be a fifth of the disk.
+        if goal.min_dead_fraction > LAST_RESORT && !self.compact(goal, LAST_RESORT, should_stop, report)? {
+            return Ok(());
+        }
+        if !enough(report) && report.stopped.is_none() {
+            report.stopped = Some("nothing more can be evicted".into());
+        }
+        Ok(())
+    }
+
+    /// Rewrites packs of which at least `share` is dead. False when the sweep shall end.
+    fn compact(
+        &self,
+        goal: &SweepGoal,
+        share: f64,
+        should_stop: &dyn Fn() -> bool,
+        report: &mut SweepReport,
+    ) -> Result<bool, LocalError> {
+        let share = share.max(0.01);
+        let dead_share = |p: &Pack| share_gone(p, p.live_bytes.load(Ordering::Relaxed));
+        // Open packs that are mostly dead are completed, or a small store would never give anything back.
+        self.complete_lanes(&|p| dead_share(p) >= share)?;
         let mut packs: Vec<(f64, Arc<Pack>)> = self
             .sweepable()
             .into_iter()
-            .map(|p| (share_gone(&p, p.live_bytes.load(Ordering::Relaxed)), p))
-            .filter(|(share, p)| {
-                p.live_count.load(Ordering::Acquire) == 0 || *share >= goal.min_dead_fraction.max(0.01)
-            })
+            .map(|p| (dead_share(&p), p))
+            .filter(|(dead, p)| p.live_count.load(Ordering::Acquire) == 0 || *dead >= share)
             .collect();
         // Most dead first: most given back for each byte written.
         packs.sort_by(|a, b| b.0.total_cmp(&a.0));
         for (_, pack) in packs {
-            if enough(report) {
-                return Ok(());
+            if goal.bytes_to_free > 0 && report.net_freed() >= goal.bytes_to_free {
+                break;
             }
-            if !self.step(&pack, Evict::No, should_stop, report)? {
-                return Ok(());
+            let kept = pack.live_bytes.load(Ordering::Relaxed);
+            if self.step(&pack, (Evict::No, kept), should_stop, report)? == Step::Stop {
+                return Ok(false);
             }
         }
-        if goal.dead_only { Ok(()) } else { self.evict(goal, should_stop, report) }
+        Ok(true)
     }
 
     /// Sealed packs into which nobody is about to place an index entry.
@@ -180,42 +230,44 @@ impl Inner {
         self.packs.all().into_iter().filter(ready).collect()
     }
 
-    /// Open packs that are mostly dead are completed, or a small store would never give anything back.
-    fn complete_wasteful_lanes(&self, min_dead_fraction: f64) -> Result<(), LocalError> {
+    /// Completes the open packs that are `worth` it, so that they can be swept.
+    fn complete_lanes(&self, worth: &dyn Fn(&Pack) -> bool) -> Result<(), LocalError> {
         for lane in self.lanes.all() {
             let mut lane = lock(lane);
-            let wasteful = lane.as_ref().is_some_and(|open| {
-                let live = open.pack.live_bytes.load(Ordering::Relaxed);
+            let wanted = lane.as_ref().is_some_and(|open| {
                 let idle = open.pack.pending.load(Ordering::Acquire) == 0;
-                idle && !open.writer.is_empty() && share_gone(&open.pack, live) >= min_dead_fraction.max(0.01)
+                idle && !open.writer.is_empty() && worth(&open.pack)
             });
-            if wasteful {
+            if wanted {
                 self.complete(&mut lane)?;
             }
         }
-        Ok(())
+        self.packs.sync()
     }
 
     /// S3-FIFO laid out on packs: the hot and cache packs are the small queue, the main packs the main queue, both in
-    /// order of creation.
+    /// order of creation. False when the sweep shall end.
     fn evict(
         &self,
         goal: &SweepGoal,
         should_stop: &dyn Fn() -> bool,
         report: &mut SweepReport,
-    ) -> Result<(), LocalError> {
+    ) -> Result<bool, LocalError> {
         for round in [Evict::Unread, Evict::All] {
             let mut cached = self.cached_bytes();
-            let mut packs = self.sweepable();
-            packs.sort_by_key(|p| p.id);
-            packs.retain(|p| {
-                let gone = cached.get(&p.slot).copied().unwrap_or(0);
+            let worth = |p: &Pack| {
+                let gone = cached.get(&p.slot).map_or(0, |c| c.all);
                 let kept = p.live_bytes.load(Ordering::Relaxed).saturating_sub(gone);
                 gone > 0 && (round == Evict::All || share_gone(p, kept) >= WORTHWHILE)
-            });
+            };
+            // A small store, or one that was just filled, has most of its chunks in packs that are still open.
+            self.complete_lanes(&worth)?;
+            let mut packs = self.sweepable();
+            packs.sort_by_key(|p| p.id);
+            packs.retain(|p| worth(p));
             let (main, small): (Vec<_>, Vec<_>) = packs.into_iter().partition(|p| p.class == PackClass::Main);
-            let sum = |list: &[Arc<Pack>], cached: &HashMap<u32, u64>| -> u64 {
-                list.iter().filter_map(|p| cached.get(&p.slot)).sum()
+            let sum = |list: &[Arc<Pack>], cached: &HashMap<u32, CachedIn>| -> u64 {
+                list.iter().filter_map(|p| cached.get(&p.slot)).map(|c| c.all).sum()
             };
             let (mut small_left, mut main_left) = (sum(&small, &cached), sum(&main, &cached));
             let (mut small, mut main) = (small.into_iter().peekable(), main.into_iter().peekable());
@@ -223,51 +275,54 @@ impl Inner {
                 let from_small = small_left * SMALL_QUEUE_SHARE > small_left + main_left;
                 let next = if from_small || main.peek().is_none() { small.next() } else { main.next() };
                 let Some(pack) = next.or_else(|| main.next()) else { break };
-                let here = cached.remove(&pack.slot).unwrap_or(0);
+                let here = cached.remove(&pack.slot).unwrap_or_default();
                 let queue = if pack.class == PackClass::Main { &mut main_left } else { &mut small_left };
-                *queue = queue.saturating_sub(here);
-                if !self.step(&pack, round, should_stop, report)? {
-                    return Ok(());
+                *queue = queue.saturating_sub(here.all);
+                let goes = if round == Evict::All { here.all } else { here.unread };
+                let kept = pack.live_bytes.load(Ordering::Relaxed).saturating_sub(goes);
+                if self.step(&pack, (round, kept), should_stop, report)? == Step::Stop {
+                    return Ok(false);
                 }
             }
         }
-        if report.net_freed() < goal.bytes_to_free {
-            report.stopped = Some("nothing more can be evicted".into());
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Bytes of cached chunks by pack.
-    fn cached_bytes(&self) -> HashMap<u32, u64> {
-        let mut sums = HashMap::new();
+    fn cached_bytes(&self) -> HashMap<u32, CachedIn> {
+        let mut sums: HashMap<u32, CachedIn> = HashMap::new();
         for n in 0..=255u8 {
             let shard = self.index.lock_shard(n);
             for place in (0..shard.len()).map(|at| shard.location(at)).filter(|p| p.cached) {
-                *sums.entry(place.slot).or_insert(0) += place.frame_len();
+                let sum = sums.entry(place.slot).or_default();
+                sum.all += place.frame_len();
+                sum.unread += if place.freq == 0 { place.frame_len() } else { 0 };
             }
         }
         sums
     }
 
-    /// One pack. False when the sweep shall end.
+    /// One pack, of which about `kept` bytes are to be copied. Without room for them it is left alone: half a copy would
+    /// take the last room and give none back.
     fn step(
         &self,
         pack: &Arc<Pack>,
-        evict: Evict,
+        (evict, kept): (Evict, u64),
         should_stop: &dyn Fn() -> bool,
         report: &mut SweepReport,
-    ) -> Result<bool, LocalError> {
+    ) -> Result<Step, LocalError> {
         if should_stop() {
             report.stopped = Some("asked to stop".into());
-            return Ok(false);
+            return Ok(Step::Stop);
         }
         let rewritten = pack.live_count.load(Ordering::Acquire) > 0;
         if rewritten {
-            match self.rewrite(pack, evict, report) {
+            let room = if kept > 0 { self.room_for_copies(pack, kept) } else { Ok(()) };
+            match room.and_then(|()| self.rewrite(pack, evict, report)) {
                 Ok(()) => {}
                 Err(LocalError::Full { reason }) => {
                     report.stopped = Some(format!("no room to compact: {reason}"));
-                    return Ok(false);
+                    return Ok(Step::Full);
                 }
                 Err(e) => return Err(e),
             }
@@ -278,7 +333,13 @@ impl Inner {
             let count = if rewritten { &mut report.packs_compacted } else { &mut report.packs_deleted };
             *count += 1;
         }
-        Ok(true)
+        Ok(Step::Done)
+    }
+
+    /// Whether the copies fit, with their footer entries and the overhead of two packs that they may begin.
+    fn room_for_copies(&self, pack: &Pack, kept: u64) -> Result<(), LocalError> {
+        let entries = pack.live_count.load(Ordering::Acquire) * ENTRY_LEN as u64;
+        self.budget.check(kept + entries + 2 * PACK_OVERHEAD, Purpose::Compaction)
     }
 
     /// Copies what is needed out of a pack and makes the index name the copies.

@@ -47,6 +47,9 @@ pub struct MetaSettings {
     pub snapshot_bytes: u64,
     /// Snapshots kept, the newest included, each with the journal after it: with 2, one damaged snapshot is survived.
     pub keep_snapshots: usize,
+    /// Commits are refused while the file system has less than this free, in bytes. sled does not survive a full disk: after one
+    /// write that fails it has to be opened again.
+    pub least_free_bytes: u64,
 }
 
 impl Default for MetaSettings {
@@ -62,6 +65,7 @@ impl Default for MetaSettings {
             checkpoint_bytes: 32 << 20,
             snapshot_bytes: 64 << 20,
             keep_snapshots: 2,
+            least_free_bytes: 8 << 20,
         }
     }
 }

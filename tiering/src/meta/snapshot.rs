@@ -109,8 +109,21 @@ pub(crate) fn write(
 ) -> Result<SnapshotInfo, MetaError> {
     let path = dir.join(format!("{:020}.snap", start.seq));
     let tmp = path.with_extension("snap.tmp");
-    let fail = |e: std::io::Error| MetaError::io("write", &tmp, &e);
-    let file = File::create(&tmp).map_err(fail)?;
+    write_to(&tmp, &path, index, start, finish).inspect_err(|_| {
+        // Half a snapshot must not take the room for whose want it is only half. The error that counts is the first.
+        let _ = std::fs::remove_file(&tmp);
+    })
+}
+
+fn write_to(
+    tmp: &Path,
+    path: &Path,
+    index: &SledIndex,
+    start: Start,
+    finish: impl FnOnce() -> Result<u64, MetaError>,
+) -> Result<SnapshotInfo, MetaError> {
+    let fail = |e: std::io::Error| MetaError::io("write", tmp, &e);
+    let file = File::create(tmp).map_err(fail)?;
     let mut out =
         HashingWriter { out: BufWriter::with_capacity(1 << 20, file), hasher: blake3::Hasher::new(), bytes: 0 };
     let mut head = [0u8; HEADER_BYTES];
@@ -140,10 +153,10 @@ pub(crate) fn write(
     let file = out.out.into_inner().map_err(|e| fail(e.into_error()))?;
     file.sync_all().map_err(fail)?;
     failpoint::hit("snapshot.before_rename");
-    std::fs::rename(&tmp, &path).map_err(fail)?;
-    sync_dir(dir)?;
+    std::fs::rename(tmp, path).map_err(fail)?;
+    sync_dir(path.parent().unwrap_or(path))?;
     failpoint::hit("snapshot.after_rename");
-    Ok(SnapshotInfo { path, start_seq: start.seq, bytes })
+    Ok(SnapshotInfo { path: path.to_owned(), start_seq: start.seq, bytes })
 }
 
 enum Failure {
@@ -325,6 +338,16 @@ mod tests {
         .unwrap();
         assert_eq!((start.seq, start.epoch, end.entries, end.end_seq), (7, 3, 2, 8));
         assert_eq!(entries[1], (Table::Object, b"b/k".to_vec(), b"v1".to_vec()));
+    }
+
+    #[test]
+    fn a_snapshot_that_fails_leaves_nothing_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = SledIndex::create(&dir.path().join("sled"), 0, 1).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let start = Start { seq: 7, epoch: 3, created_ms: 0 };
+        write(to.path(), &index, start, || Err(MetaError::Closed)).unwrap_err();
+        assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -84,14 +84,15 @@ impl PackWriter {
     /// Appends the footer. Only sync and rename are then missing for a sealed pack.
     ///
     /// # Errors
-    /// Of writing; the pack is then broken for further appends, and readable by recovery.
+    /// Of writing; the footer is then cut off again, as in [`append`](Self::append), and may be tried once more.
     pub fn write_footer(&mut self) -> io::Result<()> {
-        self.broken = true;
         let footer = encode_footer(self.header.id, &self.entries).map_err(io::Error::other)?;
         if let Err(e) = write_all_at(&self.file, [&footer, &[]], self.len) {
-            self.file.set_len(self.len)?;
+            self.broken |= self.file.set_len(self.len).is_err();
+            self.filled = self.len;
             return Err(e);
         }
+        self.broken = true;
         self.len += footer.len() as u64;
         if self.filled > self.len {
             self.file.set_len(self.len)?;

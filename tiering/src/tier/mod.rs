@@ -7,6 +7,7 @@
 #[doc(hidden)]
 pub mod contract;
 pub mod error;
+mod folder;
 pub mod memory;
 pub mod metrics;
 pub mod object;
@@ -164,6 +165,9 @@ pub trait Tier: Send + Sync + fmt::Debug {
     }
     /// Up to `max` objects whose names start with `prefix` and sort after `start_after`.
     async fn list(&self, prefix: &str, start_after: Option<&str>, max: usize) -> Result<Vec<RemoteMeta>, TierError>;
+    /// Says that `folder` holds objects that were written here earlier. A tier that can be away without an error (a share that
+    /// is not mounted leaves an empty folder) must then not take itself for empty.
+    fn expect(&self, _folder: &str) {}
     /// Asks for a readable copy for `days` days.
     async fn restore(&self, name: &str, days: u32, priority: RestorePriority) -> Result<RestoreReceipt, TierError>;
 }

@@ -1,6 +1,7 @@
 //! Tiers on directories and S3-compatible stores, through the `object_store` crate.
 
 use super::error::{ErrorDetails, TierError, TierErrorKind};
+use super::folder::Folder;
 use super::metrics::{Operation, Outcome, TierMetrics};
 use super::secret::Secret;
 use super::transfer::{Cut, Gather};
@@ -18,7 +19,6 @@ use object_store::{
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,31 +73,6 @@ pub struct S3Settings {
 
 fn default_region() -> String {
     "us-east-1".to_owned()
-}
-
-/// The folder of a directory tier, known again by device and inode: a share that is unmounted leaves a path at which an
-/// empty folder stands, or where one can be made. Writing there would fill the wrong disk with the only copies of objects,
-/// and a name that is not found there is no proof that it is gone.
-#[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Folder {
-    fn open(path: PathBuf) -> std::io::Result<Self> {
-        let found = std::fs::metadata(&path)?;
-        Ok(Self { identity: (found.dev(), found.ino()), path })
-    }
-
-    /// Why this is not the folder that was opened, if so. A share that hangs must not hold up a thread that serves others.
-    async fn problem(&self) -> Option<String> {
-        match tokio::fs::metadata(&self.path).await.map(|found| (found.dev(), found.ino())) {
-            Ok(now) if now == self.identity => None,
-            Ok(_) => Some("another directory stands there than at the start; is the share mounted?".to_owned()),
-            Err(error) => Some(format!("{error}; is the share mounted?")),
-        }
-    }
 }
 
 /// How many reads are to be made whole before a ranged one is tried again. After each odd answer in a row twice as many as
@@ -443,7 +418,7 @@ impl ObjectTier {
     /// Removes what a write to a directory left when it was killed: `object_store` writes to `<name>#<number>` first.
     fn sweep(&self, name: &str) -> std::io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let target = folder.path.join(name);
+        let target = folder.path().join(name);
         let (Some(parent), Some(file)) = (target.parent(), target.file_name().and_then(|f| f.to_str())) else {
             return Ok(());
         };
@@ -514,7 +489,15 @@ impl Tier for ObjectTier {
     }
 
     async fn put(&self, name: &str, body: Arc<dyn BodySource>) -> Result<PutReceipt, TierError> {
-        self.counted(Operation::PutObject, self.write(name, body.as_ref())).await
+        let written = self.counted(Operation::PutObject, self.write(name, body.as_ref())).await;
+        if written.is_err()
+            && self.away(Operation::PutObject).await.is_some()
+            && let Ok(path) = self.path((Operation::PutObject, name))
+        {
+            // The share went away under it: what stands at this path is on another disk, and nobody will look for it there.
+            let _ = self.store.delete(&path).await;
+        }
+        written
     }
 
     async fn get(
@@ -563,6 +546,12 @@ impl Tier for ObjectTier {
             return Ok(Vec::new());
         }
         self.counted(Operation::ListObjectsV2, self.names(prefix, start_after, max)).await
+    }
+
+    fn expect(&self, folder: &str) {
+        if let Some(mine) = &self.folder {
+            mine.expect(folder);
+        }
     }
 
     async fn restore(&self, _name: &str, _days: u32, _priority: RestorePriority) -> Result<RestoreReceipt, TierError> {

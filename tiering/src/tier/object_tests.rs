@@ -41,7 +41,27 @@ async fn a_put_during_which_the_directory_goes_away_fails_though_its_bytes_were_
     let folder = tempfile::tempdir().unwrap();
     let tier = directory(folder.path());
     is_away(&tier.put("a/b", Arc::new(Unmounting(folder.path().to_owned()))).await.unwrap_err());
-    assert!(folder.path().join("cold/a/b").exists(), "the store itself noticed nothing");
+    assert!(folder.path().join("cold/a").exists(), "the store itself noticed nothing");
+    assert!(!folder.path().join("cold/a/b").exists(), "nothing stays on the wrong disk");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_empty_at_the_start_and_should_not_be_is_away_until_it_is_mounted() {
+    let folder = tempfile::tempdir().unwrap();
+    directory(folder.path()).put("packs/d/a", Arc::new(Bytes::from_static(b"x"))).await.unwrap();
+    unmount(folder.path());
+    let tier = directory(folder.path());
+    tier.expect("packs/d");
+    is_away(&tier.get("packs/d/a", 0..1).await.map(drop).unwrap_err());
+    is_away(&tier.put("packs/d/b", Arc::new(Bytes::from_static(b"y"))).await.unwrap_err());
+    is_away(&tier.delete("packs/d/a").await.unwrap_err());
+    std::fs::remove_dir(folder.path().join("cold")).unwrap();
+    std::fs::rename(folder.path().join("away"), folder.path().join("cold")).unwrap();
+    assert_eq!(tier.head("packs/d/a").await.unwrap().size, 1);
+    assert!(tier.head("packs/d/b").await.unwrap_err().is_not_found());
+    // From now on it is known by itself again.
+    unmount(folder.path());
+    is_away(&tier.head("packs/d/a").await.unwrap_err());
 }
 
 #[tokio::test]
