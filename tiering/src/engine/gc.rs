@@ -9,7 +9,7 @@ use super::error::EngineError;
 use super::record::RemotePackState;
 use super::report::GcReport;
 use super::walk::{LivePacks, Walk, Walked};
-use crate::local::SweepGoal;
+use crate::local::{RECALL_PERCENT, SweepGoal};
 use crate::meta::{AppliedOp, CommitObserver, Op, Table, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -202,11 +202,12 @@ impl Core {
         over_limit.max(self.bytes_short_of_floor())
     }
 
-    /// Whether recalled chunks may stay as a cache. They may stand above the watermark, or what is there already would never
-    /// give way to them, but not take all of the margin: a client's write would be refused for bytes that a tier has.
-    pub(crate) fn cache_has_room(&self) -> bool {
+    /// Whether `bytes` of recalled chunks may be kept, as a cache or of a restore; the budget has the last word. They may stand
+    /// above the watermark, or what is there already would never give way to them, but not take all of the margin: a
+    /// client's write would be refused for bytes that a tier has.
+    pub(crate) fn has_room_to_recall(&self, bytes: u64) -> bool {
         let budget = self.local.budget();
-        budget.used() <= budget.capacity() / 100 * CACHE_PERCENT
+        budget.used().saturating_add(bytes) <= budget.capacity() / 100 * RECALL_PERCENT
     }
 
     /// Bytes by which the file system is short of its floor and the same margin.
@@ -218,9 +219,6 @@ impl Core {
 
 /// Reclaiming begins here, so that writers meet a margin and not the limit.
 const WATERMARK_PERCENT: u64 = 90;
-
-/// Up to here reads of cold versions may fill the disk.
-const CACHE_PERCENT: u64 = 95;
 
 #[cfg(test)]
 mod tests {

@@ -32,7 +32,7 @@ pub mod sweep;
 #[cfg(test)]
 mod testing;
 
-pub use budget::{BudgetSettings, DiskBudget, Purpose, default_max_bytes};
+pub use budget::{BudgetSettings, DiskBudget, Purpose, RECALL_PERCENT, default_max_bytes};
 pub use error::LocalError;
 pub use gc::{Doubt, Mark};
 pub use ingest::{Ingest, Put};
