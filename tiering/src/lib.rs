@@ -122,6 +122,7 @@
 pub mod buffer;
 pub mod chunk;
 pub mod clock;
+pub mod disk;
 pub mod engine;
 pub mod failpoint;
 pub mod journal;

@@ -7,6 +7,7 @@ use super::snapshot::Snapshot;
 use super::store::Inner;
 use super::{LocalError, damage};
 use crate::chunk::ChunkId;
+use crate::disk;
 use crate::pack::format::{ENTRY_LEN, FooterEntry, HEADER_LEN, TRAILER_LEN};
 use crate::pack::reader::{ReadError, read_sealed, scan};
 use crate::pack::writer::{PackWriter, open_path, sealed_path};
@@ -300,7 +301,7 @@ impl Inner {
             Err(ReadError::Io(e)) => return Err(fail("read", e)),
             Err(ReadError::Format(e)) if never_synced(&file, &e) => {
                 report.torn_bytes += len;
-                return fs::remove_file(&path).map_err(|e| fail("delete", e));
+                return disk::remove(&path).map_err(|e| fail("delete", e));
             }
             Err(ReadError::Format(e)) => {
                 // Something else has changed it. Deleting is for those who know.
@@ -312,7 +313,7 @@ impl Inner {
         report.open_packs += 1;
         report.torn_bytes += len - found.valid_end;
         if found.valid_end < len {
-            file.set_len(found.valid_end).map_err(|e| fail("truncate", e))?;
+            disk::set_len(&file, found.valid_end).map_err(|e| fail("truncate", e))?;
         }
         if found.holes {
             report.damaged.push(format!("{}: damaged bytes between whole frames", path.display()));

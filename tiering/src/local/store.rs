@@ -9,6 +9,7 @@ use super::suspects::{Suspects, is_unreadable};
 use super::{DiskBudget, LocalError, RecoveryReport};
 use crate::chunk::ChunkId;
 use crate::clock::Clock;
+use crate::disk;
 use crate::pack::format::{FRAME_HEADER_LEN, decode_frame};
 use crate::pack::reader::{self, read_at};
 use crate::pack::{Frame, PackId};
@@ -180,7 +181,7 @@ impl LocalStore {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, RecoveryReport), LocalError> {
         settings.validate()?;
-        std::fs::create_dir_all(dir).map_err(|e| LocalError::io("create", dir, e))?;
+        disk::create_dirs(dir).map_err(|e| LocalError::io("create", dir, e))?;
         let inner = Inner {
             settings,
             budget,

@@ -5,6 +5,7 @@ use super::marker::{IndexState, Layout, Marker};
 use super::snapshot::{self, SnapshotInfo, Start};
 use super::{MetaError, MetaSettings};
 use crate::clock::Clock;
+use crate::disk;
 use crate::failpoint;
 use crate::journal::committer::Shared;
 use crate::journal::queue::{Queue, Request};
@@ -174,7 +175,7 @@ impl Keeper {
         let snapshots = snapshot::list(&self.layout.snapshots)?;
         let Some(oldest) = snapshots.get(self.settings.keep_snapshots.saturating_sub(1)) else { return Ok(()) };
         for old in snapshots.iter().skip(self.settings.keep_snapshots) {
-            std::fs::remove_file(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
+            disk::remove(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
         }
         sync_dir(&self.layout.snapshots)?;
         let segments = list_segments(&self.layout.journal)?;
@@ -183,7 +184,7 @@ impl Keeper {
             if let [old, next] = pair
                 && next.first_seq <= oldest.start_seq.saturating_add(1)
             {
-                std::fs::remove_file(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
+                disk::remove(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
                 // One by one and in order, so that a crash leaves no gap.
                 sync_dir(&self.layout.journal)?;
             }

@@ -5,6 +5,7 @@ use super::marker::{IndexState, Layout, Marker, boot_id};
 use super::rebuild::{RebuildProgress, Source, rebuild_index};
 use super::{MetaError, MetaSettings, SledIndex};
 use crate::clock::Clock;
+use crate::disk;
 use crate::journal::{SegmentHeader, SegmentWriter, Tail, list_segments, parse_ops, read_from};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,7 +91,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered, MetaError> {
     let began = Instant::now();
     settings.check()?;
-    std::fs::create_dir_all(root).map_err(|e| MetaError::io("create", root, &e))?;
+    disk::create_dirs(root).map_err(|e| MetaError::io("create", root, &e))?;
     let lock = DataLock::take(root, clock)?;
     let layout = Layout::new(root);
     layout.prepare()?;
