@@ -127,14 +127,15 @@ pub(crate) fn recover(
             (index, generation, tail, recovery)
         }
     };
-    index.set_position(tail.epoch, tail.last_seq)?;
     let clean = recovery == Recovery::Clean;
+    let doubtful = if clean { tail.used } else { tail.doubtful };
+    // Before the marker names its last record: a journal that ends before what the marker knows is refused.
+    let segment = SegmentWriter::resume(&tail.path, doubtful, tail.used, settings.fill_ahead_bytes)?;
+    index.set_position(tail.epoch, tail.last_seq)?;
     if !clean {
         index.flush()?;
         Marker::new(IndexState::Open, generation, tail.last_seq).save(root)?;
     }
-    let doubtful = if clean { tail.used } else { tail.doubtful };
-    let segment = SegmentWriter::resume(&tail.path, doubtful, tail.used, settings.fill_ahead_bytes)?;
     let torn_tail = tail.torn.then(|| TornTail { file: tail.path.clone(), offset: tail.used });
     let (epoch, last_seq) = (tail.epoch.saturating_add(1), tail.last_seq);
     Ok(Recovered { lock, layout, index, generation, segment, epoch, last_seq, recovery, torn_tail, began })
