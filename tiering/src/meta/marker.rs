@@ -42,7 +42,9 @@ impl Layout {
                 }
             }
         }
-        sync_dir(&self.root)
+        // A process that died may have named a segment or a snapshot and not have synced its folder; what is done from now on counts
+        // on these names.
+        [&self.journal, &self.snapshots, &self.root].into_iter().try_for_each(|dir| sync_dir(dir))
     }
 }
 
