@@ -125,8 +125,11 @@ fn write_to(
 ) -> Result<SnapshotInfo, MetaError> {
     let fail = |e: std::io::Error| MetaError::io("write", tmp, &e);
     let file = disk::create_empty(tmp).map_err(fail)?;
-    let mut out =
-        HashingWriter { out: BufWriter::with_capacity(1 << 20, disk::Appender::new(file, 0)), hasher: blake3::Hasher::new(), bytes: 0 };
+    let mut out = HashingWriter {
+        out: BufWriter::with_capacity(1 << 20, disk::Appender::new(file, 0)),
+        hasher: blake3::Hasher::new(),
+        bytes: 0,
+    };
     let mut head = [0u8; HEADER_BYTES];
     head[0..8].copy_from_slice(&MAGIC);
     head[8..10].copy_from_slice(&VERSION.to_le_bytes());

@@ -31,7 +31,8 @@ enum Node {
 #[derive(Debug, Clone)]
 enum NameChange {
     Make(String, Node),
-    Rename(String, String),
+    /// With what is renamed: its new name may be kept and its first name not.
+    Rename(String, String, Node),
     Remove(String),
 }
 
@@ -83,10 +84,9 @@ fn rename(names: &mut Names, change: &NameChange) {
     match change {
         NameChange::Make(name, node) => drop(names.insert(name.clone(), *node)),
         NameChange::Remove(name) => drop(names.remove(name)),
-        NameChange::Rename(from, to) => {
-            if let Some(node) = names.remove(from) {
-                names.insert(to.clone(), node);
-            }
+        NameChange::Rename(from, to, node) => {
+            names.remove(from);
+            names.insert(to.clone(), *node);
         }
     }
 }
@@ -98,7 +98,7 @@ fn folder(name: &str) -> &str {
 impl NameChange {
     fn folder(&self) -> &str {
         match self {
-            NameChange::Make(name, _) | NameChange::Remove(name) | NameChange::Rename(name, _) => folder(name),
+            NameChange::Make(name, _) | NameChange::Remove(name) | NameChange::Rename(name, ..) => folder(name),
         }
     }
 }
@@ -227,7 +227,10 @@ impl Disk {
             }
             Event::Write(name, at, bytes) => self.file(name).pending.push(Change::Write(*at, Arc::clone(bytes))),
             Event::SetLen(name, len) => self.file(name).pending.push(Change::SetLen(*len)),
-            Event::Rename(from, to) => self.name(NameChange::Rename(from.clone(), to.clone())),
+            Event::Rename(from, to) => match self.now.get(from) {
+                Some(node) => self.name(NameChange::Rename(from.clone(), to.clone(), *node)),
+                None => panic!("the log renames {from}, which is not there"),
+            },
             Event::Remove(name) => self.name(NameChange::Remove(name.clone())),
             Event::SyncBegins(token, name) => {
                 let covers = match self.now.get(name) {
@@ -286,10 +289,11 @@ impl Disk {
                 Style::Any => dice.below(2) == 0,
             };
             if kept {
-                self.keep(&mut names, *n, c);
+                rename(&mut names, c);
             }
         }
-        let folders: BTreeSet<String> = names.iter().filter(|(_, n)| **n == Node::Dir).map(|(n, _)| n.clone()).collect();
+        let folders: BTreeSet<String> =
+            names.iter().filter(|(_, n)| **n == Node::Dir).map(|(n, _)| n.clone()).collect();
         let reachable = |name: &str| {
             let mut at = folder(name);
             while !at.is_empty() {
@@ -310,23 +314,6 @@ impl Disk {
             image.insert(name.clone(), content);
         }
         image
-    }
-
-    /// A rename whose file's creation was not kept still brings the file: its name is what the folder holds.
-    fn keep(&self, names: &mut Names, n: u64, c: &NameChange) {
-        if let NameChange::Rename(from, to) = c
-            && !names.contains_key(from)
-        {
-            let made = self.pending.iter().rev().find_map(|(m, c)| match c {
-                NameChange::Make(name, node) if *m < n && name == from => Some(*node),
-                _ => None,
-            });
-            if let Some(node) = made {
-                names.insert(to.clone(), node);
-            }
-            return;
-        }
-        rename(names, c);
     }
 
     /// sled's folder: gone, as it was last made durable, as it was last seen, or a mixture of both.
