@@ -351,13 +351,14 @@ impl Committer {
             if self.durable < self.last_seq {
                 self.make_durable(&mut GroupStats::default()).map_err(|e| self.shared.set_poison(e.to_string()))?;
             }
-            self.segment.seal()?;
+            self.segment.seal().map_err(|e| self.shared.set_poison(e.to_string()))?;
             let header = SegmentHeader {
                 first_seq: self.last_seq.saturating_add(1),
                 epoch: self.epoch,
                 created_ms: self.clock.now().millis(),
             };
-            self.segment = SegmentWriter::create(&self.dir, header, self.settings.fill_ahead_bytes)?;
+            let draft = SegmentWriter::draft(&self.dir, header, self.settings.fill_ahead_bytes)?;
+            self.segment = draft.named(&self.dir, header).map_err(|e| self.shared.set_poison(e.to_string()))?;
         }
         self.segment.reserve(len)
     }

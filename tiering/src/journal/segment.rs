@@ -87,18 +87,29 @@ pub(crate) struct SegmentWriter {
 impl SegmentWriter {
     /// Makes a new segment, durable with its name before it returns.
     pub(crate) fn create(dir: &Path, header: SegmentHeader, fill_ahead: u64) -> Result<SegmentWriter, MetaError> {
-        let path = dir.join(segment_name(header.first_seq));
-        let tmp = path.with_extension("seg.tmp");
+        SegmentWriter::draft(dir, header, fill_ahead)?.named(dir, header)
+    }
+
+    /// Makes a segment that has no name yet. An error does no harm: what there is of it is overwritten by the next one.
+    pub(crate) fn draft(dir: &Path, header: SegmentHeader, fill_ahead: u64) -> Result<SegmentWriter, MetaError> {
+        let tmp = dir.join(segment_name(header.first_seq)).with_extension("seg.tmp");
         let file = disk::create_empty(&tmp).map_err(|e| MetaError::io("create", &tmp, &e))?;
         disk::write_all_at(&file, [&header.to_bytes(), &[]], 0).map_err(|e| MetaError::io("write to", &tmp, &e))?;
         let used = SEGMENT_HEADER_BYTES as u64;
-        let mut writer = SegmentWriter { path: tmp.clone(), file, used, filled: used, fill_ahead };
+        let mut writer = SegmentWriter { path: tmp, file, used, filled: used, fill_ahead };
         writer.fill_to(used + fill_ahead)?;
         writer.sync()?;
-        disk::rename(&tmp, &path).map_err(|e| MetaError::io("rename", &tmp, &e))?;
-        sync_dir(dir)?;
-        writer.path = path;
         Ok(writer)
+    }
+
+    /// Gives a draft its name. After an error the name may be there or not, so nothing may be written to the segment before it:
+    /// records there and an empty segment of the same number would contradict each other.
+    pub(crate) fn named(mut self, dir: &Path, header: SegmentHeader) -> Result<SegmentWriter, MetaError> {
+        let path = dir.join(segment_name(header.first_seq));
+        disk::rename(&self.path, &path).map_err(|e| MetaError::io("rename", &self.path, &e))?;
+        sync_dir(dir)?;
+        self.path = path;
+        Ok(self)
     }
 
     /// Opens the last segment to go on at `used`. What is behind `used` is cut off (it is zeros or a torn tail: a
