@@ -85,16 +85,31 @@ impl Keeper {
         }
     }
 
-    /// Ends [`Keeper::run`].
+    /// Ends [`Keeper::work`].
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         *lock(&self.bell) = true;
         self.wake.notify_one();
     }
 
+    /// [`Keeper::work`], and no silent end of it: without checkpoints and snapshots the journal grows until the disk is full, so a
+    /// panic refuses writes, as one of the committer does.
+    pub(crate) fn run(&self) {
+        struct Panicked<'a>(&'a Shared);
+        impl Drop for Panicked<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.set_poison("the keeper of checkpoints and snapshots stopped unexpectedly".to_owned());
+                }
+            }
+        }
+        let _panicked = Panicked(&self.shared);
+        self.work();
+    }
+
     /// Works until stopped. Failures are logged and tried again when as much journal has been written once more: the
     /// journal keeps everything meanwhile.
-    pub(crate) fn run(&self) {
+    fn work(&self) {
         loop {
             let mut bell = lock(&self.bell);
             while !*bell {
