@@ -160,6 +160,10 @@ impl DataSync for SyncPacks {
     fn sync(&self) -> std::io::Result<()> {
         self.0.get().map_or(Ok(()), |packs| packs.sync().map_err(std::io::Error::other))
     }
+
+    fn failed(&self) -> Option<std::io::Error> {
+        self.0.get()?.writes_refused().map(std::io::Error::other)
+    }
 }
 
 /// Times of the journal's syncs, for the metric.

@@ -192,7 +192,8 @@ impl Committer {
 
     /// Commits one group and answers every request of it.
     fn process(&mut self, group: &mut Vec<Request>) {
-        if let Some(e) = self.shared.poisoned() {
+        let bodies = || self.data.failed().map(|e| self.shared.set_poison(e.to_string()));
+        if let Some(e) = self.shared.poisoned().or_else(bodies) {
             group.drain(..).for_each(|request| request.answer(Err(e.clone())));
             return;
         }
