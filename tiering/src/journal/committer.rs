@@ -147,6 +147,10 @@ impl Committer {
             }
         }
         self.background_sync();
+        if let Some(e) = self.data.failed() {
+            // Bodies in doubt: what is found at the next opening must be written again, so this end is no clean one.
+            self.shared.set_poison(e.to_string());
+        }
     }
 
     /// When relaxed commits must be synced.

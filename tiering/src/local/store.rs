@@ -6,7 +6,7 @@ use super::ingest::{Ingest, Pins};
 use super::lanes::Lanes;
 use super::packs::{Pack, PackSet, lock};
 use super::suspects::{Suspects, is_unreadable};
-use super::{DiskBudget, LocalError, RecoveryReport};
+use super::{DiskBudget, LastEnd, LocalError, RecoveryReport};
 use crate::chunk::ChunkId;
 use crate::clock::Clock;
 use crate::disk;
@@ -180,6 +180,20 @@ impl LocalStore {
         budget: Arc<DiskBudget>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, RecoveryReport), LocalError> {
+        Self::open_after(LastEnd::Unknown, dir, settings, budget, clock)
+    }
+
+    /// The same when it is known how the last process ended.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_after(
+        last_end: LastEnd,
+        dir: &Path,
+        settings: LocalSettings,
+        budget: Arc<DiskBudget>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, RecoveryReport), LocalError> {
         settings.validate()?;
         disk::create_dirs(dir).map_err(|e| LocalError::io("create", dir, e))?;
         let inner = Inner {
@@ -198,7 +212,7 @@ impl LocalStore {
             suspects: Suspects::default(),
             counters: Counters::default(),
         };
-        let report = inner.recover()?;
+        let report = inner.recover(last_end)?;
         Ok((Self { inner: Arc::new(inner) }, report))
     }
 
