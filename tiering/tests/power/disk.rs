@@ -240,6 +240,11 @@ impl Disk {
                 self.syncs.insert(*token, covers);
             }
             Event::SyncEnds(token, name) => self.synced(*token, name),
+            Event::SyncFails(name) => {
+                let inode = self.file(name);
+                inode.synced += inode.pending.len();
+                inode.pending.clear();
+            }
             Event::Index { durable, files } => {
                 self.index_seen = Arc::clone(files);
                 if *durable {

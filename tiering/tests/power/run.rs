@@ -22,18 +22,18 @@ pub fn budget(default: Duration) -> Duration {
 }
 
 /// In memory where there is such a place: thousands of images are made.
-fn temporary() -> TempDir {
+pub fn temporary() -> TempDir {
     let memory = Path::new("/dev/shm");
     let builder = |dir: &Path| tempfile::Builder::new().prefix("tidegate-power-").tempdir_in(dir);
     if memory.is_dir() { builder(memory) } else { builder(&std::env::temp_dir()) }.unwrap()
 }
 
-fn root_of(dir: &TempDir) -> PathBuf {
+pub fn root_of(dir: &TempDir) -> PathBuf {
     dir.path().canonicalize().unwrap()
 }
 
 /// Small packs, segments and steps, so that a short walk has many of each.
-fn bed(root: &Path, seed: u64) -> Bed {
+pub fn bed(root: &Path, seed: u64) -> Bed {
     let mut dice = Dice(seed);
     let mut bed = Bed::new(&root.join("data"), Arc::new(MemoryTier::new().unwrap()));
     let settings = &mut bed.settings;
@@ -110,7 +110,7 @@ impl Run {
         let mut dice = Dice(!seed);
         let history = Arc::new(History::default());
         let serial = dice.below(2) == 0;
-        let mut writers: Vec<Writer> = (0..if serial { 1 } else { 3 }).map(|n| Writer::new(n, seed)).collect();
+        let mut writers: Vec<Writer> = (0..if serial { 1 } else { 3 }).map(|n| Writer::new(n, seed, 3)).collect();
         let turns = if serial { 6 } else { 3 };
         let first = temporary();
         let log = Log::new(&root_of(&first), Vec::new());
@@ -144,6 +144,11 @@ impl Run {
             live(&root_of(&root), seed, turns / 2, &mut writers, &log, &history).await;
         }
         Run { seed, events: log.events(), history, second, given: if killed { 0 } else { second }, deployment }
+    }
+
+    /// A run that was recorded elsewhere, in one life.
+    pub fn of(seed: u64, events: Vec<Event>, history: Arc<History>, deployment: Vec<u8>) -> Run {
+        Run { seed, second: events.len(), events, history, given: 0, deployment }
     }
 
     /// The same with another log of what was done.
@@ -220,7 +225,7 @@ impl Run {
         allowed: &Allowed,
         thorough: bool,
     ) -> Result<(), String> {
-        let acknowledged = allowed.0.values().any(|(state, _)| *state != Default::default());
+        let acknowledged = allowed.0.values().any(|(state, _)| *state != State::default());
         if acknowledged && std::fs::read(root.join("data/deployment")).unwrap_or_default() != self.deployment {
             return Err("the deployment has another id".to_owned());
         }
@@ -237,7 +242,7 @@ impl Run {
         if engine.bucket(BUCKET).is_err() {
             engine.create_bucket(BUCKET).await.map_err(fail)?;
         }
-        let (history, mut writer) = (History::default(), Writer::new(9, self.seed));
+        let (history, mut writer) = (History::default(), Writer::new(9, self.seed, 3));
         for _ in 0..3 {
             writer.step(engine, &log, &history).await.map_err(fail)?;
         }

@@ -76,6 +76,12 @@ impl History {
         allowed
     }
 
+    /// What was acknowledged of each key.
+    pub fn acknowledged(&self, events: &[Event]) -> BTreeMap<String, State> {
+        let all = self.allowed(events).0.into_iter().map(|(key, (state, _))| (key, state));
+        all.filter(|(_, state)| *state != State::default()).collect()
+    }
+
     fn begin(&self, log: &Log, key: &str, after: State) -> usize {
         let mut ops = self.ops.lock().unwrap();
         ops.push(Op { key: key.to_owned(), after });
@@ -179,9 +185,9 @@ fn any_body(dice: &mut Dice) -> Vec<u8> {
 }
 
 impl Writer {
-    pub fn new(number: u64, seed: u64) -> Writer {
+    pub fn new(number: u64, seed: u64, keys: u64) -> Writer {
         // No key is a prefix of another: uploads are listed by it.
-        let keys = (0..3).map(|n| (format!("w{number}/{n}"), State::default())).collect();
+        let keys = (0..keys).map(|n| (format!("w{number}/{n:02}"), State::default())).collect();
         Writer { dice: Dice(seed ^ (number << 32)), keys, parts: BTreeMap::new() }
     }
 
@@ -192,15 +198,23 @@ impl Writer {
         }
     }
 
-    /// One operation, chosen by the dice; begin and acknowledgement go to the log.
+    /// One operation, chosen by the dice; begin and acknowledgement go to the log. A key whose operation failed is left alone from
+    /// then on: what became of it is not known.
     pub async fn step(&mut self, engine: &Engine, log: &Log, history: &History) -> Result<(), EngineError> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
         let at = self.dice.below(self.keys.len() as u64) as usize;
-        match self.dice.below(10) {
+        let done = match self.dice.below(10) {
             0..=3 => self.put(at, engine, log, history).await,
             4 => self.delete(at, engine, log, history).await,
             5 => self.copy(at, engine, log, history).await,
             _ => self.upload(at, engine, log, history).await,
+        };
+        if done.is_err() {
+            self.keys.remove(at);
         }
+        done
     }
 
     async fn put(&mut self, at: usize, engine: &Engine, log: &Log, history: &History) -> Result<(), EngineError> {
