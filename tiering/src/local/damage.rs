@@ -27,11 +27,17 @@ fn line(pack: PackId, offset: u32) -> [u8; LINE] {
 /// Adds a frame. Not synced: losing the line means finding the damage again.
 pub(super) fn remember(dir: &Path, pack: PackId, offset: u32) -> io::Result<()> {
     let path = path(dir);
-    let file = match OpenOptions::new().write(true).open(&path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => disk::create_empty(&path)?,
-        Err(e) => return Err(e),
+    let append = || OpenOptions::new().append(true).open(&path);
+    let file = match append() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            match disk::create(OpenOptions::new().append(true).create_new(true), &path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => append()?,
+                made => made?,
+            }
+        }
+        there => there?,
     };
+    // Opened to append, it is written at its end whatever the offset says: two threads do not write over each other.
     let len = file.metadata()?.len();
     disk::write_all_at(&file, [&line(pack, offset), &[]], len)
 }

@@ -236,8 +236,7 @@ impl Run {
     /// Works on with what was found: what is there stays, and what is written is there after a restart.
     async fn go_on(&self, bed: &Bed, engine: &Engine, states: BTreeMap<String, State>) -> Result<(), String> {
         let log = Log::new(Path::new("/"), Vec::new());
-        let mut allowed = Allowed::default();
-        allowed.0 = states.iter().map(|(key, state)| (key.clone(), (state.clone(), None))).collect();
+        let mut allowed = Allowed(states.into_iter().map(|(key, state)| (key, (state, None))).collect());
         let fail = |e: tidegate_tiering::engine::EngineError| format!("it does not go on: {e}");
         if engine.bucket(BUCKET).is_err() {
             engine.create_bucket(BUCKET).await.map_err(fail)?;
