@@ -16,6 +16,7 @@
 //! | [`tier`] | cold tiers behind one trait: OSS natively, S3-compatible stores, directories | nothing of the engine |
 //! | [`engine`] | what S3 asks of a store, and the scheduler | all of the above, `tidegate-policies` |
 //! | [`clock`] | the one source of time | nothing |
+//! | [`disk`] | changes of files that must survive a loss of power; a test can watch them | nothing |
 //! | [`failpoint`] | places where a crash test ends the process | nothing |
 //!
 //! Architecture invariant: nothing here knows HTTP serving, the XML of S3, actix, clap or environment variables
@@ -122,6 +123,7 @@
 pub mod buffer;
 pub mod chunk;
 pub mod clock;
+pub mod disk;
 pub mod engine;
 pub mod failpoint;
 pub mod journal;

@@ -36,7 +36,7 @@ pub use budget::{BudgetSettings, DiskBudget, Purpose, RECALL_PERCENT, default_ma
 pub use error::LocalError;
 pub use gc::{Doubt, Mark};
 pub use ingest::{Ingest, Put};
-pub use recover::RecoveryReport;
+pub use recover::{LastEnd, RecoveryReport};
 pub use scrub::ScrubStep;
 pub use store::{LocalSettings, LocalStore, LocalUsage};
 pub use sweep::{SweepGoal, SweepReport};
