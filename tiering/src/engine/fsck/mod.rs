@@ -127,6 +127,9 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 /// Billionths to the number that a report shows.
 #[allow(clippy::cast_precision_loss)] // a report's figure; sums are integers
 fn number(money: Money) -> f64 {
