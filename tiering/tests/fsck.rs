@@ -91,8 +91,11 @@ async fn names(tier: &Arc<dyn Tier>) -> Vec<String> {
     tier.list("packs/", None, 100_000).await.unwrap().into_iter().map(|o| o.name).collect()
 }
 
-/// Writes into the namespace of a stopped engine; None removes.
-fn write_raw(bed: &Bed, entries: &[(Table, Vec<u8>, Option<Vec<u8>>)]) {
+/// Table, key and value; None removes.
+type Entry = (Table, Vec<u8>, Option<Vec<u8>>);
+
+/// Writes into the namespace of a stopped engine.
+fn write_raw(bed: &Bed, entries: &[Entry]) {
     let clock = Arc::clone(&bed.clock) as _;
     let settings = MetaSettings::default();
     let (store, _) = JournaledStore::open(&bed.dir, settings, Arc::new(NoData), Vec::new(), clock).unwrap();
@@ -318,8 +321,8 @@ async fn a_local_pack_that_is_missing_short_or_unknown_is_found_with_the_keys_th
 
     let report = fsck_as(&engine, FsckRequest { local: true, repair: true, ..Default::default() }).await;
     let what = |kind| of_kind(&report, kind).iter().map(|f| f.what.clone()).collect::<Vec<_>>();
-    assert_eq!(what(FindingKind::MissingPack), [gone.clone()], "{report:?}");
-    assert_eq!(what(FindingKind::ShortPack), [short.clone()], "{report:?}");
+    assert_eq!(what(FindingKind::MissingPack), std::slice::from_ref(&gone), "{report:?}");
+    assert_eq!(what(FindingKind::ShortPack), std::slice::from_ref(&short), "{report:?}");
     assert_eq!(what(FindingKind::UnknownPack), [format!("{unknown}.pack")], "{report:?}");
     let lost = what(FindingKind::LostChunks);
     assert!(lost.contains(&"bkt / one".to_owned()) && lost.contains(&"bkt / two".to_owned()), "{report:?}");
@@ -461,5 +464,22 @@ async fn an_estimate_asks_no_tier_and_is_priced_by_the_book() {
     let local = FsckRequest { local: true, ..FsckRequest::default() };
     assert!(engine.fsck_estimate(&local, |_| None).unwrap().tiers.is_empty());
     memory.clear_hook();
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_that_the_configuration_lost_is_said_to_be_unchecked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut bed, _) = bed(dir.path());
+    bed.others.insert("archive".to_owned(), Arc::new(MemoryTier::new().unwrap()));
+    let engine = open(&bed).await;
+    put_class(&engine, "x", &noise(5, 200_000), Some("GLACIER")).await.unwrap();
+    until("it is cold", || matches!(residency(&engine, "x"), Some(Residency::Cold { .. }))).await;
+    engine.shutdown().await.unwrap();
+    bed.others.clear();
+    let engine = open(&bed).await;
+    let report = repair(&engine).await;
+    assert_eq!((kinds(&report), report.remaining), (vec![(FindingKind::NotChecked, 1)], 1), "{report:?}");
+    assert_eq!(report.findings[0].tier.as_deref(), Some("archive"));
     engine.shutdown().await.unwrap();
 }

@@ -23,7 +23,7 @@ pub fn fsck_estimate(estimate: &FsckEstimate) -> String {
     }
     if !estimate.tiers.is_empty() {
         text += "(other deployments' objects below packs/ are listed, too: one request more for each thousand. What the listing lacks \
-                 is asked for by name, at most 1000 times.)\n";
+                 or has too much is asked for by name, at most 1000 times for each tier.)\n";
     }
     if estimate.objects > 0 {
         let _ = writeln!(text, "{} objects are walked", estimate.objects);

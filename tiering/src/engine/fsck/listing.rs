@@ -144,7 +144,11 @@ impl Listing {
             let found = self.tier.list_versions(name, None, 1).await.map_err(failed)?;
             return Ok(found.unwrap_or_default().iter().any(|v| v.name == name));
         }
-        Ok(self.tier.list(name, None, 1).await.map_err(failed)?.iter().any(|o| o.name == name))
+        match self.tier.head(name).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => Err(failed(e)),
+        }
     }
 }
 

@@ -46,6 +46,8 @@ struct Checked {
     /// The latest epoch that a name in a tier has.
     newest_epoch: u64,
     mendings: Vec<Mending>,
+    /// There is more to repair than one run does.
+    more: bool,
     gone: Gone,
     /// Why nothing can be said about orphans: something that the namespace should know is missing.
     gaps: Option<String>,
@@ -183,7 +185,8 @@ impl Core {
             stage(progress, &name, 0, packs);
             let check = TierCheck::new(self, &tier, handle, found);
             let outcome = check.run(versions, &mut |done| stage(progress, &name, done, packs)).await?;
-            let Outcome { checked: counts, gone, orphans, newest_epoch, complete } = outcome;
+            let Outcome { checked: counts, gone, orphans, newest_epoch, complete, more } = outcome;
+            checked.more |= more;
             report.tiers.push(counts);
             checked.newest_epoch = checked.newest_epoch.max(newest_epoch);
             checked.gone.packs.extend(gone.into_iter().map(|pack| (tier.clone(), pack)));
@@ -254,11 +257,13 @@ impl Core {
         let task = tokio::task::spawn_blocking(move || {
             let mut tables = Tables::new(&core, &mut mine, &count);
             let outcome = tables.packs().and_then(|()| if request.wants_local() { tables.local() } else { Ok(()) });
-            let mendings = std::mem::take(&mut tables.mendings);
-            outcome.map(|()| (mendings, mine))
+            let (mendings, more) = (std::mem::take(&mut tables.mendings), tables.more);
+            outcome.map(|()| (mendings, more, mine))
         });
         let outcome = watched("namespace", task, &done, progress).await?;
-        (checked.mendings, *found) = outcome;
+        let more;
+        (checked.mendings, more, *found) = outcome;
+        checked.more |= more;
         report.records = done.load(Ordering::Relaxed);
         if found.has(FindingKind::Unreadable) || found.has(FindingKind::MissingFooter) {
             checked.gaps = Some("records cannot be read, and may be of these packs".to_owned());
@@ -299,7 +304,7 @@ impl Core {
         let unnamed = walked.unreadable_total.saturating_sub(walked.unreadable.len() as u64);
         found.add_unnamed(FindingKind::Unreadable, unnamed);
         if walked.unreadable_total > 0 {
-            report.notes.push("what cannot be read may hide more findings".to_owned());
+            report.notes.push("what cannot be read may hide more findings; tidegate gc fetches manifests from the tiers that have them".to_owned());
         }
         Ok(())
     }

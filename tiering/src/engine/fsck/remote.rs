@@ -46,6 +46,8 @@ pub(super) struct Outcome {
     pub newest_epoch: u64,
     /// The listing came to its end.
     pub complete: bool,
+    /// There are more orphans than [`orphans`](Self::orphans) holds.
+    pub more: bool,
 }
 
 /// The check of one tier.
@@ -58,6 +60,7 @@ pub(super) struct TierCheck<'a> {
     found: &'a mut Found,
     out: Outcome,
     asked: u64,
+    gone_full: bool,
 }
 
 impl<'a> TierCheck<'a> {
@@ -65,7 +68,7 @@ impl<'a> TierCheck<'a> {
         let out =
             Outcome { checked: TierChecked { tier: tier.to_owned(), ..Default::default() }, ..Default::default() };
         let (folder, now) = (folder(&core.deployment), core.clock.now());
-        Self { core, tier, handle: Arc::clone(handle), folder, now, found, out, asked: 0 }
+        Self { core, tier, handle: Arc::clone(handle), folder, now, found, out, asked: 0, gone_full: false }
     }
 
     /// Compares. What the tier fails with is a finding; so far as it came, the rest is found.
@@ -193,8 +196,14 @@ impl<'a> TierCheck<'a> {
         let record = &pack.record;
         let finding = Finding::new(FindingKind::DanglingPack, &record.name, &fault.text);
         self.add(finding.sized(record.bytes).since(record.created));
-        if !fault.readable && self.out.gone.len() < MAX_GONE {
+        if fault.readable {
+            return;
+        }
+        if self.out.gone.len() < MAX_GONE {
             self.out.gone.push(pack.pack);
+        } else if !std::mem::replace(&mut self.gone_full, true) {
+            let text = format!("objects with chunks in dangling packs beyond the first {MAX_GONE} are not looked for");
+            self.add(Finding::new(FindingKind::NotChecked, "affected objects", text));
         }
     }
 
@@ -280,8 +289,9 @@ impl<'a> TierCheck<'a> {
             Some(why) => self.add(finding(format!("{text}; left: {why}"))),
             None => {
                 self.add(finding(text).possible());
-                if self.out.orphans.len() < MAX_REPAIRS {
-                    self.out.orphans.push(Orphan { name: listed.name.clone(), pack, bytes: listed.bytes });
+                match self.out.orphans.len() < MAX_REPAIRS {
+                    true => self.out.orphans.push(Orphan { name: listed.name.clone(), pack, bytes: listed.bytes }),
+                    false => self.out.more = true,
                 }
             }
         }

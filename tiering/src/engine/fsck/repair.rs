@@ -1,7 +1,7 @@
 //! What a check may do: due entries and parts by single commits that state what they were decided on, orphans by the way of
 //! every remote deletion: a durable record first (`Doomed`), then the request, then the record goes.
 
-use super::found::Found;
+use super::found::{Found, MAX_REPAIRS};
 use super::remote::Orphan;
 use super::report::{FindingKind, FsckReport, FsckRequest, Repair};
 use super::tables::Mending;
@@ -25,7 +25,7 @@ impl Core {
         (report, found): (&mut FsckReport, &mut Found),
         progress: Progress<'_>,
     ) -> Result<(), EngineError> {
-        let Checked { orphans, newest_epoch, mendings, gaps, .. } = checked;
+        let Checked { orphans, newest_epoch, mendings, more, gaps, .. } = checked;
         let rewound = (newest_epoch > self.meta.epoch()).then(|| {
             "a tier has objects of an epoch that this namespace has not seen: an older copy of the data directory was put \
              back, and what seems an orphan may be all that is left of newer objects"
@@ -42,6 +42,9 @@ impl Core {
         }
         if !request.repair {
             return Ok(());
+        }
+        if more {
+            report.notes.push(format!("of each kind {MAX_REPAIRS} are repaired at a time; repeat it for the rest"));
         }
         let orphans = if kept.is_some() { Vec::new() } else { orphans };
         let total = (mendings.len() + orphans.iter().map(|(_, of)| of.len()).sum::<usize>()) as u64;

@@ -31,6 +31,8 @@ pub(super) struct Tables<'a> {
     found: &'a mut Found,
     /// What a repair would do.
     pub mendings: Vec<Mending>,
+    /// There is more of it than `mendings` holds.
+    pub more: bool,
     /// Records read.
     done: &'a AtomicU64,
 }
@@ -45,7 +47,7 @@ fn unchanged(table: Table, key: &[u8], stored: &Value) -> Expect {
 
 impl<'a> Tables<'a> {
     pub fn new(core: &'a Core, found: &'a mut Found, done: &'a AtomicU64) -> Self {
-        Self { core, found, mendings: Vec::new(), done }
+        Self { core, found, mendings: Vec::new(), more: false, done }
     }
 
     /// All that `local` asks for but the chunks. Objects and parts that do not decode are the walk's to find.
@@ -130,8 +132,9 @@ impl<'a> Tables<'a> {
     }
 
     fn mend(&mut self, kind: FindingKind, what: String, batch: Batch) {
-        if self.mendings.len() < MAX_REPAIRS {
-            self.mendings.push(Mending { kind, what, batch });
+        match self.mendings.len() < MAX_REPAIRS {
+            true => self.mendings.push(Mending { kind, what, batch }),
+            false => self.more = true,
         }
     }
 
