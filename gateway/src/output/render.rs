@@ -11,6 +11,7 @@ use tidegate_tiering::engine::{
     StatsReport, TierPackReport, TierReport, Unreadable,
 };
 
+pub use super::render_fsck::{fsck, fsck_estimate};
 pub use super::render_tier::{conformance, conformance_plan};
 
 /// `right` names the columns of numbers.

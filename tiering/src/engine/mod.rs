@@ -11,6 +11,7 @@ mod digest;
 mod doom;
 mod due;
 pub mod error;
+pub mod fsck;
 mod gc;
 mod ingest;
 mod keys;
@@ -41,6 +42,9 @@ pub mod types;
 mod walk;
 
 pub use error::EngineError;
+pub use fsck::{
+    Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
+};
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
