@@ -44,6 +44,8 @@ LIVE = [
     ("gc", "--dry-run"),
     ("gc",),
     ("scrub",),
+    ("fsck",),
+    ("fsck", "--estimate"),
     ("check",),
 ]
 

@@ -17,6 +17,7 @@
 //! | [`engine`] | what S3 asks of a store, and the scheduler | all of the above, `tidegate-policies` |
 //! | [`recovery`] | the namespace in the cloud: names, claims, what can be recovered, recovering | `meta`, `journal`, `tier`, records of `engine` |
 //! | [`clock`] | the one source of time | nothing |
+//! | [`disk`] | changes of files that must survive a loss of power; a test can watch them | nothing |
 //! | [`failpoint`] | places where a crash test ends the process | nothing |
 //!
 //! Architecture invariant: nothing here knows HTTP serving, the XML of S3, actix, clap or environment variables
@@ -36,7 +37,7 @@
 //! 5. *Local metadata first, remote deletion later*, by a durable state of the pack's record. The deletion names the
 //!    version that the tier gave the pack, where it gave one (`docs/oss.md`).
 //! 6. *An expiring restored copy never touches the remote one*: the residency goes from `Restored` to `Cold`, no more.
-//! 7. *Dry runs change nothing stored and ask no tier*: [`engine::Engine::plan`], and [`engine::Engine::gc`] with
+//! 7. *Dry runs change nothing stored and ask no tier*: [`engine::Engine::plan`], [`engine::Engine::fsck_estimate`], and [`engine::Engine::gc`] with
 //!    `dry_run`. (The second one recolours the chunk index in memory, as an abandoned mark does.)
 //! 8. *Queues, buffers, retries, requests, pages and lists have bounds*, which are settings or named constants. The commits that
 //!    are noted while a mark runs: `MAX_SEEN_BYTES`, then the mark is given up and the next one tries again. Restore
@@ -114,6 +115,9 @@
 //! - *Mark and transition.* Packs to doom are listed before the walk; a pack that no version has referred to yet belongs to its
 //!   job, which dooms it itself when nothing came of it.
 //! - *Remote deletion* is done for packs in state `Doomed` only, which none ever leaves. Deleting twice is harmless.
+//! - *A check* (`engine/fsck`) reads beside everything else and looks twice at what it takes for damage; it walks as a dry run of a
+//!   collection does, and looks at pack files while no sweep runs. Its repairs are commits that state what they were decided on
+//!   (A); orphans become `Doomed`, expecting that no record has come.
 //! - *Two re-indexes* after two changes of policy both write by the newest policy; only its digest is noted as done.
 //!
 //! # Locks
@@ -126,6 +130,7 @@
 pub mod buffer;
 pub mod chunk;
 pub mod clock;
+pub mod disk;
 pub mod engine;
 pub mod failpoint;
 pub mod journal;

@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::{Bed, get, noise, put, put_class, residency, until};
+use common::{Bed, FrozenTier, get, noise, put, put_class, residency, until};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::engine::*;
+use tidegate_tiering::tier::RestorePriority;
 use tidegate_tiering::tier::memory::MemoryTier;
 
 const BODY: usize = 200_000;
@@ -125,6 +126,46 @@ async fn reads_of_cold_versions_leave_room_for_writes() {
     let used = engine.stats().unwrap().disk.used_bytes;
     assert!(used > 16_000_000, "most of the disk is a cache: {used}");
     put(&engine, "new", &noise(1 << 40, BODY)).await.unwrap();
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_more_than_fits_leaves_room_for_writes_and_goes_on_when_there_is_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = bed(dir.path());
+    bed.tier = Arc::new(FrozenTier::new(Arc::new(MemoryTier::new().unwrap()), Arc::clone(&bed.clock)));
+    bed.settings.tiering.thaw_poll_ms = 10;
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    for n in 0..60 {
+        put_class(&engine, &format!("cold/{n}"), &noise(n, BODY), Some("STANDARD_IA")).await.unwrap();
+    }
+    until("it is in the tier", || engine.stats().unwrap().cold.objects == 60).await;
+    engine.evict(u64::MAX).await.unwrap();
+    for n in 0..50 {
+        put(&engine, &format!("hot/{n}"), &noise(1_000 + n, BODY)).await.unwrap();
+    }
+    for n in 0..60 {
+        let (bucket, key) = ("bkt".to_owned(), format!("cold/{n}"));
+        let restore = RestoreRequest { bucket, key, days: 30, priority: RestorePriority::Standard };
+        assert_eq!(engine.restore_object(restore).await.unwrap(), RestoreOutcome::Accepted);
+    }
+    let waits = || {
+        bed.clock.advance(Duration::from_secs(61));
+        let error = engine.tier_report("ia").unwrap().last_error;
+        error.is_some_and(|e| e.contains("for writes"))
+    };
+    until("restores wait for room", waits).await;
+    put(&engine, "new", &noise(1 << 40, BODY)).await.unwrap();
+    for n in 0..50 {
+        assert!(engine.delete_object("bkt", &format!("hot/{n}"), None).await.unwrap());
+    }
+    let restored = |n: u64| matches!(residency(&engine, &format!("cold/{n}")), Some(Residency::Restored { .. }));
+    let all_restored = || {
+        bed.clock.advance(Duration::from_secs(1));
+        (0..60).all(restored)
+    };
+    until("all are restored", all_restored).await;
     engine.shutdown().await.unwrap();
 }
 

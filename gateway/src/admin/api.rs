@@ -1,6 +1,8 @@
 //! The paths of the admin listener. Each handler translates; the engine works.
 
 use super::error::{ApiError, ErrorBody};
+use super::fsck;
+pub use super::fsck::FsckLine;
 use super::state::{AdminState, Readiness, Reloaded};
 use crate::config::{tiers, units::parse_duration};
 use actix_web::web::{Bytes, Data, Json, Path, Query};
@@ -17,9 +19,9 @@ use tidegate_tiering::engine::{
 };
 
 /// Lines of progress that may wait for a slow client; more are left out, the result never is.
-const PROGRESS_LINES: usize = 64;
+pub(super) const PROGRESS_LINES: usize = 64;
 
-type State = Data<AdminState>;
+pub(super) type State = Data<AdminState>;
 type Answer<T> = Result<Json<T>, ApiError>;
 
 /// What anybody who reaches the listener may see.
@@ -45,6 +47,7 @@ pub fn guarded(config: &mut web::ServiceConfig) {
         .route("/tiers/{name}/probe", web::post().to(probe))
         .route("/gc", web::post().to(gc))
         .route("/scrub", web::post().to(scrub))
+        .route("/fsck", web::post().to(fsck::fsck))
         .route("/snapshot", web::post().to(snapshot))
         .route("/run-due", web::post().to(run_due))
         .route("/clock", web::get().to(clock))
@@ -133,7 +136,7 @@ fn complete(state: &AdminState, report: &mut TierReport) {
     }
 }
 
-fn known_tier(state: &AdminState, name: &str) -> Result<(), ApiError> {
+pub(super) fn known_tier(state: &AdminState, name: &str) -> Result<(), ApiError> {
     let tiers = &state.config().tiers;
     if tiers.contains_key(name) {
         return Ok(());
@@ -254,7 +257,7 @@ async fn scrub(state: State) -> Result<HttpResponse, ApiError> {
         return Err(ApiError::busy("a scrub is running; wait for it"));
     }
     let scrubbing = Scrubbing(state.clone().into_inner());
-    let (lines, mut to_client) = tokio::sync::mpsc::channel::<ScrubLine>(PROGRESS_LINES);
+    let (lines, to_client) = tokio::sync::mpsc::channel::<ScrubLine>(PROGRESS_LINES);
     state.detach(async move {
         let _scrubbing = scrubbing;
         let progress = lines.clone();
@@ -276,12 +279,17 @@ async fn scrub(state: State) -> Result<HttpResponse, ApiError> {
         };
         let _ = lines.send(last).await;
     });
-    let stream = futures::stream::poll_fn(move |context| to_client.poll_recv(context)).map(|line| {
+    Ok(answer_lines(to_client))
+}
+
+/// An answer of JSON lines, as they come.
+pub(super) fn answer_lines<T: Serialize + 'static>(mut lines: tokio::sync::mpsc::Receiver<T>) -> HttpResponse {
+    let stream = futures::stream::poll_fn(move |context| lines.poll_recv(context)).map(|line| {
         let mut text = serde_json::to_vec(&line).unwrap_or_default();
         text.push(b'\n');
         Ok::<_, Infallible>(Bytes::from(text))
     });
-    Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(stream))
+    HttpResponse::Ok().content_type("application/x-ndjson").streaming(stream)
 }
 
 /// What the clock shows.
@@ -333,7 +341,7 @@ async fn advance(state: State, body: Bytes) -> Answer<ClockAnswer> {
 }
 
 /// An empty body means the defaults. The content type does not matter: `curl -d` sends none that is right.
-fn parse_body<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parse_body<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is not what is expected here: {e}")))
 }

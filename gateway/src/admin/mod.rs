@@ -6,6 +6,7 @@
 
 pub mod api;
 mod error;
+mod fsck;
 mod metrics;
 mod state;
 

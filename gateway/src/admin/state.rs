@@ -56,6 +56,7 @@ pub struct AdminState {
     /// One reload at a time. True when one was asked for while the store was being opened.
     reloading: tokio::sync::Mutex<bool>,
     scrubbing: AtomicBool,
+    checking: AtomicBool,
     runtime: tokio::runtime::Handle,
 }
 
@@ -78,6 +79,7 @@ impl AdminState {
             policy_error: Mutex::new(None),
             reloading: tokio::sync::Mutex::new(false),
             scrubbing: AtomicBool::new(false),
+            checking: AtomicBool::new(false),
             runtime,
         })
     }
@@ -173,6 +175,16 @@ impl AdminState {
     /// The scrub ended.
     pub fn scrubbed(&self) {
         self.scrubbing.store(false, Ordering::Release);
+    }
+
+    /// True for the one caller that may check now; give it back with [`AdminState::checked`].
+    pub fn may_check(&self) -> bool {
+        !self.checking.swap(true, Ordering::AcqRel)
+    }
+
+    /// The check ended.
+    pub fn checked(&self) {
+        self.checking.store(false, Ordering::Release);
     }
 
     /// Whether requests are served, and what is to be said about it.

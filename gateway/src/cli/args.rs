@@ -15,7 +15,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed
   2  the command line is wrong
-  3  the configuration or a policy is wrong, or a probe, a scrub or a conformance run found problems
+  3  the configuration or a policy is wrong, or a probe, a scrub, an fsck or a conformance run found problems
   4  no server answers at the admin socket";
 
 /// S3 in, deduplicated on disk, cold to the cloud by rule, and back.
@@ -70,6 +70,10 @@ pub enum Command {
     },
     /// Read every local chunk, verify its digest, repair from the tiers what can be repaired
     Scrub,
+    /// Compare the namespace, the local packs and what the tiers list; changes nothing without --repair
+    ///
+    /// With neither --local nor --remote: both. Says first what the listings cost.
+    Fsck(Fsck),
     /// The journal
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -94,6 +98,26 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// What to check.
+#[derive(Debug, Default, Args)]
+pub struct Fsck {
+    /// Check records, chunks, local packs, the due index and parts of uploads
+    #[arg(long)]
+    pub local: bool,
+    /// Check that the tiers have what the records say, and nothing else; lists them, which is billed
+    #[arg(long)]
+    pub remote: bool,
+    /// Only this tier; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub tier: Vec<String>,
+    /// Do what is decidable: entries of the due index, parts of ended uploads, orphans in tiers
+    #[arg(long)]
+    pub repair: bool,
+    /// Only say what it costs: asks no tier
+    #[arg(long, visible_alias = "dry-run")]
+    pub estimate: bool,
 }
 
 /// Run the server.
@@ -304,6 +328,9 @@ mod tests {
             "tidegate tier conformance --tier ia --dry-run",
             "tidegate gc --dry-run",
             "tidegate scrub",
+            "tidegate fsck",
+            "tidegate fsck --local --remote --tier ia --tier deep --repair --json",
+            "tidegate fsck --dry-run",
             "tidegate journal dump --from 10 --limit 5",
             "tidegate index rebuild",
             "tidegate recover --from ia --config f.yaml --data-dir /new --at 2026-01-31T12:00:00Z --dry-run --json",

@@ -1,16 +1,18 @@
 //! Commands that ask the live server.
 
-use super::args::{ClockCommand, Command, ObjectCommand, PolicyCommand, TierCommand};
+use super::args::{ClockCommand, Command, Fsck, ObjectCommand, PolicyCommand, TierCommand};
 use super::client::AdminClient;
 use super::{Exit, Failure};
 use crate::admin::Reloaded;
-use crate::admin::api::{Advance, ClockAnswer, ObjectName, PolicyAnswer, ProbeAnswer, ScrubLine};
+use crate::admin::api::{Advance, ClockAnswer, FsckLine, ObjectName, PolicyAnswer, ProbeAnswer, ScrubLine};
 use crate::config::Config;
 use crate::output::{Output, render};
+use reqwest::Response;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tidegate_tiering::engine::{
-    GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, RunDueReport, ScrubReport, StatsReport,
-    TierPackReport, TierReport,
+    FsckEstimate, FsckReport, FsckRequest, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest,
+    RunDueReport, ScrubReport, StatsReport, TierPackReport, TierReport,
 };
 
 /// Longest line of a streamed answer, in bytes: a scrub's result names every damaged chunk.
@@ -48,6 +50,7 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
             output.show(&report, render::gc);
         }
         Command::Scrub => return scrub(client, output).await,
+        Command::Fsck(options) => return fsck(options, client, output).await,
         Command::Clock(ClockCommand::Advance { by }) => {
             let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
             let answer: ClockAnswer = client.post("/clock/advance", &Advance { by: None, ms: Some(ms) }).await?;
@@ -146,10 +149,72 @@ async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Re
 }
 
 async fn scrub(client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
-    let mut response = client.open("/scrub", &json!({})).await?;
+    let response = client.open("/scrub", &json!({})).await?;
     let bar = output.progress("scrub");
-    let mut buffer: Vec<u8> = Vec::new();
     let mut result: Option<ScrubReport> = None;
+    let line = |line| {
+        match line {
+            ScrubLine::Progress(at) => {
+                bar.set_length(at.bytes_total);
+                bar.set_position(at.bytes_done);
+            }
+            ScrubLine::Result(report) => result = Some(report),
+            ScrubLine::Error(error) => return Err(Failure::new(error.error)),
+        }
+        Ok(())
+    };
+    each_line(response, client, line).await.inspect_err(|_| bar.finish_and_clear())?;
+    bar.finish_and_clear();
+    let report = result.ok_or_else(|| Failure::new("the server ended the scrub without a result; see its log"))?;
+    output.show(&report, render::scrub);
+    let clean = report.damaged.is_empty() && report.lossy_total == 0 && report.unreadable_total == 0;
+    // A note says that something is not known: that is no clean bill either.
+    Ok(if clean && report.notes.is_empty() { Exit::Ok } else { Exit::Problems })
+}
+
+async fn fsck(options: Fsck, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
+    let Fsck { local, remote, tier: tiers, repair, estimate } = options;
+    let request = FsckRequest { local, remote, tiers, repair, estimate };
+    if !request.wants_remote() && !request.tiers.is_empty() {
+        return Err(Failure::usage("--tier says which tiers --remote looks at; --local alone looks at none"));
+    }
+    let response = client.open("/fsck", &request).await?;
+    let bar = output.waiting("fsck");
+    let (mut costs, mut result): (Option<FsckEstimate>, Option<FsckReport>) = (None, None);
+    let line = |line| {
+        match line {
+            FsckLine::Estimate(costs_of) => {
+                if !estimate {
+                    bar.suspend(|| output.note(&render::fsck_estimate(&costs_of)));
+                }
+                costs = Some(costs_of);
+            }
+            FsckLine::Progress(at) if at.total > 0 => bar.set_message(format!("{} {}/{}", at.stage, at.done, at.total)),
+            FsckLine::Progress(at) => bar.set_message(format!("{} {}", at.stage, at.done)),
+            FsckLine::Result(report) => result = Some(*report),
+            FsckLine::Error(error) => return Err(Failure::new(error.error)),
+        }
+        Ok(())
+    };
+    each_line(response, client, line).await.inspect_err(|_| bar.finish_and_clear())?;
+    bar.finish_and_clear();
+    let no_result = || Failure::new("the server ended the check without a result; see its log");
+    if estimate {
+        output.show(&costs.ok_or_else(no_result)?, render::fsck_estimate);
+        return Ok(Exit::Ok);
+    }
+    let report = result.ok_or_else(no_result)?;
+    output.show(&report, render::fsck);
+    Ok(if report.remaining == 0 { Exit::Ok } else { Exit::Problems })
+}
+
+/// Calls `visit` with every line of a streamed answer.
+async fn each_line<T: DeserializeOwned>(
+    mut response: Response,
+    client: &AdminClient,
+    mut visit: impl FnMut(T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut buffer: Vec<u8> = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|e| client.broken(&e))? {
         buffer.extend_from_slice(&piece);
         if buffer.len() > MAX_LINE_BYTES {
@@ -157,22 +222,10 @@ async fn scrub(client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
         }
         while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
-            match serde_json::from_slice(&line).map_err(Failure::new)? {
-                ScrubLine::Progress(at) => {
-                    bar.set_length(at.bytes_total);
-                    bar.set_position(at.bytes_done);
-                }
-                ScrubLine::Result(report) => result = Some(report),
-                ScrubLine::Error(error) => return Err(Failure::new(error.error)),
-            }
+            visit(serde_json::from_slice(&line).map_err(Failure::new)?)?;
         }
     }
-    bar.finish_and_clear();
-    let report = result.ok_or_else(|| Failure::new("the server ended the scrub without a result; see its log"))?;
-    output.show(&report, render::scrub);
-    let clean = report.damaged.is_empty() && report.lossy_total == 0 && report.unreadable_total == 0;
-    // A note says that something is not known: that is no clean bill either.
-    Ok(if clean && report.notes.is_empty() { Exit::Ok } else { Exit::Problems })
+    Ok(())
 }
 
 /// Percent-encodes everything but unreserved characters, for a query or one segment of a path.

@@ -27,7 +27,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong (clap says so itself).
     Usage = 2,
-    /// The configuration or a policy is wrong, or a probe, a scrub or a conformance run found problems.
+    /// The configuration or a policy is wrong, or a probe, a scrub, an fsck or a conformance run found problems.
     Problems = 3,
     /// No server answers at the admin socket.
     Unreachable = 4,

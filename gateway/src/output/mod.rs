@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs. A closed pipe is not an error.
 
 pub mod render;
+mod render_fsck;
 mod render_recover;
 mod render_tier;
 

@@ -11,6 +11,7 @@ use tidegate_tiering::engine::{
     StatsReport, TierPackReport, TierReport, Unreadable,
 };
 
+pub use super::render_fsck::{fsck, fsck_estimate};
 use super::render_recover;
 pub use super::render_recover::{missing, recovered};
 pub use super::render_tier::{conformance, conformance_plan};

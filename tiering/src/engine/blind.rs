@@ -78,8 +78,8 @@ impl Blind {
 /// Bodies of which chunks are nowhere to be found.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
-    named: Vec<LossyBody>,
-    count: u64,
+    pub(super) named: Vec<LossyBody>,
+    pub(super) count: u64,
 }
 
 impl Lost {

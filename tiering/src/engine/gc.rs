@@ -3,13 +3,13 @@
 //! the order of steps in [`Core::collect_garbage`] and the barrier below.
 
 use super::Core;
-use super::blind::Blind;
+use super::blind::{Blind, Lost};
 use super::doom::RemotePack;
 use super::error::EngineError;
 use super::record::RemotePackState;
 use super::report::GcReport;
-use super::walk::{LivePacks, Walk, Walked};
-use crate::local::SweepGoal;
+use super::walk::{Gone, LivePacks, Walk, Walked};
+use crate::local::{RECALL_PERCENT, SweepGoal};
 use crate::meta::{AppliedOp, CommitObserver, Op, Table, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,6 +88,15 @@ struct Marked {
     report: GcReport,
     live: LivePacks,
     blind: Blind,
+    affected: Lost,
+}
+
+/// How a cycle is run.
+#[derive(Default)]
+struct Cycle {
+    dry_run: bool,
+    bytes_to_free: u64,
+    gone: Gone,
 }
 
 impl Core {
@@ -103,6 +112,20 @@ impl Core {
         dry_run: bool,
         bytes_to_free: u64,
     ) -> Result<GcReport, EngineError> {
+        let cycle = Cycle { dry_run, bytes_to_free, gone: Gone::default() };
+        self.run_cycle(cycle).await.map(|(report, _)| report)
+    }
+
+    /// Finds what cannot be read in full if what is in `gone` is, and which bodies name chunks there. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`collect_garbage`](Self::collect_garbage).
+    pub(super) async fn examine(self: &Arc<Self>, gone: Gone) -> Result<(GcReport, Lost), EngineError> {
+        self.run_cycle(Cycle { dry_run: true, bytes_to_free: 0, gone }).await
+    }
+
+    async fn run_cycle(self: &Arc<Self>, cycle: Cycle) -> Result<(GcReport, Lost), EngineError> {
+        let dry_run = cycle.dry_run;
         // Goes with the mark: a caller who gives up must not let another cycle in, which would take the barrier away
         // from the one that still runs.
         let only_one = Arc::clone(&self.gc_running).lock_owned().await;
@@ -117,9 +140,9 @@ impl Core {
             }
         }
         let core = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || (core.mark_and_sweep(dry_run, bytes_to_free), only_one));
+        let task = tokio::task::spawn_blocking(move || (core.mark_and_sweep(&cycle), only_one));
         let (outcome, _only_one) = task.await.map_err(|e| EngineError::Internal(format!("collect garbage: {e}")))?;
-        let Marked { mut report, live, blind } = outcome?;
+        let Marked { mut report, live, blind, affected } = outcome?;
         let mut dead: DeadBytes = BTreeMap::new();
         for found in candidates {
             if let Some(live_bytes) = live.get(&(found.tier.clone(), found.pack)) {
@@ -136,7 +159,7 @@ impl Core {
         if !dry_run {
             self.thaw_for_walk(&blind).await;
         }
-        Ok(report)
+        Ok((report, affected))
     }
 
     async fn doom_candidate(
@@ -153,11 +176,12 @@ impl Core {
         self.doom_marked(found, fence).await
     }
 
-    fn mark_and_sweep(self: &Arc<Self>, dry_run: bool, bytes_to_free: u64) -> Result<Marked, EngineError> {
+    fn mark_and_sweep(self: &Arc<Self>, cycle: &Cycle) -> Result<Marked, EngineError> {
+        let Cycle { dry_run, bytes_to_free, ref gone } = *cycle;
         let listening = self.barrier.open();
         let mark = self.local.begin_mark()?;
         self.remote.begin_count();
-        let mut walk = Walk::new(self, &mark, dry_run);
+        let mut walk = Walk::new(self, &mark, (dry_run, gone));
         walk.everything()?;
         walk.readers()?;
         // A commit can be seen in the index a moment before the barrier hears of it: a completed upload, whose parts the
@@ -167,7 +191,7 @@ impl Core {
         self.meta.sync()?;
         walk.listen()?;
         drop(listening);
-        let Walked { live, mut blind, lost } = walk.end();
+        let Walked { live, mut blind, lost, affected } = walk.end();
         let mut report = GcReport { dry_run, ..Default::default() };
         self.tell_lost(lost, &mut report);
         let doubt = self.doubt_of(&mut blind);
@@ -177,7 +201,7 @@ impl Core {
             report.dead_chunks = dead.dead_chunks;
             report.doubted_bytes = dead.doubted_bytes;
             report.packs = dead.packs;
-            return Ok(Marked { report, live, blind });
+            return Ok(Marked { report, live, blind, affected });
         }
         let stop = self.stop.clone();
         let goal = SweepGoal { bytes_to_free, ..SweepGoal::default() };
@@ -193,7 +217,7 @@ impl Core {
         report.kept_bytes = swept.kept_bytes;
         report.notes.extend(swept.damaged.iter().map(|d| format!("damaged, its pack stays: {d}")));
         self.metrics.reclaimed_bytes.inc_by(swept.freed_bytes);
-        Ok(Marked { report, live, blind })
+        Ok(Marked { report, live, blind, affected })
     }
 
     /// Bytes by which local packs stand above the watermark that leaves a margin for writers.
@@ -202,11 +226,12 @@ impl Core {
         over_limit.max(self.bytes_short_of_floor())
     }
 
-    /// Whether recalled chunks may stay as a cache. They may stand above the watermark, or what is there already would never
-    /// give way to them, but not take all of the margin: a client's write would be refused for bytes that a tier has.
-    pub(crate) fn cache_has_room(&self) -> bool {
+    /// Whether `bytes` of recalled chunks may be kept, as a cache or of a restore; the budget has the last word. They may stand
+    /// above the watermark, or what is there already would never give way to them, but not take all of the margin: a
+    /// client's write would be refused for bytes that a tier has.
+    pub(crate) fn has_room_to_recall(&self, bytes: u64) -> bool {
         let budget = self.local.budget();
-        budget.used() <= budget.capacity() / 100 * CACHE_PERCENT
+        budget.used().saturating_add(bytes) <= budget.capacity() / 100 * RECALL_PERCENT
     }
 
     /// Bytes by which the file system is short of its floor and the same margin.
@@ -218,9 +243,6 @@ impl Core {
 
 /// Reclaiming begins here, so that writers meet a margin and not the limit.
 const WATERMARK_PERCENT: u64 = 90;
-
-/// Up to here reads of cold versions may fill the disk.
-const CACHE_PERCENT: u64 = 95;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ mod doom;
 mod due;
 pub mod error;
 pub(crate) mod examine;
+pub mod fsck;
 mod gc;
 mod ingest;
 mod keys;
@@ -45,6 +46,9 @@ pub mod types;
 mod walk;
 
 pub use error::EngineError;
+pub use fsck::{
+    Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
+};
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
@@ -55,8 +59,8 @@ pub use settings::{EngineSettings, HOT, LimitSettings, Recall, TieringSettings};
 pub use types::*;
 
 use crate::clock::Clock;
-use crate::local::{DiskBudget, LocalSettings, LocalStore};
-use crate::meta::{DataSync, GroupStats, JournaledStore, MetaStore};
+use crate::local::{DiskBudget, LastEnd, LocalSettings, LocalStore};
+use crate::meta::{DataSync, GroupStats, JournaledStore, MetaStore, Recovery};
 use crate::tier::Tier;
 use accounts::Accounts;
 use broken::Broken;
@@ -167,6 +171,10 @@ struct SyncPacks(OnceLock<LocalStore>);
 impl DataSync for SyncPacks {
     fn sync(&self) -> std::io::Result<()> {
         self.0.get().map_or(Ok(()), |packs| packs.sync().map_err(std::io::Error::other))
+    }
+
+    fn failed(&self) -> Option<std::io::Error> {
+        self.0.get()?.writes_refused().map(std::io::Error::other)
     }
 }
 
@@ -297,7 +305,8 @@ impl Core {
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
         let local = local_settings(&settings, &budget);
-        let (local, found) = LocalStore::open(&packs, local, budget, clock)?;
+        let last_end = if opened.recovery == Recovery::Clean { LastEnd::Clean } else { LastEnd::Unknown };
+        let (local, found) = LocalStore::open_after(last_end, &packs, local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;

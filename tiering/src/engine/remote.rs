@@ -163,7 +163,7 @@ impl Core {
             match decode_span(span, &bytes) {
                 Ok(frames) => {
                     self.metrics.recalled_bytes.inc_by(bytes.len() as u64);
-                    if keep && self.cache_has_room() {
+                    if keep && self.has_room_to_recall(bytes.len() as u64) {
                         self.keep_frames(&frames).await;
                     }
                     return Ok(frames);

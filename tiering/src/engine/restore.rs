@@ -468,6 +468,12 @@ impl Core {
             let take = take.count();
             let (batch, after) = rest.split_at(take);
             rest = after;
+            if !self.has_room_to_recall(bytes) {
+                let why = format!(
+                    "a restore waits for room on the disk: {bytes} bytes more would leave too little for writes"
+                );
+                return Err(EngineError::SlowDown(why));
+            }
             let frames = self.recall_frames(batch, Some(tier), false).await?;
             let core = Arc::clone(self);
             let stored = tokio::task::spawn_blocking(move || {

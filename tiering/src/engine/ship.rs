@@ -1,6 +1,6 @@
 //! Shipping: what is durable in the local journal goes to the recovery tier, at most `rpo` behind while it answers, and
 //! snapshots from time to time. Commits never wait for it. It is also where this store learns that another has taken its
-//! place. See ADR 16.
+//! place. See ADR 17.
 
 use super::Core;
 use super::error::EngineError;

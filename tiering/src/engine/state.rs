@@ -6,6 +6,7 @@ use super::error::EngineError;
 use super::keys;
 use super::record::{AccessRecord, ObjectRecord, Record};
 use crate::clock::Timestamp;
+use crate::disk;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -131,10 +132,9 @@ pub(crate) fn deployment_id(data_dir: &Path, now: Timestamp) -> Result<String, E
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let id = format!("{:032x}", keys::fresh_id(now));
             let temporary = data_dir.join("deployment.tmp");
-            std::fs::write(&temporary, &id).map_err(|e| failed("write", e))?;
-            std::fs::File::open(&temporary).and_then(|f| f.sync_all()).map_err(|e| failed("sync", e))?;
-            std::fs::rename(&temporary, &path).map_err(|e| failed("rename to", e))?;
-            std::fs::File::open(data_dir).and_then(|d| d.sync_all()).map_err(|e| failed("sync the folder of", e))?;
+            disk::write_synced(&temporary, id.as_bytes()).map_err(|e| failed("write", e))?;
+            disk::rename(&temporary, &path).map_err(|e| failed("rename to", e))?;
+            disk::sync_dir(data_dir).map_err(|e| failed("sync the folder of", e))?;
             Ok(id)
         }
         Err(e) => Err(failed("read", e)),

@@ -11,7 +11,7 @@ use crate::chunk::ChunkId;
 use crate::local::Mark;
 use crate::meta::{MetaStore, Table};
 use crate::pack::{PackClass, PackId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -32,6 +32,15 @@ struct Owner<'a> {
     tier: Option<&'a str>,
 }
 
+/// What an examination takes for gone although the indexes still name it. Empty for a mark that is swept.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    /// Local packs whose files are missing or too short, with the bytes that are there.
+    pub files: HashMap<PackId, u64>,
+    /// Packs that a tier does not have, or not whole.
+    pub packs: HashSet<(String, PackId)>,
+}
+
 /// One walk: what it marks locally and what it counts remotely.
 pub(super) struct Walk<'a> {
     core: &'a Arc<Core>,
@@ -45,8 +54,13 @@ pub(super) struct Walk<'a> {
     tiers: Vec<String>,
     blind: Blind,
     lost: Lost,
+    gone: &'a Gone,
+    /// Bodies with chunks in packs of tiers that are gone.
+    affected: Lost,
     /// Chunks met so far that are nowhere.
     missing: u64,
+    /// Chunks met so far that a pack has which is gone.
+    touched: u64,
     recalls: usize,
 }
 
@@ -58,12 +72,15 @@ pub(super) struct Walked {
     pub blind: Blind,
     /// What can be named, but is not there.
     pub lost: Lost,
+    /// What names chunks of packs that are gone, whether or not another place has them.
+    pub affected: Lost,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(core: &'a Arc<Core>, mark: &'a Mark, dry_run: bool) -> Self {
-        let (remote, tiers, blind, lost) = (BTreeMap::new(), Vec::new(), Blind::default(), Lost::default());
-        Self { core, mark, dry_run, remote, tiers, blind, lost, missing: 0, recalls: 0 }
+    pub(super) fn new(core: &'a Arc<Core>, mark: &'a Mark, (dry_run, gone): (bool, &'a Gone)) -> Self {
+        let (remote, tiers, blind) = (BTreeMap::new(), Vec::new(), Blind::default());
+        let (lost, affected) = (Lost::default(), Lost::default());
+        Self { core, mark, dry_run, remote, tiers, blind, lost, gone, affected, missing: 0, touched: 0, recalls: 0 }
     }
 
     /// Every version and every part of an unfinished upload.
@@ -116,7 +133,7 @@ impl<'a> Walk<'a> {
     pub(super) fn end(self) -> Walked {
         let name = |number: u32| self.tiers.get(number as usize).cloned().unwrap_or_default();
         let live = self.remote.iter().map(|((tier, pack), bytes)| ((name(*tier), *pack), *bytes)).collect();
-        Walked { live, blind: self.blind, lost: self.lost }
+        Walked { live, blind: self.blind, lost: self.lost, affected: self.affected }
     }
 
     fn value(&mut self, table: Table, key: &[u8], value: &[u8]) {
@@ -148,8 +165,11 @@ impl<'a> Walk<'a> {
     }
 
     fn body(&mut self, body: &BodyRef, owner: Owner<'_>) {
-        let before = self.missing;
+        let (before, touched) = (self.missing, self.touched);
         self.body_chunks(body, owner);
+        if self.touched > touched {
+            self.affected.note(|| describe_key(owner.table, owner.key), self.touched - touched);
+        }
         if self.missing > before {
             self.lost.note(|| describe_key(owner.table, owner.key), self.missing - before);
         }
@@ -192,13 +212,19 @@ impl<'a> Walk<'a> {
         }
         // What no known pack has, the local copy must serve. What is not local either (set aside as damaged), any tier
         // that happens to have it.
-        if !self.mark.live(id) && !in_tier {
+        if !self.is_here(id) && !in_tier {
             let elsewhere = self.core.remote.tiers_with(id);
-            for tier in &elsewhere {
-                self.count(id, tier);
+            let mut found = false;
+            for tier in elsewhere.iter().filter(|tier| owner.tier != Some(tier.as_str())) {
+                found |= self.count(id, tier);
             }
-            self.missing += u64::from(elsewhere.is_empty());
+            self.missing += u64::from(!found);
         }
+    }
+
+    /// Whether a local pack has the chunk; it is marked then.
+    fn is_here(&self, id: &ChunkId) -> bool {
+        self.mark.live(id) && (self.gone.files.is_empty() || !self.core.local.is_beyond(id, &self.gone.files))
     }
 
     /// Notes that every pack of `tier` with this chunk is needed: which of them a job gives up in the end is not known
@@ -209,7 +235,14 @@ impl<'a> Walk<'a> {
             self.tiers.len() - 1
         });
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        self.core.remote.count(tier, id, |pack, bytes| *self.remote.entry((number, pack)).or_default() += bytes)
+        let (mut found, mut gone) = (false, false);
+        self.core.remote.count(tier, id, |pack, bytes| {
+            *self.remote.entry((number, pack)).or_default() += bytes;
+            let is_gone = !self.gone.packs.is_empty() && self.gone.packs.contains(&(tier.to_owned(), pack));
+            (found, gone) = (found | !is_gone, gone | is_gone);
+        });
+        self.touched += u64::from(gone);
+        found
     }
 
     /// The chunks of a node: from local packs, else from a tier, and then the node is put back to where it belongs.

@@ -170,6 +170,10 @@ impl Committer {
             }
         }
         self.background_sync();
+        if let Some(e) = self.data.failed() {
+            // Bodies in doubt: what is found at the next opening must be written again, so this end is no clean one.
+            self.shared.set_poison(e.to_string());
+        }
     }
 
     /// When relaxed commits must be synced.
@@ -215,7 +219,8 @@ impl Committer {
 
     /// Commits one group and answers every request of it.
     fn process(&mut self, group: &mut Vec<Request>) {
-        if let Some(e) = self.shared.poisoned() {
+        let bodies = || self.data.failed().map(|e| self.shared.set_poison(e.to_string()));
+        if let Some(e) = self.shared.poisoned().or_else(bodies) {
             group.drain(..).for_each(|request| request.answer(Err(e.clone())));
             return;
         }
@@ -375,13 +380,14 @@ impl Committer {
             if self.durable < self.last_seq {
                 self.make_durable(&mut GroupStats::default()).map_err(|e| self.shared.set_poison(e.to_string()))?;
             }
-            self.segment.seal()?;
+            self.segment.seal().map_err(|e| self.shared.set_poison(e.to_string()))?;
             let header = SegmentHeader {
                 first_seq: self.last_seq.saturating_add(1),
                 epoch: self.epoch,
                 created_ms: self.clock.now().millis(),
             };
-            self.segment = SegmentWriter::create(&self.dir, header, self.settings.fill_ahead_bytes)?;
+            let draft = SegmentWriter::draft(&self.dir, header, self.settings.fill_ahead_bytes)?;
+            self.segment = draft.named(&self.dir, header).map_err(|e| self.shared.set_poison(e.to_string()))?;
         }
         self.segment.reserve(len)
     }

@@ -2,6 +2,7 @@
 //! `docs/adr/0002-journal.md`): an fdatasync inside written blocks has neither a file size nor an extent to write.
 
 use super::record::checksum;
+use crate::disk;
 use crate::meta::MetaError;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -68,7 +69,7 @@ pub(crate) fn segment_name(first_seq: u64) -> String {
 
 /// Makes the entries of a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), MetaError> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| MetaError::io("sync the folder", dir, &e))
+    disk::sync_dir(dir).map_err(|e| MetaError::io("sync the folder", dir, &e))
 }
 
 /// The last segment, open for appending.
@@ -86,24 +87,29 @@ pub(crate) struct SegmentWriter {
 impl SegmentWriter {
     /// Makes a new segment, durable with its name before it returns.
     pub(crate) fn create(dir: &Path, header: SegmentHeader, fill_ahead: u64) -> Result<SegmentWriter, MetaError> {
-        let path = dir.join(segment_name(header.first_seq));
-        let tmp = path.with_extension("seg.tmp");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&tmp)
-            .map_err(|e| MetaError::io("create", &tmp, &e))?;
-        file.write_all_at(&header.to_bytes(), 0).map_err(|e| MetaError::io("write to", &tmp, &e))?;
+        SegmentWriter::draft(dir, header, fill_ahead)?.named(dir, header)
+    }
+
+    /// Makes a segment that has no name yet. An error does no harm: what there is of it is overwritten by the next one.
+    pub(crate) fn draft(dir: &Path, header: SegmentHeader, fill_ahead: u64) -> Result<SegmentWriter, MetaError> {
+        let tmp = dir.join(segment_name(header.first_seq)).with_extension("seg.tmp");
+        let file = disk::create_empty(&tmp).map_err(|e| MetaError::io("create", &tmp, &e))?;
+        disk::write_all_at(&file, [&header.to_bytes(), &[]], 0).map_err(|e| MetaError::io("write to", &tmp, &e))?;
         let used = SEGMENT_HEADER_BYTES as u64;
-        let mut writer = SegmentWriter { path: tmp.clone(), file, used, filled: used, fill_ahead };
+        let mut writer = SegmentWriter { path: tmp, file, used, filled: used, fill_ahead };
         writer.fill_to(used + fill_ahead)?;
         writer.sync()?;
-        std::fs::rename(&tmp, &path).map_err(|e| MetaError::io("rename", &tmp, &e))?;
-        sync_dir(dir)?;
-        writer.path = path;
         Ok(writer)
+    }
+
+    /// Gives a draft its name. After an error the name may be there or not, so nothing may be written to the segment before it:
+    /// records there and an empty segment of the same number would contradict each other.
+    pub(crate) fn named(mut self, dir: &Path, header: SegmentHeader) -> Result<SegmentWriter, MetaError> {
+        let path = dir.join(segment_name(header.first_seq));
+        disk::rename(&self.path, &path).map_err(|e| MetaError::io("rename", &self.path, &e))?;
+        sync_dir(dir)?;
+        self.path = path;
+        Ok(self)
     }
 
     /// Opens the last segment to go on at `used`. What is behind `used` is cut off (it is zeros or a torn tail: a
@@ -111,17 +117,17 @@ impl SegmentWriter {
     /// again: they may be in the page cache only, marked clean by an fdatasync that failed.
     pub(crate) fn resume(path: &Path, doubtful: u64, used: u64, fill_ahead: u64) -> Result<SegmentWriter, MetaError> {
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| MetaError::io("open", path, &e))?;
-        file.set_len(used).map_err(|e| MetaError::io("truncate", path, &e))?;
+        disk::set_len(&file, used).map_err(|e| MetaError::io("truncate", path, &e))?;
         let mut at = doubtful.min(used);
         let mut buffer = vec![0u8; ZERO_CHUNK];
         while at < used {
             let n = usize::try_from(used - at).unwrap_or(ZERO_CHUNK).min(ZERO_CHUNK);
             file.read_exact_at(&mut buffer[..n], at).map_err(|e| MetaError::io("read", path, &e))?;
-            file.write_all_at(&buffer[..n], at).map_err(|e| MetaError::io("write to", path, &e))?;
+            disk::write_all_at(&file, [&buffer[..n], &[]], at).map_err(|e| MetaError::io("write to", path, &e))?;
             at += n as u64;
         }
         let writer = SegmentWriter { path: path.to_owned(), file, used, filled: used, fill_ahead };
-        writer.file.sync_all().map_err(|e| MetaError::io("sync", path, &e))?;
+        disk::sync_all(&writer.file).map_err(|e| MetaError::io("sync", path, &e))?;
         Ok(writer)
     }
 
@@ -148,7 +154,8 @@ impl SegmentWriter {
     fn fill_to(&mut self, end: u64) -> Result<(), MetaError> {
         while self.filled < end {
             let n = usize::try_from(end - self.filled).unwrap_or(ZERO_CHUNK).min(ZERO_CHUNK);
-            self.file.write_all_at(&ZEROS[..n], self.filled).map_err(|e| MetaError::io("extend", &self.path, &e))?;
+            disk::write_all_at(&self.file, [&ZEROS[..n], &[]], self.filled)
+                .map_err(|e| MetaError::io("extend", &self.path, &e))?;
             self.filled += n as u64;
         }
         Ok(())
@@ -156,7 +163,8 @@ impl SegmentWriter {
 
     /// Appends whole records. After an error the end of the file is unknown.
     pub(crate) fn append(&mut self, records: &[u8]) -> Result<(), MetaError> {
-        self.file.write_all_at(records, self.used).map_err(|e| MetaError::io("write to", &self.path, &e))?;
+        disk::write_all_at(&self.file, [records, &[]], self.used)
+            .map_err(|e| MetaError::io("write to", &self.path, &e))?;
         self.used = self.used.saturating_add(records.len() as u64);
         self.filled = self.filled.max(self.used);
         Ok(())
@@ -164,14 +172,14 @@ impl SegmentWriter {
 
     /// fdatasync.
     pub(crate) fn sync(&self) -> Result<(), MetaError> {
-        rustix::fs::fdatasync(&self.file).map_err(|e| MetaError::io("fdatasync", &self.path, &e.into()))
+        disk::sync_data(&self.file).map_err(|e| MetaError::io("fdatasync", &self.path, &e))
     }
 
     /// Cuts the zeros off and makes the segment durable, before the next one is begun.
     pub(crate) fn seal(&mut self) -> Result<(), MetaError> {
-        self.file.set_len(self.used).map_err(|e| MetaError::io("truncate", &self.path, &e))?;
+        disk::set_len(&self.file, self.used).map_err(|e| MetaError::io("truncate", &self.path, &e))?;
         self.filled = self.used;
-        self.file.sync_all().map_err(|e| MetaError::io("sync", &self.path, &e))
+        disk::sync_all(&self.file).map_err(|e| MetaError::io("sync", &self.path, &e))
     }
 }
 

@@ -45,14 +45,19 @@ pub fn default_max_bytes(path: &Path, free_floor: u64) -> u64 {
     size.map_or(UNKNOWN_DISK, |size| (size / 10 * 9).saturating_sub(free_floor).max(LEAST_MAX_BYTES))
 }
 
+/// Of the room for clients, what recalled chunks may fill, in percent.
+pub const RECALL_PERCENT: u64 = 95;
+
 /// Most of a file system that is left free for compaction above the floor: a sixteenth.
 const HEADROOM_SHARE: u64 = 16;
 
 /// Who asks for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Chunks from clients and from the cloud.
+    /// Chunks from clients.
     Ingest,
+    /// Chunks from a tier, which has them still: the last of the room is not for them.
+    Recall,
     /// Survivors of compaction: may use the compaction reserve.
     Compaction,
 }
@@ -135,7 +140,7 @@ impl DiskBudget {
         let limit = self.limit(purpose);
         let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
         let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
-        taken.map_err(|used| Self::over_limit(used, limit, bytes))?;
+        taken.map_err(|used| Self::over_limit(used, limit, bytes, purpose))?;
         self.take_free(bytes, purpose).inspect_err(|_| {
             self.used.fetch_sub(bytes, Ordering::AcqRel);
         })
@@ -148,35 +153,38 @@ impl DiskBudget {
     pub fn check(&self, bytes: u64, purpose: Purpose) -> Result<(), LocalError> {
         let (used, limit) = (self.used(), self.limit(purpose));
         if used.saturating_add(bytes) > limit {
-            return Err(Self::over_limit(used, limit, bytes));
+            return Err(Self::over_limit(used, limit, bytes, purpose));
         }
         let (free, floor) = (self.free_bytes(), self.floor(purpose));
         if free.saturating_sub(bytes) < floor { Err(self.under_floor(free, purpose)) } else { Ok(()) }
     }
 
     fn limit(&self, purpose: Purpose) -> u64 {
+        let for_clients = self.settings.max_bytes - self.settings.compaction_reserve;
         match purpose {
-            Purpose::Ingest => self.settings.max_bytes - self.settings.compaction_reserve,
+            Purpose::Ingest => for_clients,
+            Purpose::Recall => for_clients / 100 * RECALL_PERCENT,
             Purpose::Compaction => self.settings.max_bytes,
         }
     }
 
     fn floor(&self, purpose: Purpose) -> u64 {
         match purpose {
-            Purpose::Ingest => self.settings.free_floor.saturating_add(self.headroom),
+            Purpose::Ingest | Purpose::Recall => self.settings.free_floor.saturating_add(self.headroom),
             Purpose::Compaction => self.settings.free_floor,
         }
     }
 
-    fn over_limit(used: u64, limit: u64, bytes: u64) -> LocalError {
-        let reason = format!("{used} of {limit} bytes are taken, {bytes} more do not fit (hot.max_bytes)");
+    fn over_limit(used: u64, limit: u64, bytes: u64, purpose: Purpose) -> LocalError {
+        let rest = if purpose == Purpose::Recall { "; what is left is for writes" } else { "" };
+        let reason = format!("{used} of {limit} bytes are taken, {bytes} more do not fit (hot.max_bytes){rest}");
         LocalError::Full { reason }
     }
 
     fn under_floor(&self, free: u64, purpose: Purpose) -> LocalError {
         let floor = self.settings.free_floor;
         let also = match purpose {
-            Purpose::Ingest if self.headroom > 0 => format!(", and {} for compaction", self.headroom),
+            Purpose::Ingest | Purpose::Recall if self.headroom > 0 => format!(", and {} for compaction", self.headroom),
             _ => String::new(),
         };
         LocalError::Full {

@@ -1,10 +1,11 @@
 //! The list of frames that were found damaged. Without it the next opening would read their footers and take them for
 //! good copies, and a put of the same chunk would be answered with "duplicate": the one chance to mend it, missed.
 
+use crate::disk;
 use crate::pack::PackId;
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Pack id, offset, CRC-32 of the 20 bytes before.
@@ -25,7 +26,20 @@ fn line(pack: PackId, offset: u32) -> [u8; LINE] {
 
 /// Adds a frame. Not synced: losing the line means finding the damage again.
 pub(super) fn remember(dir: &Path, pack: PackId, offset: u32) -> io::Result<()> {
-    OpenOptions::new().append(true).create(true).open(path(dir))?.write_all(&line(pack, offset))
+    let path = path(dir);
+    let append = || OpenOptions::new().append(true).open(&path);
+    let file = match append() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            match disk::create(OpenOptions::new().append(true).create_new(true), &path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => append()?,
+                made => made?,
+            }
+        }
+        there => there?,
+    };
+    // Opened to append, it is written at its end whatever the offset says: two threads do not write over each other.
+    let len = file.metadata()?.len();
+    disk::write_all_at(&file, [&line(pack, offset), &[]], len)
 }
 
 /// The frames on the list. Lines that are torn are left out.
@@ -48,12 +62,12 @@ pub(super) fn load(dir: &Path) -> io::Result<HashSet<(PackId, u32)>> {
 pub(super) fn keep(dir: &Path, frames: impl Iterator<Item = (PackId, u32)>) -> io::Result<()> {
     let lines: Vec<u8> = frames.flat_map(|(pack, offset)| line(pack, offset)).collect();
     if lines.is_empty() {
-        return match fs::remove_file(path(dir)) {
+        return match disk::remove(&path(dir)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         };
     }
     let temporary = dir.join("damaged.list.tmp");
-    fs::write(&temporary, lines)?;
-    fs::rename(temporary, path(dir))
+    disk::write_synced(&temporary, &lines)?;
+    disk::rename(&temporary, &path(dir))
 }

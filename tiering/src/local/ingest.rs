@@ -99,13 +99,14 @@ impl Ingest {
         let scratch = std::mem::take(&mut self.scratch);
         let stored: &[u8] = if codec == Codec::Zstd { &scratch } else { raw };
         let stored_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-        let done = self.append(&FrameHeader { kind, codec, raw_len, stored_len, id }, stored, PackClass::Hot);
+        let header = FrameHeader { kind, codec, raw_len, stored_len, id };
+        let done = self.append(&header, stored, PackClass::Hot, Purpose::Ingest);
         self.scratch = scratch;
         done
     }
 
-    /// Stores a chunk that is compressed already and was verified by the caller ([`Frame::verify`]): recalled from the
-    /// cloud, or copied. With [`PackClass::Cache`] a chunk that was evicted a short while ago goes to the main queue.
+    /// Stores a chunk that is compressed already and was verified by the caller ([`Frame::verify`]), recalled from a tier.
+    /// It may not take the last of the disk ([`Purpose::Recall`]). With [`PackClass::Cache`] a chunk that was evicted a short while ago goes to the main queue.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -121,7 +122,7 @@ impl Ingest {
             other => other,
         };
         let header = frame.header(id).map_err(|e| LocalError::Invalid(format!("chunk {id}: {e}")))?;
-        self.append(&header, &frame.stored, class)
+        self.append(&header, &frame.stored, class, Purpose::Recall)
     }
 
     /// Pins the chunk when it is there and not suspected to be unreadable.
@@ -132,10 +133,16 @@ impl Ingest {
         !self.store.suspects.contains(id) && self.store.touch(id)
     }
 
-    fn append(&mut self, header: &FrameHeader, stored: &[u8], class: PackClass) -> Result<Put, LocalError> {
+    fn append(
+        &mut self,
+        header: &FrameHeader,
+        stored: &[u8],
+        class: PackClass,
+        purpose: Purpose,
+    ) -> Result<Put, LocalError> {
         let FrameHeader { kind, codec, raw_len, stored_len, id } = *header;
         check_frame(header).map_err(|e| LocalError::Invalid(format!("chunk {id}: {e}")))?;
-        let appended = self.store.append(class, header, stored, Purpose::Ingest)?;
+        let appended = self.store.append(class, header, stored, purpose)?;
         let (slot, offset) = (appended.pack.slot, appended.offset);
         let place =
             Location { slot, offset, stored_len, kind, codec, freq: 0, colour: false, cached: false, doubted: false };

@@ -2,7 +2,7 @@
 //!
 //! [`store`] opens, reads and syncs; [`ingest`] writes; `recover` is what opening does after a crash; [`index`] says
 //! where a chunk stands; `packs` keeps the pack files and what is not yet durable; [`budget`] keeps the disk promise;
-//! [`gc`] marks, sweeps and evicts.
+//! [`gc`] marks, sweeps and evicts; [`files`] compares the table of packs with the folder.
 //!
 //! | held | may then take |
 //! |---|---|
@@ -16,6 +16,7 @@
 pub mod budget;
 mod damage;
 pub mod error;
+pub mod files;
 pub mod gc;
 mod ghost;
 pub mod index;
@@ -32,11 +33,12 @@ pub mod sweep;
 #[cfg(test)]
 mod testing;
 
-pub use budget::{BudgetSettings, DiskBudget, Purpose, default_max_bytes};
+pub use budget::{BudgetSettings, DiskBudget, Purpose, RECALL_PERCENT, default_max_bytes};
 pub use error::LocalError;
+pub use files::{PackFiles, ShortPack, UnknownPack};
 pub use gc::{Doubt, Mark};
 pub use ingest::{Ingest, Put};
-pub use recover::RecoveryReport;
+pub use recover::{LastEnd, RecoveryReport};
 pub use scrub::ScrubStep;
 pub use store::{LocalSettings, LocalStore, LocalUsage};
 pub use sweep::{SweepGoal, SweepReport};

@@ -1,11 +1,12 @@
 //! The pack files of a store, and what of them is not yet durable.
 
 use super::{DiskBudget, LocalError};
+use crate::disk;
 use crate::failpoint;
 use crate::pack::writer::{open_path, sealed_path};
 use crate::pack::{FooterEntry, PackClass, PackId};
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -251,7 +252,7 @@ impl PackSet {
             return Ok(());
         }
         let Some(file) = lock(&pack.file).clone() else { return Ok(()) };
-        rustix::fs::fdatasync(&file).map_err(|e| self.poison("sync", &pack.path(&self.dir), e.into()))?;
+        disk::sync_data(&file).map_err(|e| self.poison("sync", &pack.path(&self.dir), e))?;
         // Raised only after the sync returned, and by maximum: two syncs at a time each wait for their own.
         let before = pack.synced.fetch_max(target, Ordering::AcqRel);
         pack.small_syncs.store(target.saturating_sub(before) < SMALL_SYNC, Ordering::Release);
@@ -262,7 +263,7 @@ impl PackSet {
     fn sync_dir(&self) -> Result<(), LocalError> {
         let target = self.created.load(Ordering::Acquire);
         if self.dir_synced.load(Ordering::Acquire) < target {
-            rustix::fs::fsync(&self.dir_file).map_err(|e| self.poison("sync", &self.dir, e.into()))?;
+            disk::sync_open_dir(&self.dir_file).map_err(|e| self.poison("sync", &self.dir, e))?;
             self.dir_synced.fetch_max(target, Ordering::AcqRel);
         }
         Ok(())
@@ -280,7 +281,7 @@ impl PackSet {
         }
         let from = open_path(&self.dir, pack.id);
         failpoint::hit("pack.sealed.before_rename");
-        fs::rename(&from, sealed_path(&self.dir, pack.id)).map_err(|e| self.poison("rename", &from, e))?;
+        disk::rename(&from, &sealed_path(&self.dir, pack.id)).map_err(|e| self.poison("rename", &from, e))?;
         pack.sealed.store(true, Ordering::Release);
         list.retain(|p| p.slot != pack.slot);
         drop(list);
@@ -298,7 +299,7 @@ impl PackSet {
     /// the file go on.
     pub fn retire(&self, pack: &Arc<Pack>, budget: &DiskBudget) -> Result<u64, LocalError> {
         let path = sealed_path(&self.dir, pack.id);
-        fs::remove_file(&path).map_err(|e| LocalError::io("delete", &path, e))?;
+        disk::remove(&path).map_err(|e| LocalError::io("delete", &path, e))?;
         if let Some(slot) = self.slots.write().unwrap_or_else(PoisonError::into_inner).get_mut(pack.slot as usize) {
             *slot = None;
         }

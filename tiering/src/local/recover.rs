@@ -7,6 +7,7 @@ use super::snapshot::Snapshot;
 use super::store::Inner;
 use super::{LocalError, damage};
 use crate::chunk::ChunkId;
+use crate::disk;
 use crate::pack::format::{ENTRY_LEN, FooterEntry, HEADER_LEN, TRAILER_LEN};
 use crate::pack::reader::{ReadError, read_sealed, scan};
 use crate::pack::writer::{PackWriter, open_path, sealed_path};
@@ -14,9 +15,22 @@ use crate::pack::{FormatError, PackHeader, PackId};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
+
+/// How the process before this one left the packs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastEnd {
+    /// Its last sync succeeded.
+    Clean,
+    /// Not known: open packs are written again, so that the next sync means them.
+    Unknown,
+}
+
+/// Bytes of an open pack that are written again at a time.
+const AGAIN_BYTES: usize = 1 << 20;
 
 /// What opening found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -55,6 +69,20 @@ fn never_synced(file: &File, error: &FormatError) -> bool {
     zeros || matches!(error, FormatError::Short { .. })
 }
 
+/// Writes a file's first `len` bytes where they are. They may be in the page cache only, marked clean by a sync that failed: a later
+/// sync would then report a success that is none, and whoever relies on one of these frames would be answered too early.
+fn write_again(file: &File, len: u64) -> io::Result<()> {
+    let mut buffer = vec![0; AGAIN_BYTES];
+    let mut at = 0;
+    while at < len {
+        let n = usize::try_from(len - at).unwrap_or(AGAIN_BYTES).min(AGAIN_BYTES);
+        file.read_exact_at(&mut buffer[..n], at)?;
+        disk::write_all_at(file, [&buffer[..n], &[]], at)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
 fn place_of(pack: &Pack, e: &FooterEntry) -> Location {
     Location {
         slot: pack.slot,
@@ -74,7 +102,7 @@ const MAX_RESERVED: usize = 16 << 20;
 
 impl Inner {
     /// Fills pack table, lanes and index from the folder.
-    pub(super) fn recover(&self) -> Result<RecoveryReport, LocalError> {
+    pub(super) fn recover(&self, last_end: LastEnd) -> Result<RecoveryReport, LocalError> {
         let mut report = RecoveryReport::default();
         let (sealed, open) = self.list_packs()?;
         let dir = &self.packs.dir;
@@ -88,7 +116,7 @@ impl Inner {
         let rest: Vec<PackId> = sealed.into_iter().filter(|id| !covered.contains(id)).collect();
         self.recover_footers(&rest, &known, &mut report)?;
         for id in open {
-            self.recover_open(id, &known, &mut report)?;
+            self.recover_open(id, last_end, &known, &mut report)?;
         }
         report.chunks = self.index.len();
         Ok(report)
@@ -290,7 +318,13 @@ impl Inner {
         pack.count_entries(entries);
     }
 
-    fn recover_open(&self, id: PackId, known: &Damaged, report: &mut RecoveryReport) -> Result<(), LocalError> {
+    fn recover_open(
+        &self,
+        id: PackId,
+        last_end: LastEnd,
+        known: &Damaged,
+        report: &mut RecoveryReport,
+    ) -> Result<(), LocalError> {
         let path = open_path(&self.packs.dir, id);
         let fail = |what, e| LocalError::io(what, &path, e);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| fail("open", e))?;
@@ -300,7 +334,7 @@ impl Inner {
             Err(ReadError::Io(e)) => return Err(fail("read", e)),
             Err(ReadError::Format(e)) if never_synced(&file, &e) => {
                 report.torn_bytes += len;
-                return fs::remove_file(&path).map_err(|e| fail("delete", e));
+                return disk::remove(&path).map_err(|e| fail("delete", e));
             }
             Err(ReadError::Format(e)) => {
                 // Something else has changed it. Deleting is for those who know.
@@ -312,7 +346,10 @@ impl Inner {
         report.open_packs += 1;
         report.torn_bytes += len - found.valid_end;
         if found.valid_end < len {
-            file.set_len(found.valid_end).map_err(|e| fail("truncate", e))?;
+            disk::set_len(&file, found.valid_end).map_err(|e| fail("truncate", e))?;
+        }
+        if last_end == LastEnd::Unknown {
+            write_again(&file, found.valid_end).map_err(|e| fail("write again", e))?;
         }
         if found.holes {
             report.damaged.push(format!("{}: damaged bytes between whole frames", path.display()));

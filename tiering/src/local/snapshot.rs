@@ -9,10 +9,11 @@ use super::index::Location;
 use super::packs::Pack;
 use super::store::{Inner, LocalStore};
 use crate::chunk::ChunkId;
+use crate::disk;
 use crate::failpoint;
 use crate::pack::PackId;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub fn path(dir: &Path) -> PathBuf {
 /// # Errors
 /// Of deleting; none when there is no snapshot.
 pub fn discard(dir: &Path) -> Result<(), LocalError> {
-    match fs::remove_file(path(dir)) {
+    match disk::remove(&path(dir)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(LocalError::io("delete", &path(dir), e)),
         _ => Ok(()),
     }
@@ -61,7 +62,7 @@ impl LocalStore {
         let (final_path, temporary) = (path(dir), dir.join("index.snap.tmp"));
         let written = self.inner.write_snapshot(&temporary).map_err(|e| LocalError::io("write", &temporary, e))?;
         failpoint::hit("index.before_rename");
-        fs::rename(&temporary, &final_path).map_err(|e| LocalError::io("rename", &temporary, e))?;
+        disk::rename(&temporary, &final_path).map_err(|e| LocalError::io("rename", &temporary, e))?;
         Ok(written)
     }
 }
@@ -89,7 +90,8 @@ impl Inner {
         let covered: Vec<Arc<Pack>> =
             self.packs.all().into_iter().filter(|p| p.is_sealed() && p.pending.load(Ordering::Acquire) == 0).collect();
         let ordinals: HashMap<u32, u32> = covered.iter().zip(0u32..).map(|(p, n)| (p.slot, n)).collect();
-        let mut out = Summed { inner: BufWriter::with_capacity(1 << 20, File::create(to)?), crc: Default::default() };
+        let file = disk::Appender::new(disk::create_empty(to)?, 0);
+        let mut out = Summed { inner: BufWriter::with_capacity(1 << 20, file), crc: Default::default() };
         out.put(&MAGIC)?;
         out.put(&u32::try_from(covered.len()).map_err(io::Error::other)?.to_le_bytes())?;
         for pack in &covered {
@@ -119,7 +121,7 @@ impl Inner {
         }
         out.inner.write_all(&END)?;
         let file = out.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
+        disk::sync_all(file.file())?;
         Ok(total)
     }
 }

@@ -6,9 +6,10 @@ use super::ingest::{Ingest, Pins};
 use super::lanes::Lanes;
 use super::packs::{Pack, PackSet, lock};
 use super::suspects::{Suspects, is_unreadable};
-use super::{DiskBudget, LocalError, RecoveryReport};
+use super::{DiskBudget, LastEnd, LocalError, RecoveryReport};
 use crate::chunk::ChunkId;
 use crate::clock::Clock;
+use crate::disk;
 use crate::pack::format::{FRAME_HEADER_LEN, decode_frame};
 use crate::pack::reader::{self, read_at};
 use crate::pack::{Frame, PackId};
@@ -179,8 +180,22 @@ impl LocalStore {
         budget: Arc<DiskBudget>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, RecoveryReport), LocalError> {
+        Self::open_after(LastEnd::Unknown, dir, settings, budget, clock)
+    }
+
+    /// The same when it is known how the last process ended.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_after(
+        last_end: LastEnd,
+        dir: &Path,
+        settings: LocalSettings,
+        budget: Arc<DiskBudget>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, RecoveryReport), LocalError> {
         settings.validate()?;
-        std::fs::create_dir_all(dir).map_err(|e| LocalError::io("create", dir, e))?;
+        disk::create_dirs(dir).map_err(|e| LocalError::io("create", dir, e))?;
         let inner = Inner {
             settings,
             budget,
@@ -197,7 +212,7 @@ impl LocalStore {
             suspects: Suspects::default(),
             counters: Counters::default(),
         };
-        let report = inner.recover()?;
+        let report = inner.recover(last_end)?;
         Ok((Self { inner: Arc::new(inner) }, report))
     }
 

@@ -5,6 +5,7 @@ use super::marker::{IndexState, Layout, Marker};
 use super::snapshot::{self, SnapshotInfo, Start};
 use super::{MetaError, MetaSettings};
 use crate::clock::Clock;
+use crate::disk;
 use crate::failpoint;
 use crate::journal::committer::Shared;
 use crate::journal::queue::{Queue, Request};
@@ -84,16 +85,31 @@ impl Keeper {
         }
     }
 
-    /// Ends [`Keeper::run`].
+    /// Ends [`Keeper::work`].
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         *lock(&self.bell) = true;
         self.wake.notify_one();
     }
 
+    /// [`Keeper::work`], and no silent end of it: without checkpoints and snapshots the journal grows until the disk is full, so a
+    /// panic refuses writes, as one of the committer does.
+    pub(crate) fn run(&self) {
+        struct Panicked<'a>(&'a Shared);
+        impl Drop for Panicked<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.set_poison("the keeper of checkpoints and snapshots stopped unexpectedly".to_owned());
+                }
+            }
+        }
+        let _panicked = Panicked(&self.shared);
+        self.work();
+    }
+
     /// Works until stopped. Failures are logged and tried again when as much journal has been written once more: the
     /// journal keeps everything meanwhile.
-    pub(crate) fn run(&self) {
+    fn work(&self) {
         loop {
             let mut bell = lock(&self.bell);
             while !*bell {
@@ -174,7 +190,7 @@ impl Keeper {
         let snapshots = snapshot::list(&self.layout.snapshots)?;
         let Some(oldest) = snapshots.get(self.settings.keep_snapshots.saturating_sub(1)) else { return Ok(()) };
         for old in snapshots.iter().skip(self.settings.keep_snapshots) {
-            std::fs::remove_file(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
+            disk::remove(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
         }
         sync_dir(&self.layout.snapshots)?;
         let segments = list_segments(&self.layout.journal)?;
@@ -200,7 +216,7 @@ impl Keeper {
                      that it covers; a snapshot will be shipped instead"
                 );
             }
-            std::fs::remove_file(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
+            disk::remove(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
             // One by one and in order, so that a crash leaves no gap.
             sync_dir(&self.layout.journal)?;
         }

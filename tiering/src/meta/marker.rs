@@ -1,10 +1,10 @@
 //! `index.json`: how far the index can be trusted. Written with fsync and rename, so it is always whole.
 
 use super::MetaError;
+use crate::disk;
 use crate::journal::sync_dir;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel tells one boot from another.
@@ -32,17 +32,19 @@ impl Layout {
     /// Makes the folders, durably, and removes what a crash left half-made.
     pub(crate) fn prepare(&self) -> Result<(), MetaError> {
         for dir in [&self.root, &self.journal, &self.snapshots] {
-            std::fs::create_dir_all(dir).map_err(|e| MetaError::io("create", dir, &e))?;
+            disk::create_dirs(dir).map_err(|e| MetaError::io("create", dir, &e))?;
         }
         for dir in [&self.journal, &self.snapshots] {
             for entry in std::fs::read_dir(dir).map_err(|e| MetaError::io("list", dir, &e))? {
                 let path = entry.map_err(|e| MetaError::io("list", dir, &e))?.path();
                 if path.extension().is_some_and(|e| e == "tmp") {
-                    std::fs::remove_file(&path).map_err(|e| MetaError::io("remove", &path, &e))?;
+                    disk::remove(&path).map_err(|e| MetaError::io("remove", &path, &e))?;
                 }
             }
         }
-        sync_dir(&self.root)
+        // A process that died may have named a segment or a snapshot and not have synced its folder; what is done from now on counts
+        // on these names.
+        [&self.journal, &self.snapshots, &self.root].into_iter().try_for_each(|dir| sync_dir(dir))
     }
 }
 
@@ -96,10 +98,8 @@ impl Marker {
         let path = root.join("index.json");
         let tmp = root.join("index.json.tmp");
         let text = serde_json::to_vec(self).map_err(|e| MetaError::Invalid(e.to_string()))?;
-        File::create(&tmp)
-            .and_then(|mut f| f.write_all(&text).and_then(|()| f.sync_all()))
-            .map_err(|e| MetaError::io("write", &tmp, &e))?;
-        std::fs::rename(&tmp, &path).map_err(|e| MetaError::io("rename", &tmp, &e))?;
+        disk::write_synced(&tmp, &text).map_err(|e| MetaError::io("write", &tmp, &e))?;
+        disk::rename(&tmp, &path).map_err(|e| MetaError::io("rename", &tmp, &e))?;
         sync_dir(root)
     }
 }

@@ -5,6 +5,7 @@ use super::marker::{IndexState, Layout, Marker, boot_id};
 use super::rebuild::{RebuildProgress, Source, rebuild_index};
 use super::{MetaError, MetaSettings, SledIndex};
 use crate::clock::Clock;
+use crate::disk;
 use crate::journal::{SegmentHeader, SegmentWriter, Tail, list_segments, parse_ops, read_from};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,7 +91,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered, MetaError> {
     let began = Instant::now();
     settings.check()?;
-    std::fs::create_dir_all(root).map_err(|e| MetaError::io("create", root, &e))?;
+    disk::create_dirs(root).map_err(|e| MetaError::io("create", root, &e))?;
     let lock = DataLock::take(root, clock)?;
     let layout = Layout::new(root);
     layout.prepare()?;
@@ -126,14 +127,15 @@ pub(crate) fn recover(
             (index, generation, tail, recovery)
         }
     };
-    index.set_position(tail.epoch, tail.last_seq)?;
     let clean = recovery == Recovery::Clean;
+    let doubtful = if clean { tail.used } else { tail.doubtful };
+    // Before the marker names its last record: a journal that ends before what the marker knows is refused.
+    let segment = SegmentWriter::resume(&tail.path, doubtful, tail.used, settings.fill_ahead_bytes)?;
+    index.set_position(tail.epoch, tail.last_seq)?;
     if !clean {
         index.flush()?;
         Marker::new(IndexState::Open, generation, tail.last_seq).save(root)?;
     }
-    let doubtful = if clean { tail.used } else { tail.doubtful };
-    let segment = SegmentWriter::resume(&tail.path, doubtful, tail.used, settings.fill_ahead_bytes)?;
     let torn_tail = tail.torn.then(|| TornTail { file: tail.path.clone(), offset: tail.used });
     let (epoch, last_seq) = (tail.epoch.saturating_add(1), tail.last_seq);
     Ok(Recovered { lock, layout, index, generation, segment, epoch, last_seq, recovery, torn_tail, began })

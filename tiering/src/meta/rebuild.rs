@@ -5,6 +5,7 @@ use super::open::{Recovery, TornTail, Wish, recover, replay};
 use super::snapshot::{self, SnapshotInfo};
 use super::{MetaError, MetaSettings, Op, Reason, SledIndex};
 use crate::clock::{Clock, Timestamp};
+use crate::disk;
 use crate::journal::{Tail, list_segments, parse_ops, read_from, sync_dir};
 use std::path::Path;
 
@@ -175,6 +176,6 @@ fn load(
 /// Takes a snapshot out of use without deleting it: sequence numbers after the journal's end will be used again.
 fn set_aside(layout: &Layout, info: &SnapshotInfo) -> Result<(), MetaError> {
     let to = info.path.with_extension("snap.set-aside");
-    std::fs::rename(&info.path, &to).map_err(|e| MetaError::io("rename", &info.path, &e))?;
+    disk::rename(&info.path, &to).map_err(|e| MetaError::io("rename", &info.path, &e))?;
     sync_dir(&layout.snapshots)
 }

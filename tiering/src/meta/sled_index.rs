@@ -6,6 +6,7 @@
 //! kill, replay begins at the last checkpoint, not at sled's own position.
 
 use super::{Entry, KeyRange, MetaError, Table};
+use crate::disk;
 use std::fs::File;
 use std::ops::{Bound, Deref};
 use std::panic::AssertUnwindSafe;
@@ -215,8 +216,8 @@ fn sync_tree(dir: &Path) -> Result<(), MetaError> {
         if entry.file_type().map_err(fail)?.is_dir() {
             sync_tree(&entry.path())?;
         } else {
-            File::open(entry.path()).and_then(|f| f.sync_all()).map_err(fail)?;
+            File::open(entry.path()).and_then(|f| disk::sync_all(&f)).map_err(fail)?;
         }
     }
-    File::open(dir).and_then(|d| d.sync_all()).map_err(fail)
+    disk::sync_dir(dir).map_err(fail)
 }

@@ -2,6 +2,7 @@
 //! the journal from the record at which it began. The format is written down in `docs/formats.md`.
 
 use super::{MetaError, SledIndex, Table};
+use crate::disk;
 use crate::failpoint;
 use crate::journal::{checksum16, decode_op, encode_op, read_up_to, sync_dir};
 use std::fs::File;
@@ -75,7 +76,7 @@ pub(crate) struct End {
 }
 
 struct HashingWriter {
-    out: BufWriter<File>,
+    out: BufWriter<disk::Appender>,
     hasher: blake3::Hasher,
     bytes: u64,
 }
@@ -111,7 +112,7 @@ pub(crate) fn write(
     let tmp = path.with_extension("snap.tmp");
     write_to(&tmp, &path, index, start, finish).inspect_err(|_| {
         // Half a snapshot must not take the room for whose want it is only half. The error that counts is the first.
-        let _ = std::fs::remove_file(&tmp);
+        let _ = disk::remove(&tmp);
     })
 }
 
@@ -123,9 +124,12 @@ fn write_to(
     finish: impl FnOnce() -> Result<u64, MetaError>,
 ) -> Result<SnapshotInfo, MetaError> {
     let fail = |e: std::io::Error| MetaError::io("write", tmp, &e);
-    let file = File::create(tmp).map_err(fail)?;
-    let mut out =
-        HashingWriter { out: BufWriter::with_capacity(1 << 20, file), hasher: blake3::Hasher::new(), bytes: 0 };
+    let file = disk::create_empty(tmp).map_err(fail)?;
+    let mut out = HashingWriter {
+        out: BufWriter::with_capacity(1 << 20, disk::Appender::new(file, 0)),
+        hasher: blake3::Hasher::new(),
+        bytes: 0,
+    };
     let mut head = [0u8; HEADER_BYTES];
     head[0..8].copy_from_slice(&MAGIC);
     head[8..10].copy_from_slice(&VERSION.to_le_bytes());
@@ -151,9 +155,9 @@ fn write_to(
     let bytes = out.bytes.saturating_add(tail.len() as u64);
     out.out.write_all(&tail).map_err(fail)?;
     let file = out.out.into_inner().map_err(|e| fail(e.into_error()))?;
-    file.sync_all().map_err(fail)?;
+    disk::sync_all(file.file()).map_err(fail)?;
     failpoint::hit("snapshot.before_rename");
-    std::fs::rename(tmp, path).map_err(fail)?;
+    disk::rename(tmp, path).map_err(fail)?;
     sync_dir(path.parent().unwrap_or(path))?;
     failpoint::hit("snapshot.after_rename");
     Ok(SnapshotInfo { path: path.to_owned(), start_seq: start.seq, bytes })

@@ -291,6 +291,12 @@ pub trait DataSync: Send + Sync {
     /// Returns when everything appended before the call is durable. An error poisons the store: after a failed
     /// fsync the kernel may have dropped the pages, and a second attempt would report a success that is none.
     fn sync(&self) -> std::io::Result<()>;
+
+    /// Why nothing is made durable any more, if a sync failed, be it one that nobody here asked for. The store then
+    /// refuses every commit, those without bodies too: an operator is told one thing, not two.
+    fn failed(&self) -> Option<std::io::Error> {
+        None
+    }
 }
 
 /// For stores without bodies (tests, tools).

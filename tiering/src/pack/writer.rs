@@ -1,8 +1,9 @@
 //! Writing one pack file. No policy here: when to rotate, what to sync and what it all costs is the local store's.
 
 use super::format::{FooterEntry, FrameHeader, HEADER_LEN, PackHeader, encode_footer};
+use crate::disk;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,8 +39,8 @@ impl PackWriter {
     /// Of creating and writing; also when the file is there.
     pub fn create(dir: &Path, header: PackHeader) -> io::Result<Self> {
         let path = open_path(dir, header.id);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        write_all_at(&file, [&header.encode(), &[]], 0)?;
+        let file = disk::create(OpenOptions::new().read(true).write(true).create_new(true), &path)?;
+        disk::write_all_at(&file, [&header.encode(), &[]], 0)?;
         Ok(Self::resume(Arc::new(file), header, Vec::new(), HEADER_LEN as u64))
     }
 
@@ -54,8 +55,8 @@ impl PackWriter {
     /// Of writing; the frame is then cut off again. When even that fails, [`is_broken`](Self::is_broken).
     pub fn append(&mut self, header: &FrameHeader, stored: &[u8]) -> io::Result<u32> {
         let offset = u32::try_from(self.len).map_err(|_| io::Error::other("pack beyond 4 GiB"))?;
-        if let Err(e) = write_all_at(&self.file, [&header.encode(), stored], self.len) {
-            self.broken |= self.file.set_len(self.len).is_err();
+        if let Err(e) = disk::write_all_at(&self.file, [&header.encode(), stored], self.len) {
+            self.broken |= disk::set_len(&self.file, self.len).is_err();
             self.filled = self.len;
             return Err(e);
         }
@@ -76,7 +77,7 @@ impl PackWriter {
             return Ok(());
         }
         let zeros = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
-        write_all_at(&self.file, [&zeros, &[]], self.len)?;
+        disk::write_all_at(&self.file, [&zeros, &[]], self.len)?;
         self.filled = self.len + bytes;
         Ok(())
     }
@@ -87,15 +88,15 @@ impl PackWriter {
     /// Of writing; the footer is then cut off again, as in [`append`](Self::append), and may be tried once more.
     pub fn write_footer(&mut self) -> io::Result<()> {
         let footer = encode_footer(self.header.id, &self.entries).map_err(io::Error::other)?;
-        if let Err(e) = write_all_at(&self.file, [&footer, &[]], self.len) {
-            self.broken |= self.file.set_len(self.len).is_err();
+        if let Err(e) = disk::write_all_at(&self.file, [&footer, &[]], self.len) {
+            self.broken |= disk::set_len(&self.file, self.len).is_err();
             self.filled = self.len;
             return Err(e);
         }
         self.broken = true;
         self.len += footer.len() as u64;
         if self.filled > self.len {
-            self.file.set_len(self.len)?;
+            disk::set_len(&self.file, self.len)?;
         }
         self.filled = self.len;
         Ok(())
@@ -134,24 +135,6 @@ impl PackWriter {
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
-}
-
-/// `pwritev` until everything is written.
-fn write_all_at(file: &File, parts: [&[u8]; 2], mut offset: u64) -> io::Result<()> {
-    let [mut head, mut tail] = parts;
-    while !head.is_empty() || !tail.is_empty() {
-        let n = match rustix::io::pwritev(file, &[IoSlice::new(head), IoSlice::new(tail)], offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => n,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(e) => return Err(e.into()),
-        };
-        offset += n as u64;
-        let from_head = n.min(head.len());
-        head = &head[from_head..];
-        tail = &tail[n - from_head..];
-    }
-    Ok(())
 }
 
 #[allow(unsafe_code)]

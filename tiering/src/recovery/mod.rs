@@ -1,5 +1,5 @@
 //! The namespace in the cloud: what is shipped there and under which names, who may write there, and how a store is built
-//! from it. The shipping itself is in `engine/ship.rs`; names and bytes are in `docs/formats.md`, reasons in ADR 16.
+//! from it. The shipping itself is in `engine/ship.rs`; names and bytes are in `docs/formats.md`, reasons in ADR 17.
 
 pub(crate) mod claim;
 pub(crate) mod names;
@@ -13,11 +13,11 @@ pub(crate) use recover::FINISHED;
 pub use recover::{RecoverProgress, RecoverReport, RecoverRequest, UNFINISHED, recover};
 pub use settings::RecoverySettings;
 
+use crate::disk;
 use crate::meta::MetaError;
 use crate::tier::{Tier, TierError, TierErrorKind};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 
@@ -95,11 +95,9 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RecoveryError>
     tmp.push(".tmp");
     let tmp = Path::new(&tmp);
     let write = || {
-        let mut file = std::fs::File::create(tmp)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(tmp, path)?;
-        path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+        disk::write_synced(tmp, bytes)?;
+        disk::rename(tmp, path)?;
+        path.parent().map_or(Ok(()), disk::sync_dir)
     };
     write().map_err(|e| local("write", path, &e))
 }

@@ -133,6 +133,21 @@ pub struct RemoteMeta {
     pub restore: RestoreState,
 }
 
+/// One version of a remote object, or a marker that hides the versions before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteVersion {
+    /// Name below the tier's prefix.
+    pub name: String,
+    /// The store's name for the version; empty where the store keeps none.
+    pub version: String,
+    /// Length in bytes; of a marker 0.
+    pub size: u64,
+    /// It is what a request without a version gets.
+    pub latest: bool,
+    /// It is a marker: nothing can be read of it.
+    pub marker: bool,
+}
+
 /// What came of asking for a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoreReceipt {
@@ -184,6 +199,20 @@ pub trait Tier: Send + Sync + fmt::Debug {
     }
     /// Up to `max` objects whose names start with `prefix` and sort after `start_after`.
     async fn list(&self, prefix: &str, start_after: Option<&str>, max: usize) -> Result<Vec<RemoteMeta>, TierError>;
+    /// As `list`, with every version and marker of each name, newest first: up to `max` of them behind `after`. None where the
+    /// tier knows no versions.
+    async fn list_versions(
+        &self,
+        _prefix: &str,
+        _after: Option<&RemoteVersion>,
+        _max: usize,
+    ) -> Result<Option<Vec<RemoteVersion>>, TierError> {
+        Ok(None)
+    }
+    /// Whether an answer told so far that versions are kept.
+    fn keeps_versions(&self) -> bool {
+        false
+    }
     /// Says that `folder` holds objects that were written here earlier. A tier that can be away without an error (a share that
     /// is not mounted leaves an empty folder) must then not take itself for empty.
     fn expect(&self, _folder: &str) {}

@@ -42,7 +42,9 @@ pub use settings::{OssSettings, SignatureVersion, StorageClass};
 
 use super::error::TierError;
 use super::metrics::TierMetrics;
-use super::{BodySource, Capabilities, Created, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, Tier};
+use super::{
+    BodySource, Capabilities, Created, PutReceipt, RemoteMeta, RemoteVersion, RestorePriority, RestoreReceipt, Tier,
+};
 use crate::clock::Clock;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -139,6 +141,19 @@ impl Tier for OssTier {
 
     async fn list(&self, prefix: &str, start_after: Option<&str>, max: usize) -> Result<Vec<RemoteMeta>, TierError> {
         self.client.list_objects(prefix, start_after, max).await
+    }
+
+    async fn list_versions(
+        &self,
+        prefix: &str,
+        after: Option<&RemoteVersion>,
+        max: usize,
+    ) -> Result<Option<Vec<RemoteVersion>>, TierError> {
+        self.client.list_versions(prefix, after, max).await.map(Some)
+    }
+
+    fn keeps_versions(&self) -> bool {
+        self.client.keeps_versions()
     }
 
     async fn restore(&self, name: &str, days: u32, priority: RestorePriority) -> Result<RestoreReceipt, TierError> {

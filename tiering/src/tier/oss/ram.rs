@@ -12,7 +12,7 @@ use serde::Serialize;
 /// What a policy is to be enough for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RamPurpose {
-    /// What the engine does with the tier: write, read, restore, delete.
+    /// What the engine does with the tier: write, read, restore, delete, and the listings of `tidegate fsck`.
     Engine,
     /// `tidegate tier probe`.
     Probe,
@@ -69,7 +69,7 @@ const fn rule(operation: Operation) -> Rule {
         Operation::AbortMultipartUpload => objects(&["oss:AbortMultipartUpload"], &[Engine, Conformance]),
         Operation::ListParts => objects(&["oss:ListParts"], &[Conformance]),
         Operation::ListMultipartUploads => bucket(&["oss:ListMultipartUploads"], ALL),
-        Operation::ListObjectsV2 => bucket(&["oss:ListObjects"], &[Probe, Conformance]),
+        Operation::ListObjectsV2 => bucket(&["oss:ListObjects"], ALL),
         Operation::ListObjectVersions => bucket(&["oss:ListObjectVersions"], &[Versions]),
         Operation::RestoreObject => Rule { archive_only: true, ..objects(&["oss:RestoreObject"], ALL) },
         Operation::CleanRestoredObject => objects(&["oss:CleanRestoredObject"], &[Conformance]),
@@ -202,10 +202,10 @@ mod tests {
             |class, purposes: &[RamPurpose]| RamPolicy::least(&settings(class, "p"), purposes).unwrap().actions();
         let engine = ["oss:PutObject", "oss:GetObject", "oss:DeleteObject", "oss:AbortMultipartUpload"];
         let mut online = engine.to_vec();
-        online.push("oss:ListMultipartUploads");
+        online.extend(["oss:ListMultipartUploads", "oss:ListObjects"]);
         assert_eq!(actions(StorageClass::IA, &[Engine]), online);
         assert!(actions(StorageClass::Archive, &[Engine]).contains(&"oss:RestoreObject"));
-        assert!(!actions(StorageClass::Archive, &[Engine]).contains(&"oss:ListObjects"));
+        assert!(!actions(StorageClass::IA, &[Engine]).contains(&"oss:RestoreObject"));
         assert!(actions(StorageClass::IA, &[Probe]).contains(&"oss:ListObjects"));
         assert!(actions(StorageClass::IA, &[Conformance]).contains(&"oss:RestoreObject"));
         let versions = actions(StorageClass::IA, &[Engine, Versions]);

@@ -63,6 +63,52 @@ pub(crate) struct ListVersionsResult {
 pub(crate) struct ListedVersion {
     pub key: String,
     pub version_id: String,
+    pub is_latest: bool,
+    pub size: u64,
+}
+
+/// Answer of ListObjectVersions of any length: its elements in their order.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct VersionsPage {
+    #[serde(rename = "$value")]
+    pub entries: Vec<VersionsEntry>,
+}
+
+/// One element of that answer.
+#[derive(Debug, Deserialize)]
+pub(crate) enum VersionsEntry {
+    EncodingType(String),
+    IsTruncated(bool),
+    Version(ListedVersion),
+    DeleteMarker(ListedVersion),
+    #[serde(other)]
+    Other,
+}
+
+impl VersionsEntry {
+    /// The version, and whether it is a marker.
+    pub fn version(&self) -> Option<(&ListedVersion, bool)> {
+        match self {
+            VersionsEntry::Version(found) => Some((found, false)),
+            VersionsEntry::DeleteMarker(found) => Some((found, true)),
+            _ => None,
+        }
+    }
+}
+
+impl VersionsPage {
+    pub fn is_truncated(&self) -> bool {
+        self.entries.iter().any(|e| matches!(e, VersionsEntry::IsTruncated(true)))
+    }
+
+    pub fn encoding_type(&self) -> &str {
+        let encoding = self.entries.iter().find_map(|e| match e {
+            VersionsEntry::EncodingType(name) => Some(name.as_str()),
+            _ => None,
+        });
+        encoding.unwrap_or("")
+    }
 }
 
 /// Answer of InitiateMultipartUpload.
