@@ -39,7 +39,8 @@ pub struct Arguments {
 impl Arguments {
     /// Takes the configuration that the environment names when the command line names none, nor a data directory.
     pub fn with_environment(mut self, config: Option<OsString>) -> Self {
-        if self.config.is_none() && self.data_dir.is_none() {
+        // A recovery names the directory that it makes, not the one that it asks.
+        if self.config.is_none() && (self.data_dir.is_none() || matches!(self.command, Command::Recover(_))) {
             self.config = config.filter(|file| !file.is_empty()).map(PathBuf::from);
         }
         self
