@@ -311,7 +311,7 @@ def read_time(data: bytes) -> int:
 def read_system(key: bytes, data: bytes) -> str | int:
     if key == b"policy-digest" and len(data) == 64:
         return data.decode()
-    if key.startswith(b"fence/") and len(data) == 8:
+    if (key.startswith((b"fence/", b"doomed/")) or key == b"recovery/floor") and len(data) == 8:
         return int.from_bytes(data, "little")
     raise BadValue(0, f"{key!r} with {len(data)} bytes")
 

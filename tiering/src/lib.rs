@@ -15,6 +15,7 @@
 //! | [`meta`] | the namespace: tables, batches, preconditions, snapshots, opening; sled is named in one file | `journal` |
 //! | [`tier`] | cold tiers behind one trait: OSS natively, S3-compatible stores, directories | nothing of the engine |
 //! | [`engine`] | what S3 asks of a store, and the scheduler | all of the above, `tidegate-policies` |
+//! | [`recovery`] | the namespace in the cloud: names, claims, what can be recovered, recovering | `meta`, `journal`, `tier`, records of `engine` |
 //! | [`clock`] | the one source of time | nothing |
 //! | [`disk`] | changes of files that must survive a loss of power; a test can watch them | nothing |
 //! | [`failpoint`] | places where a crash test ends the process | nothing |
@@ -96,6 +97,9 @@
 //! | **re-index** | A | I | A | A | A | A | A | I | D | I | I | H | A | |
 //! | **shutdown** | L | L | L | L | L | L | L | L | L | L | L | L | L | L |
 //!
+//! Shipping to the recovery tier (`engine/ship.rs`) reads what is durable from the journal's files and changes nothing that others
+//! see, but for the floor in the table System; snapshots are the keeper's (G, H). A fenced store commits nothing any more.
+//!
 //! Where the letter alone does not say it:
 //!
 //! - *PUT or DELETE during a restore* deletes the restore's job in its own commit; the job's next step finds that its version
@@ -133,4 +137,5 @@ pub mod journal;
 pub mod local;
 pub mod meta;
 pub mod pack;
+pub mod recovery;
 pub mod tier;

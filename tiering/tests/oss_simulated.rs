@@ -74,8 +74,16 @@ async fn the_contract_holds_with_both_signatures() {
     for signature in [SignatureVersion::V4, SignatureVersion::V1] {
         let mut settings = settings(&sim.endpoint(), StorageClass::IA);
         settings.signature = signature;
-        contract::run(&build(&settings, None), "c", 3 << 20).await.unwrap();
+        let tier = build(&settings, None);
+        contract::run(&tier, "c", 3 << 20).await.unwrap();
         assert!(sim.objects(BUCKET).is_empty());
+        contract::creates_once(&tier, "c").await.unwrap();
+        assert_eq!(
+            tier.head("c/created").await.unwrap().class.as_deref(),
+            Some("Standard"),
+            "whatever the tier's class"
+        );
+        tier.delete("c/created").await.unwrap();
     }
 }
 

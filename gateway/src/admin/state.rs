@@ -203,6 +203,7 @@ impl AdminState {
         let policy_error = self.policy_error.lock().unwrap_or_else(PoisonError::into_inner);
         let mut warnings: Vec<_> = policy_error.iter().map(|e| format!("the policy was not reloaded: {e}")).collect();
         warnings.extend(self.engine.get().and_then(Engine::writes_refused));
+        warnings.extend(self.engine.get().map(Engine::warnings).unwrap_or_default());
         Readiness { ready: reasons.is_empty(), phase, reasons, warnings }
     }
 

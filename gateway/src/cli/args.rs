@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+use tidegate_tiering::clock::Timestamp;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Exit codes, as `--help` shows them.
 const EXIT_CODES: &str = "Exit codes:
@@ -23,7 +26,7 @@ pub struct Arguments {
     #[arg(long, short, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Data directory, in place of a configuration file
-    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
@@ -36,7 +39,8 @@ pub struct Arguments {
 impl Arguments {
     /// Takes the configuration that the environment names when the command line names none, nor a data directory.
     pub fn with_environment(mut self, config: Option<OsString>) -> Self {
-        if self.config.is_none() && self.data_dir.is_none() {
+        // A recovery names the directory that it makes, not the one that it asks.
+        if self.config.is_none() && (self.data_dir.is_none() || matches!(self.command, Command::Recover(_))) {
             self.config = config.filter(|file| !file.is_empty()).map(PathBuf::from);
         }
         self
@@ -77,6 +81,11 @@ pub enum Command {
     /// The index
     #[command(subcommand)]
     Index(IndexCommand),
+    /// Build a data directory from the namespace that was shipped to a tier; the disk that had it may be gone
+    ///
+    /// Whoever shipped there before is fenced: it must not write to the cloud any more. An interrupted recovery goes on when it is
+    /// asked for again. --data-dir names the directory to make; without it, it is the configuration's.
+    Recover(Recover),
     /// What is stored: logical, deduplicated, compressed, per tier
     Stats,
     /// The clock of a server with debug.adjustable_clock
@@ -216,6 +225,26 @@ pub struct Conformance {
     pub dry_run: bool,
 }
 
+/// What to recover.
+#[derive(Debug, Args)]
+pub struct Recover {
+    /// The tier that the namespace was shipped to (recovery.tier)
+    #[arg(long, value_name = "TIER")]
+    pub from: String,
+    /// The state at this time (RFC 3339, such as 2026-01-31T12:00:00Z); the latest when left out
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub at: Option<Timestamp>,
+    /// The deployment, when the tier has the namespaces of several
+    #[arg(long, value_name = "ID")]
+    pub deployment: Option<String>,
+    /// Say what would come back and list what would be missing; fences nobody and leaves nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Taken from --data-dir.
+    #[arg(skip)]
+    pub data_dir: Option<PathBuf>,
+}
+
 /// The journal.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -248,6 +277,13 @@ pub enum ClockCommand {
         #[arg(value_parser = parse_duration)]
         by: Duration,
     },
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let parsed =
+        OffsetDateTime::parse(text, &Rfc3339).map_err(|e| format!("{e}; write it like 2026-01-31T12:00:00Z"))?;
+    let ms = parsed.unix_timestamp_nanos().div_euclid(1_000_000);
+    u64::try_from(ms).map(Timestamp).map_err(|_| "the time is before 1970".to_owned())
 }
 
 fn parse_failpoint(text: &str) -> Result<(String, u64), String> {
@@ -298,6 +334,7 @@ mod tests {
             "tidegate fsck --dry-run",
             "tidegate journal dump --from 10 --limit 5",
             "tidegate index rebuild",
+            "tidegate recover --from ia --config f.yaml --data-dir /new --at 2026-01-31T12:00:00Z --dry-run --json",
             "tidegate stats --data-dir /d --json",
             "tidegate clock advance 30d",
             "tidegate completions bash",
@@ -310,7 +347,8 @@ mod tests {
     fn wrong_lines_are_refused_with_the_word_that_is_wrong() {
         for (line, word) in [
             ("tidegate", "Usage"),
-            ("tidegate serve --config f --data-dir d", "cannot be used with"),
+            ("tidegate recover --data-dir d", "--from"),
+            ("tidegate recover --from ia --at yesterday", "2026-01-31T12:00:00Z"),
             ("tidegate object status b/k", "s3://"),
             ("tidegate object status s3://b", "s3://"),
             ("tidegate policy plan --horizon 30", "such as 30s"),

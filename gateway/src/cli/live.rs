@@ -61,7 +61,12 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
             output.show(&report, |r| format!("{} objects were due, {} jobs are open\n", r.due, r.jobs_open));
         }
         // Dispatched before this; naming them keeps the match honest when a command is added.
-        Command::Serve(_) | Command::Check | Command::Journal(_) | Command::Index(_) | Command::Completions { .. } => {
+        Command::Serve(_)
+        | Command::Check
+        | Command::Journal(_)
+        | Command::Index(_)
+        | Command::Recover(_)
+        | Command::Completions { .. } => {
             return Err(Failure::usage("this command needs no server"));
         }
     }

@@ -4,6 +4,7 @@ pub mod args;
 mod client;
 mod live;
 mod offline;
+mod recover;
 mod s3_url;
 mod serve;
 mod tier;
@@ -91,6 +92,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
+    if arguments.config.is_some() && arguments.data_dir.is_some() && !matches!(arguments.command, Command::Recover(_)) {
+        return Err(Failure::usage("the argument --data-dir cannot be used with --config here"));
+    }
     // These need no configuration, and must work when it is broken.
     match &arguments.command {
         Command::Completions { shell } => {
@@ -122,13 +126,18 @@ fn run(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
 
 /// From what was typed to what is meant. The flag of the error says that the command was `check`.
 fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Problem)> {
-    let Arguments { config, data_dir, json: _, command } = arguments;
+    let Arguments { config, mut data_dir, json: _, mut command } = arguments;
+    if let Command::Recover(options) = &mut command {
+        // The directory to make; the configuration is asked for its tiers.
+        options.data_dir = data_dir.take();
+    }
     let checking = matches!(command, Command::Check);
     // Where all variables must be set. Elsewhere an unset one is empty: the secrets of the server are not needed to talk to it,
     // nor those of one tier to ask another, so that their absence must not stand in the way.
     let strict = match &command {
         Command::Check | Command::Serve(_) => Some(String::new()),
         Command::Tier(TierCommand::Conformance(options)) => Some(format!("tiers.{}.", options.tier)),
+        Command::Recover(_) => Some("tiers.".to_owned()),
         _ => None,
     };
     let lookup = |name: &str, path: &str| {
@@ -163,6 +172,7 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Failure> {
             offline::dump_journal(&config, from, limit, &output)
         }
         Command::Index(args::IndexCommand::Rebuild) => offline::rebuild_index(&config, &output),
+        Command::Recover(options) => recover::recover(&config, &options, &output),
         Command::Tier(TierCommand::RamPolicy { tier, conformance, versions }) => {
             tier::ram_policy(&config, &tier, (conformance, versions), &output)
         }

@@ -31,6 +31,7 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     check_tiers(file, config, &mut problems);
     check_stores(file, config, &mut problems);
     check_classes(file, config, &mut problems);
+    check_recovery(file, config, &mut problems);
     check_data_dir(file, config, &mut problems);
     check_s3(file, config, &mut problems);
     for (field, message) in config.store.problems() {
@@ -114,6 +115,20 @@ fn check_classes(file: &str, config: &Config, problems: &mut Vec<Problem>) {
             let message = "every object that names no class would leave the local disks at once";
             problems.push(Problem::of_field(file, &field, message, help));
         }
+    }
+}
+
+fn check_recovery(file: &str, config: &Config, problems: &mut Vec<Problem>) {
+    let Some(recovery) = &config.recovery else { return };
+    if !config.tiers.contains_key(&recovery.tier) {
+        let known: Vec<&str> = config.tiers.keys().map(String::as_str).collect();
+        let help = format!("add it below tiers, or name one that exists: {}", known.join(", "));
+        let message = format!("there is no tier {:?}", recovery.tier);
+        problems.push(Problem::of_field(file, "recovery.tier", message, help));
+    }
+    if let Some((name, want)) = recovery.problem() {
+        let field = format!("recovery.{name}");
+        problems.push(Problem::of_field(file, &field, "this value cannot work", format!("write {want}")));
     }
 }
 

@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tidegate_policies::PriceBook;
 use tidegate_tiering::engine::EngineSettings;
+use tidegate_tiering::recovery::RecoverySettings;
 use tidegate_tiering::tier::TierSettings;
 
 /// Largest configuration: far above any real one, far below what would hurt.
@@ -45,6 +46,8 @@ pub struct Config {
     pub admin: AdminSettings,
     /// The storage engine.
     pub store: StoreSettings,
+    /// Shipping of the namespace to a tier; nothing is shipped without it.
+    pub recovery: Option<RecoverySettings>,
     /// The tiers, by name.
     pub tiers: BTreeMap<String, TierSettings>,
     /// S3 storage class -> name of a tier, or `hot`.
@@ -69,6 +72,7 @@ impl Default for Config {
             s3: S3Settings::default(),
             admin: AdminSettings::default(),
             store: StoreSettings::default(),
+            recovery: None,
             tiers: BTreeMap::new(),
             classes: BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]),
             policy: None,
@@ -189,7 +193,8 @@ impl Config {
 
     /// The engine's settings.
     pub fn engine_settings(&self) -> EngineSettings {
-        EngineSettings { prices: self.prices.clone(), ..self.store.engine(self.data_dir.clone()) }
+        let recovery = self.recovery.clone();
+        EngineSettings { prices: self.prices.clone(), recovery, ..self.store.engine(self.data_dir.clone()) }
     }
 
     /// The file that keeps how far the clock was moved.

@@ -160,6 +160,7 @@ impl StoreSettings {
             meta: self.meta(),
             limits: self.limits,
             tiering: self.tiering,
+            recovery: None,
             prices: PriceBook::default(),
         }
     }

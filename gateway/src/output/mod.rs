@@ -2,6 +2,7 @@
 
 pub mod render;
 mod render_fsck;
+mod render_recover;
 mod render_tier;
 
 use comfy_table::{ContentArrangement, Table, presets};

@@ -12,6 +12,8 @@ use tidegate_tiering::engine::{
 };
 
 pub use super::render_fsck::{fsck, fsck_estimate};
+use super::render_recover;
+pub use super::render_recover::{missing, recovered};
 pub use super::render_tier::{conformance, conformance_plan};
 
 /// `right` names the columns of numbers.
@@ -60,6 +62,9 @@ pub fn stats(report: &StatsReport) -> String {
         ("disk free", format!("{}, floor {}", show_size(disk.free_bytes), show_size(disk.free_floor_bytes))),
         ("oldest due action", late(report.oldest_due_lag_ms)),
     ]);
+    if let Some(recovery) = &report.recovery {
+        text += &render_recover::recovery(recovery);
+    }
     text.push('\n');
     if !report.tiers.is_empty() {
         let mut tiers = table(["tier", "objects", "logical", "packs", "stored", "dead"]);

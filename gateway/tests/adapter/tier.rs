@@ -27,6 +27,8 @@ async fn a_tier_of_type_s3_keeps_the_contract_on_a_real_server() {
     for prefix in ["", "cold/packs"] {
         let tier = build("cluster", &settings(prefix, "SK"), clock(), &|_| None, None).unwrap();
         contract::run(tier.as_ref(), "c", LARGE).await.unwrap();
+        contract::creates_once(tier.as_ref(), "c").await.unwrap();
+        tier.delete("c/created").await.unwrap();
         let report = probe::probe(tier.as_ref(), clock().as_ref()).await;
         assert!(report.ok, "{report:?}");
     }

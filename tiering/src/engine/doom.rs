@@ -5,6 +5,7 @@ use super::error::EngineError;
 use super::keys;
 use super::record::{Record, RemoteFooter, RemotePackRecord, RemotePackState};
 use super::transition::MAX_REFERRED;
+use crate::clock::Timestamp;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table, Value};
 use crate::pack::PackId;
@@ -207,6 +208,10 @@ impl Core {
         let mut batch = Batch::new(Reason::RemotePack)
             .expect(Expect::Equals(Table::RemotePack, key.clone(), stored.to_vec()))
             .put(Table::RemotePack, key, record.encode()?);
+        if self.ship.is_some() {
+            let now = self.clock.now().millis().to_le_bytes();
+            batch = batch.put(Table::System, keys::doomed(&tier, u128::from_be_bytes(pack.0)), now);
+        }
         batch.expects.extend(also);
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => return Ok(false),
@@ -259,6 +264,7 @@ impl Core {
     async fn delete_one(&self, pack: &RemotePack) -> Result<(), EngineError> {
         let RemotePack { tier, key, record, .. } = pack;
         let failed = |source| EngineError::Tier { tier: tier.clone(), source };
+        self.may_write_remotely().await?;
         let deleted = match &record.version {
             Some(version) => self.tier(tier)?.delete_version(&record.name, version).await,
             None => self.tier(tier)?.delete(&record.name).await,
@@ -269,7 +275,28 @@ impl Core {
             .delete(Table::RemotePack, key.clone())
             .delete(Table::Manifest, key.clone())
             .delete(Table::Thaw, key.clone());
+        let batch = if self.ship.is_some() {
+            batch.delete(Table::System, keys::doomed(tier, u128::from_be_bytes(pack.pack.0)))
+        } else {
+            batch
+        };
         Ok(self.meta.commit(batch).await.map(drop)?)
+    }
+
+    /// Those that no moment that can be recovered needs any more.
+    fn past_keeping(&self, doomed: &[RemotePack]) -> Result<Vec<RemotePack>, EngineError> {
+        let Some(ship) = &self.ship else { return Ok(doomed.to_vec()) };
+        let now = self.clock.now();
+        let mut past = Vec::new();
+        for pack in doomed {
+            let since = self.meta.get(Table::System, &keys::doomed(&pack.tier, u128::from_be_bytes(pack.pack.0)))?;
+            // Without a time it was doomed before anything was shipped.
+            let since = since.and_then(|s| s.as_ref().try_into().ok()).map(u64::from_le_bytes);
+            if since.is_none_or(|at| now.since(Timestamp(at)) >= ship.settings.keep) {
+                past.push(pack.clone());
+            }
+        }
+        Ok(past)
     }
 
     /// Deletes doomed packs once the commits that doomed them are on disk: with relaxed durability a power cut could
@@ -277,7 +304,13 @@ impl Core {
     pub(crate) async fn delete_doomed_durably(self: &Arc<Self>, doomed: &[RemotePack]) -> Result<(), EngineError> {
         let core = Arc::clone(self);
         let synced = tokio::task::spawn_blocking(move || core.meta.sync());
-        synced.await.map_err(|e| EngineError::Internal(format!("sync the journal: {e}")))??;
-        self.delete_doomed(doomed).await.map(drop)
+        let synced = synced.await.map_err(|e| EngineError::Internal(format!("sync the journal: {e}")))??;
+        let doomed = self.past_keeping(doomed)?;
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        // A store that is recovered without them would name what is gone.
+        self.is_shipped(synced).await?;
+        self.delete_doomed(&doomed).await.map(drop)
     }
 }

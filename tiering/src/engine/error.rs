@@ -137,7 +137,9 @@ impl From<crate::meta::MetaError> for EngineError {
         use crate::meta::MetaError as M;
         match error {
             M::Conflict { .. } => Self::Conflict,
-            M::Poisoned { .. } | M::Closed | M::Locked { .. } => Self::Unavailable(error.to_string()),
+            M::Poisoned { .. } | M::Fenced { .. } | M::Closed | M::Locked { .. } => {
+                Self::Unavailable(error.to_string())
+            }
             M::Corrupt { .. } => Self::Corrupt(error.to_string()),
             // Clients see the message: without the path.
             M::Io { kind: std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded, message, .. } => {

@@ -111,6 +111,12 @@ pub(crate) fn fence(tier: &str) -> Vec<u8> {
     [b"fence/", tier.as_bytes()].concat()
 }
 
+/// The key in the table System of the time at which a pack was doomed (milliseconds, 8 bytes, little endian): it is kept for
+/// recoveries to an earlier moment.
+pub(crate) fn doomed(tier: &str, pack: u128) -> Vec<u8> {
+    format!("doomed/{tier}/{pack:032x}").into_bytes()
+}
+
 /// The key of a job.
 pub(crate) fn job(id: u128) -> Vec<u8> {
     id.to_be_bytes().to_vec()

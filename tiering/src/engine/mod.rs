@@ -11,6 +11,7 @@ mod digest;
 mod doom;
 mod due;
 pub mod error;
+pub(crate) mod examine;
 pub mod fsck;
 mod gc;
 mod ingest;
@@ -36,6 +37,9 @@ mod scheduler;
 mod scrub;
 
 mod settings;
+mod ship;
+mod shipmetrics;
+mod snapshots;
 mod state;
 mod transition;
 pub mod types;
@@ -123,6 +127,10 @@ pub(crate) struct Core {
     pub policy: RwLock<Arc<ActivePolicy>>,
     pub progress: Progress,
     pub deployment: String,
+    /// Shipping to the recovery tier.
+    pub ship: Option<Arc<ship::Ship>>,
+    /// The disk was lost once: bytes that are nowhere are no surprise.
+    pub recovered: bool,
     pub reads: ReadLeases,
     pub pieces: read::Pieces,
     pub md5: md5::Md5Pool,
@@ -191,8 +199,16 @@ impl Engine {
         let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || Core::open(settings, components, runtime));
         let core = Arc::new(opening.await.map_err(|e| EngineError::Internal(format!("open the store: {e}")))??);
-        core.clear_orphans().await?;
-        core.start_reindex_if_changed()?;
+        if let Some(ship) = core.ship.clone() {
+            ship.begin(&core).await;
+            core.jobs.spawn(ship.run(Arc::clone(&core)));
+        }
+        if !core.is_fenced() {
+            core.clear_orphans().await?;
+        }
+        if !core.is_fenced() {
+            core.start_reindex_if_changed()?;
+        }
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
         core.jobs.spawn(Scheduler::new(&core).run());
         Ok(Engine { core })
@@ -210,7 +226,10 @@ impl Engine {
             tracing::warn!("a transition is still running; it will be taken up again at the next start");
         }
         // What fails here must not keep the journal from being closed and the lock from being given back.
-        let flushed = self.core.flush_access().await;
+        let flushed = if self.core.is_fenced() { Ok(()) } else { self.core.flush_access().await };
+        if let Some(ship) = &self.core.ship {
+            ship.finish(&self.core).await;
+        }
         let core = Arc::clone(&self.core);
         let closing = tokio::task::spawn_blocking(move || -> Result<(), EngineError> {
             let synced = core.local.sync();
@@ -222,6 +241,30 @@ impl Engine {
         });
         closing.await.map_err(|e| EngineError::Internal(format!("close the store: {e}")))?.and(flushed)
     }
+}
+
+/// What a recovery has not finished must not be served.
+fn refuse_unfinished(data_dir: &std::path::Path) -> Result<(), EngineError> {
+    let unfinished = data_dir.join(crate::recovery::UNFINISHED);
+    if !unfinished.exists() {
+        return Ok(());
+    }
+    Err(EngineError::InvalidArgument(format!(
+        "{} says that a recovery into this directory is not finished: run `tidegate recover` again",
+        unfinished.display()
+    )))
+}
+
+fn new_ship(
+    wanted: crate::recovery::RecoverySettings,
+    components: &Components,
+    meta: &JournaledStore,
+) -> Result<Arc<ship::Ship>, EngineError> {
+    let tier = components.tiers.get(&wanted.tier).map(Arc::clone).ok_or_else(|| {
+        EngineError::InvalidArgument(format!("recovery.tier names {:?}, which is no tier", wanted.tier))
+    })?;
+    meta.hold_journal(wanted.max_backlog_bytes);
+    Ok(Arc::new(ship::Ship::new(wanted, tier, &components.registry)?))
 }
 
 /// The local store's settings, with what follows from others.
@@ -245,6 +288,7 @@ impl Core {
         components: Components,
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
+        refuse_unfinished(&settings.data_dir)?;
         validate_policy_tiers(&components.policy, &components.tiers).map_err(EngineError::InvalidArgument)?;
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
@@ -257,6 +301,7 @@ impl Core {
         let (meta, opened) =
             JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))?;
         tracing::info!(?opened, "namespace");
+        let ship = settings.recovery.clone().map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
         let local = local_settings(&settings, &budget);
@@ -278,6 +323,8 @@ impl Core {
             meta,
             local,
             tiers: components.tiers,
+            ship,
+            recovered: settings.data_dir.join(crate::recovery::FINISHED).exists(),
             remote,
             inflight: InFlight::default(),
             policy: RwLock::new(Arc::new(ActivePolicy::new(components.policy, components.policy_text))),

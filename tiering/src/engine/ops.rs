@@ -47,6 +47,7 @@ impl Engine {
         report.disk = core.disk_stats();
         report.tiers = core.tiers.keys().map(|name| core.tier_stats(name)).collect::<Result<_, _>>()?;
         report.jobs = core.job_stats()?;
+        report.recovery = core.recovery_stats();
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -101,8 +102,13 @@ impl Engine {
 
     /// Why all writes are refused until the store is opened again, if they are. Reads go on.
     pub fn writes_refused(&self) -> Option<String> {
-        let journal = self.core.meta.poisoned().map(|e| e.to_string());
+        let journal = self.core.meta.poisoned().or_else(|| self.core.meta.fenced()).map(|e| e.to_string());
         journal.or_else(|| self.core.local.writes_refused().map(|e| e.to_string()))
+    }
+
+    /// What an operator should look at although requests are served: the cloud is behind.
+    pub fn warnings(&self) -> Vec<String> {
+        self.core.recovery_warning().into_iter().filter(|_| !self.core.is_fenced()).collect()
     }
 
     /// Everything about one object: where it is, why, and what comes next.

@@ -143,6 +143,12 @@ impl ObjectHandle {
         if range.start > range.end || range.end > self.record.size {
             return Err(EngineError::InvalidRange { size: self.record.size });
         }
+        if self.core.recovered && !self.core.has_all(&self.record) {
+            return Err(EngineError::Corrupt(
+                "the bytes of this version were on the disk that was lost, and nowhere else: upload it again, or delete it"
+                    .to_owned(),
+            ));
+        }
         self.core.note_access(&self.info.bucket, &self.info.key);
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());

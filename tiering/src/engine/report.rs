@@ -46,6 +46,31 @@ pub struct StatsReport {
     pub jobs: Vec<JobStats>,
     /// How late the oldest due action is, in milliseconds; 0 when nothing is late.
     pub oldest_due_lag_ms: u64,
+    /// Shipping to the recovery tier, when it is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryStats>,
+}
+
+/// How far the recovery tier is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecoveryStats {
+    /// The tier.
+    pub tier: String,
+    /// The term that was claimed; 0 before.
+    pub term: u64,
+    /// The last record that is there.
+    pub shipped_sequence: u64,
+    /// Durable records that are not.
+    pub lag_records: u64,
+    /// The age of the oldest of them, in milliseconds.
+    pub lag_ms: u64,
+    /// When the newest snapshot there began.
+    pub last_snapshot: Option<Timestamp>,
+    /// Why this store must not write any more, if another has taken its place.
+    pub fenced: Option<String>,
+    /// Why the last turn failed, if it did.
+    pub last_error: Option<String>,
 }
 
 /// The local chunk store.

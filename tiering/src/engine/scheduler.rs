@@ -60,6 +60,9 @@ const PRESSING_MAX: Duration = Duration::from_secs(60);
 const LEVEL_MIN: Duration = Duration::from_secs(10);
 const LEVEL_MAX: Duration = Duration::from_secs(600);
 
+/// How soon packs are looked at again that are kept for recoveries to an earlier moment.
+const DOOMED_AGAIN: Duration = Duration::from_secs(60);
+
 type Beside = tokio::task::JoinHandle<Result<(), EngineError>>;
 
 /// The outcome of work that has ended; None while it runs or when there is none.
@@ -115,6 +118,9 @@ impl Scheduler {
     async fn turn(&mut self) -> bool {
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
+        if core.is_fenced() {
+            return false;
+        }
         if std::mem::take(&mut *self.core.retry_now.lock().unwrap_or_else(PoisonError::into_inner)) {
             self.doomed_not_before = Timestamp(0);
             self.last_thaw_poll = Timestamp(0);
@@ -221,7 +227,14 @@ impl Scheduler {
     async fn delete_doomed(&mut self, now: Timestamp) -> Result<(), EngineError> {
         match ended(&mut self.deleting).await {
             None => {}
-            Some(Ok(())) => self.doomed_failures = 0,
+            Some(Ok(())) => {
+                self.doomed_failures = 0;
+                if self.core.ship.is_some() {
+                    // Some may wait for the end of `recovery.keep`.
+                    self.core.doomed_wanted.store(true, Ordering::Release);
+                    self.doomed_not_before = now.plus(DOOMED_AGAIN);
+                }
+            }
             Some(Err(e)) => {
                 self.core.doomed_wanted.store(true, Ordering::Release);
                 let (min, max) = self.core.retry_bounds();

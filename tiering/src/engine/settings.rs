@@ -3,6 +3,7 @@
 use crate::chunk::ChunkSettings;
 use crate::local::{BudgetSettings, LocalSettings};
 use crate::meta::MetaSettings;
+use crate::recovery::RecoverySettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct EngineSettings {
     pub limits: LimitSettings,
     /// Transitions, recalls, restores.
     pub tiering: TieringSettings,
+    /// Shipping of the namespace to a tier, when it is wanted.
+    pub recovery: Option<RecoverySettings>,
     /// What plans count with.
     pub prices: tidegate_policies::PriceBook,
 }

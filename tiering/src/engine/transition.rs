@@ -331,6 +331,7 @@ impl Transition {
             references: 0,
             version: None,
         };
+        core.may_write_remotely().await?;
         let intent = record.encode()?;
         self.made.push(id);
         core.making.lock().insert(id);

@@ -29,7 +29,15 @@ pub(crate) struct Shared {
     pub(crate) applied: AtomicU64,
     /// Bytes of journal written since the store was opened.
     pub(crate) written: AtomicU64,
+    /// Latest record known durable.
+    pub(crate) durable: AtomicU64,
+    /// Records up to this one are in the cloud; all of them when nobody ships.
+    pub(crate) shipped: AtomicU64,
+    /// Bytes of journal that may be kept for the cloud alone.
+    pub(crate) max_held: AtomicU64,
     poison: Mutex<Option<String>>,
+    /// Who replaced this store, when another did.
+    fence: Mutex<Option<String>>,
     pub(crate) observers: RwLock<Vec<Arc<dyn CommitObserver>>>,
 }
 
@@ -39,7 +47,11 @@ impl Shared {
             index: RwLock::new(Some(index)),
             applied: AtomicU64::new(applied),
             written: AtomicU64::new(0),
+            durable: AtomicU64::new(applied),
+            shipped: AtomicU64::new(u64::MAX),
+            max_held: AtomicU64::new(u64::MAX),
             poison: Mutex::new(None),
+            fence: Mutex::new(None),
             observers: RwLock::new(observers),
         }
     }
@@ -53,6 +65,17 @@ impl Shared {
     pub(crate) fn poisoned(&self) -> Option<MetaError> {
         let cause = self.poison.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         Some(MetaError::Poisoned { cause })
+    }
+
+    /// The error that commits are refused with once another store has taken over.
+    pub(crate) fn fenced(&self) -> Option<MetaError> {
+        let cause = self.fence.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(MetaError::Fenced { cause })
+    }
+
+    /// Refuses commits from now on: another store has taken over. The first cause stays.
+    pub(crate) fn set_fence(&self, cause: String) {
+        self.fence.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
     }
 
     /// Refuses writes from now on; the first cause stays.
@@ -319,6 +342,7 @@ impl Committer {
         self.segment.sync()?;
         stats.journal_sync = began.elapsed();
         self.durable = self.last_seq;
+        self.shared.durable.store(self.durable, Ordering::Release);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! namespace can be computed from it and the newest snapshot. The format is written down in `docs/formats.md`.
 
 pub(crate) mod committer;
+pub(crate) mod follow;
 pub(crate) mod queue;
 mod reader;
 mod record;
@@ -11,4 +12,4 @@ pub(crate) use reader::{Tail, list_segments, read_from, read_up_to};
 pub use record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader};
 pub(crate) use record::{checksum as checksum16, decode_op, encode_op, parse_ops};
 pub use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC};
-pub(crate) use segment::{SegmentHeader, SegmentWriter, sync_dir};
+pub(crate) use segment::{SegmentHeader, SegmentWriter, segment_name, sync_dir};

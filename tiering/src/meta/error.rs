@@ -21,6 +21,12 @@ pub enum MetaError {
         /// The error that started it.
         cause: String,
     },
+    /// Another store has taken this one's place: what is written here would be lost. Reads go on.
+    #[error("the store refuses writes: {cause}")]
+    Fenced {
+        /// Who took over, and when.
+        cause: String,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

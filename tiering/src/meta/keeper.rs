@@ -195,14 +195,30 @@ impl Keeper {
         sync_dir(&self.layout.snapshots)?;
         let segments = list_segments(&self.layout.journal)?;
         // A segment ends where the next begins; the last one is never removed.
-        for pair in segments.windows(2) {
-            if let [old, next] = pair
-                && next.first_seq <= oldest.start_seq.saturating_add(1)
-            {
-                disk::remove(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
-                // One by one and in order, so that a crash leaves no gap.
-                sync_dir(&self.layout.journal)?;
+        let ended = segments.windows(2).filter_map(|pair| match pair {
+            [old, next] if next.first_seq <= oldest.start_seq.saturating_add(1) => Some((old, next.first_seq)),
+            _ => None,
+        });
+        let ended: Vec<_> = ended.collect();
+        // What the cloud has not got yet stays, up to a bound: the disk must not fill because the cloud is away.
+        let shipped = self.shared.shipped.load(Ordering::Acquire);
+        let waits = |next: u64| next.saturating_sub(1) > shipped;
+        let mut held: u64 = ended.iter().filter(|(_, next)| waits(*next)).map(|(old, _)| old.len).sum();
+        for (old, next) in ended {
+            if waits(next) {
+                if held <= self.shared.max_held.load(Ordering::Relaxed) {
+                    break;
+                }
+                held = held.saturating_sub(old.len);
+                tracing::warn!(
+                    segment = %old.path.display(),
+                    "the cloud has been away for too long: a journal segment goes before it was shipped, and with it the moments \
+                     that it covers; a snapshot will be shipped instead"
+                );
             }
+            disk::remove(&old.path).map_err(|e| MetaError::io("remove", &old.path, &e))?;
+            // One by one and in order, so that a crash leaves no gap.
+            sync_dir(&self.layout.journal)?;
         }
         failpoint::hit("snapshot.after_retire");
         Ok(())

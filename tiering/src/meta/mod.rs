@@ -14,12 +14,12 @@
 mod error;
 mod keeper;
 mod lock;
-mod marker;
+pub(crate) mod marker;
 mod open;
 mod rebuild;
 mod settings;
 mod sled_index;
-mod snapshot;
+pub(crate) mod snapshot;
 mod store;
 mod types;
 

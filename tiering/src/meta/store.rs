@@ -9,6 +9,7 @@ use super::{Batch, CommitObserver, Committed, DataSync, Entry, KeyRange, MetaErr
 use super::{MAX_RECORD_BYTES, Value};
 use crate::clock::Clock;
 use crate::journal::committer::{Committer, Shared};
+use crate::journal::follow::Follower;
 use crate::journal::list_segments;
 use crate::journal::queue::{Queue, Request};
 use std::ops::{Bound, ControlFlow};
@@ -137,6 +138,38 @@ impl JournaledStore {
         self.keeper.snapshot()
     }
 
+    /// The latest record known durable.
+    pub fn durable_seq(&self) -> u64 {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// From now on journal segments stay until [`JournaledStore::note_shipped`] has been told of their records; but not
+    /// more than `max_bytes` of them for that reason alone.
+    pub fn hold_journal(&self, max_bytes: u64) {
+        self.shared.max_held.store(max_bytes, Ordering::Relaxed);
+        self.shared.shipped.store(0, Ordering::Release);
+    }
+
+    /// Records up to `seq` are safe elsewhere.
+    pub fn note_shipped(&self, seq: u64) {
+        self.shared.shipped.store(seq, Ordering::Release);
+    }
+
+    /// Refuses commits from now on, because another store has taken this one's place. Reads go on.
+    pub fn fence(&self, cause: String) {
+        self.shared.set_fence(cause);
+    }
+
+    /// Why commits are refused since [`JournaledStore::fence`].
+    pub fn fenced(&self) -> Option<MetaError> {
+        self.shared.fenced()
+    }
+
+    /// A reader of what is durable, from record `next` on.
+    pub(crate) fn follow(&self, next: u64) -> Follower {
+        Follower::new(&self.keeper.layout.journal, next)
+    }
+
     /// Sizes and positions.
     pub fn stats(&self) -> Result<MetaStats, MetaError> {
         let segments = list_segments(&self.keeper.layout.journal)?;
@@ -190,7 +223,7 @@ impl JournaledStore {
         if bytes > MAX_RECORD_BYTES {
             return Err(MetaError::Invalid(format!("a batch of {bytes} bytes; the limit is {MAX_RECORD_BYTES}")));
         }
-        if let Some(e) = self.shared.poisoned() {
+        if let Some(e) = self.shared.poisoned().or_else(|| self.shared.fenced()) {
             return Err(e);
         }
         let (tx, rx) = tokio::sync::oneshot::channel();

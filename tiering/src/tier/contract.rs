@@ -1,6 +1,6 @@
 //! What every tier must do: one suite, run by each implementation's tests.
 
-use super::{BodySource, RestorePriority, RestoreReceipt, Tier, TierError, TierErrorKind};
+use super::{BodySource, Created, RestorePriority, RestoreReceipt, Tier, TierError, TierErrorKind};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use std::ops::Range;
@@ -122,6 +122,18 @@ async fn what_is_not_there_is_told(tier: &dyn Tier, folder: &str) -> Result<(), 
         claim(error.is_some_and(|e| e.is_not_found()), "a missing name is not found")?;
     }
     told(tier.delete(&name).await, "delete of a missing name")
+}
+
+/// What a store does that can create without replacing. A bucket of OSS that keeps versions cannot.
+///
+/// # Errors
+/// The first claim that does not hold, in words.
+pub async fn creates_once(tier: &dyn Tier, folder: &str) -> Result<(), String> {
+    let name = format!("{folder}/created");
+    let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
+    claim(told(tier.create(&name, Arc::new(first.clone())).await, "create")? == Created::New, "a free name is taken")?;
+    claim(told(tier.create(&name, Arc::new(second)).await, "create")? == Created::Exists, "a name is taken once")?;
+    claim(told(read(tier, &name, 0..5).await, "get")? == first, "what was there stays")
 }
 
 async fn listings_are_complete(tier: &dyn Tier, folder: &str) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use super::error::TierError;
 use super::metrics::{Operation, TierMetrics};
 use super::object::ObjectTier;
-use super::{BodySource, Capabilities, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, Tier};
+use super::{BodySource, Capabilities, Created, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, Tier};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -84,6 +84,10 @@ impl Tier for MemoryTier {
 
     async fn put(&self, name: &str, body: Arc<dyn BodySource>) -> Result<PutReceipt, TierError> {
         self.hooked(Operation::PutObject, name, self.inner.put(name, body)).await
+    }
+
+    async fn create(&self, name: &str, body: Arc<dyn BodySource>) -> Result<Created, TierError> {
+        self.hooked(Operation::PutObject, name, self.inner.create(name, body)).await
     }
 
     async fn get(

@@ -109,6 +109,15 @@ pub enum RestoreState {
     },
 }
 
+/// What came of a write that was to replace nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// Written.
+    New,
+    /// Something is under that name; it stays. After an attempt whose answer was lost it may be one's own.
+    Exists,
+}
+
 /// A remote object as HEAD or a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteMeta {
@@ -161,6 +170,16 @@ pub trait Tier: Send + Sync + fmt::Debug {
     /// Writes `body` under `name` in the tier's storage class, in parts above the tier's multipart threshold, and
     /// returns only when the store has confirmed it (checksum compared where the store has one, length otherwise).
     async fn put(&self, name: &str, body: Arc<dyn BodySource>) -> Result<PutReceipt, TierError>;
+    /// Writes `body` (at most 5 GiB) under `name`, readable without a restore whatever the tier's class, if nothing is there yet.
+    /// Where a store cannot tell (an OSS bucket that keeps versions, an S3-compatible store that ignores `If-None-Match`), it
+    /// may replace what is there: whoever needs to know reads it back.
+    async fn create(&self, name: &str, body: Arc<dyn BodySource>) -> Result<Created, TierError> {
+        match self.head(name).await {
+            Ok(_) => Ok(Created::Exists),
+            Err(e) if e.is_not_found() => self.put(name, body).await.map(|_| Created::New),
+            Err(e) => Err(e),
+        }
+    }
     /// Streams `range` (bytes) of `name`. The stream ends with an error when fewer bytes come; a range beyond the end is
     /// `Invalid`. An empty range asks nothing of the store.
     async fn get(

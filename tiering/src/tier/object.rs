@@ -5,7 +5,9 @@ use super::folder::Folder;
 use super::metrics::{Operation, Outcome, TierMetrics};
 use super::secret::Secret;
 use super::transfer::{Cut, Gather};
-use super::{BodySource, Capabilities, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, RestoreState, Tier};
+use super::{
+    BodySource, Capabilities, Created, PutReceipt, RemoteMeta, RestorePriority, RestoreReceipt, RestoreState, Tier,
+};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -13,7 +15,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
+    Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
     PutOptions,
 };
 use serde::Deserialize;
@@ -498,6 +500,29 @@ impl Tier for ObjectTier {
             let _ = self.store.delete(&path).await;
         }
         written
+    }
+
+    async fn create(&self, name: &str, body: Arc<dyn BodySource>) -> Result<Created, TierError> {
+        const CALL: Operation = Operation::PutObject;
+        let path = self.path((CALL, name))?;
+        let work = async {
+            let len = body.len();
+            let mut stream = body.open(0..len);
+            let mut gather = Gather { stream: &mut stream, rest: BytesMut::new(), left: len, name };
+            let payload = gather.next(len).await?;
+            gather.finish().await?;
+            match self.store.put_opts(&path, payload, PutOptions::from(PutMode::Create)).await {
+                Ok(_) => {
+                    self.metrics.sent_bytes.inc_by(len);
+                    Ok(Created::New)
+                }
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                    Ok(Created::Exists)
+                }
+                Err(error) => Err(self.convert((CALL, name), &error)),
+            }
+        };
+        self.counted(CALL, work).await
     }
 
     async fn get(

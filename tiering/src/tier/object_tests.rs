@@ -93,3 +93,10 @@ fn whole_reads_double_with_each_odd_answer_in_a_row_and_end_with_the_first_range
     whole.worked();
     assert_eq!(run(), 1);
 }
+
+#[tokio::test]
+async fn a_directory_and_memory_create_without_replacing() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::tier::contract::creates_once(&directory(folder.path()), "c").await.unwrap();
+    crate::tier::contract::creates_once(&crate::tier::memory::MemoryTier::new().unwrap(), "c").await.unwrap();
+}

@@ -42,7 +42,9 @@ pub use settings::{OssSettings, SignatureVersion, StorageClass};
 
 use super::error::TierError;
 use super::metrics::TierMetrics;
-use super::{BodySource, Capabilities, PutReceipt, RemoteMeta, RemoteVersion, RestorePriority, RestoreReceipt, Tier};
+use super::{
+    BodySource, Capabilities, Created, PutReceipt, RemoteMeta, RemoteVersion, RestorePriority, RestoreReceipt, Tier,
+};
 use crate::clock::Clock;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -109,6 +111,10 @@ impl Tier for OssTier {
         } else {
             self.client.put_object(name, body).await
         }
+    }
+
+    async fn create(&self, name: &str, body: Arc<dyn BodySource>) -> Result<Created, TierError> {
+        self.client.create_object(name, body).await
     }
 
     async fn get(

@@ -8,7 +8,7 @@ use super::settings::StorageClass;
 use super::xml;
 use crate::tier::error::{TierError, TierErrorKind};
 use crate::tier::metrics::Operation;
-use crate::tier::{BodySource, PutReceipt, RemoteMeta};
+use crate::tier::{BodySource, Created, PutReceipt, RemoteMeta};
 use bytes::Bytes;
 use crc_fast::Digest;
 use futures::stream::{BoxStream, StreamExt};
@@ -47,6 +47,23 @@ impl Client {
             .source(body, 0..len);
         let answer = self.send(&self.limited(call)).await?;
         Ok(PutReceipt { etag: etag(answer.header("etag")), crc64: answer.crc64(), version_id: version(&answer) })
+    }
+
+    /// PutObject in class Standard with `x-oss-forbid-overwrite`, which buckets that keep versions ignore.
+    ///
+    /// # Errors
+    /// See [`TierError`].
+    pub async fn create_object(&self, name: &str, body: Arc<dyn BodySource>) -> Result<Created, TierError> {
+        let len = body.len();
+        let call = Call::new(Operation::PutObject, Method::PUT, Some(name))
+            .header("x-oss-storage-class", StorageClass::Standard.name())
+            .header("x-oss-forbid-overwrite", "true")
+            .source(body, 0..len);
+        match self.send(&self.limited(call)).await {
+            Ok(_) => Ok(Created::New),
+            Err(error) if error.details().code == "FileAlreadyExists" => Ok(Created::Exists),
+            Err(error) => Err(error),
+        }
     }
 
     /// GetObject of a range of bytes. The stream goes on where it broke, within the attempts that the settings allow, and

@@ -1,0 +1,70 @@
+//! Reports of shipping and recovery as text for people.
+
+use super::render::pairs;
+use crate::config::units::{show_duration, show_size};
+use std::time::Duration;
+use tidegate_tiering::engine::RecoveryStats;
+use tidegate_tiering::recovery::{MissingObject, RecoverReport};
+
+/// The lines of `tidegate stats` about shipping.
+pub fn recovery(stats: &RecoveryStats) -> String {
+    let lag = match stats.lag_records {
+        0 => "nothing waits".to_owned(),
+        n => format!("{n} records, {}", show_duration(Duration::from_millis(stats.lag_ms))),
+    };
+    let mut rows = vec![
+        ("recovery tier", format!("{}, term {}, up to record {}", stats.tier, stats.term, stats.shipped_sequence)),
+        ("recovery lag", lag),
+        ("recovery snapshot", stats.last_snapshot.map_or("none".to_owned(), |at| at.to_string())),
+    ];
+    if let Some(by) = &stats.fenced {
+        rows.push(("recovery fenced", by.clone()));
+    } else if let Some(error) = &stats.last_error {
+        rows.push(("recovery error", error.clone()));
+    }
+    pairs(rows)
+}
+
+/// One line for an object without bytes.
+pub fn missing(object: &MissingObject) -> String {
+    let MissingObject { bucket, key, size, modified, .. } = object;
+    format!("missing  s3://{bucket}/{key}  {size} bytes  modified {modified}")
+}
+
+/// `tidegate recover`.
+pub fn recovered(report: &RecoverReport) -> String {
+    let found = &report.found;
+    let mut rows = vec![
+        ("deployment", report.deployment.clone()),
+        ("state of", format!("{} (record {})", report.until, report.last_sequence)),
+        ("fetched", format!("{} objects, {}", report.fetched_objects, show_size(report.fetched_bytes))),
+        ("buckets", found.buckets.to_string()),
+        ("objects", format!("{}, {}", found.objects, show_size(found.bytes))),
+        ("packs in tiers", format!("{}, {} of them missing", found.packs, found.missing_packs)),
+        ("missing objects", format!("{}, {}", found.missing_objects, show_size(found.missing_bytes))),
+    ];
+    let more = [
+        ("unknown objects", found.unknown_objects),
+        ("restored, cold again", found.restored_again_cold),
+        ("restore jobs", found.restore_jobs),
+        ("uploads under way", found.uploads),
+        ("parts lost", found.missing_parts),
+        ("unreadable records", found.unreadable_records),
+    ];
+    rows.extend(more.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n.to_string())));
+    if !found.unknown_tiers.is_empty() {
+        rows.push(("tiers not configured", found.unknown_tiers.join(", ")));
+    }
+    if let Some(list) = &report.missing_list {
+        rows.push(("listed in", list.display().to_string()));
+    }
+    rows.push(("took", show_duration(Duration::from_millis(report.took_ms))));
+    let mut text = pairs(rows);
+    text.push_str(&match report.dry_run {
+        true => "dry run: nothing was made, nobody was fenced\n".to_owned(),
+        false => {
+            format!("recovered into {} (term {}); start the server on it\n", report.data_dir.display(), report.term)
+        }
+    });
+    text
+}

@@ -1,0 +1,103 @@
+//! The namespace in the cloud: what is shipped there and under which names, who may write there, and how a store is built
+//! from it. The shipping itself is in `engine/ship.rs`; names and bytes are in `docs/formats.md`, reasons in ADR 17.
+
+pub(crate) mod claim;
+pub(crate) mod names;
+pub(crate) mod plan;
+mod recover;
+mod settings;
+
+pub use crate::engine::examine::{Examined, MissingObject};
+pub use plan::{Moment, Plan};
+pub(crate) use recover::FINISHED;
+pub use recover::{RecoverProgress, RecoverReport, RecoverRequest, UNFINISHED, recover};
+pub use settings::RecoverySettings;
+
+use crate::disk;
+use crate::meta::MetaError;
+use crate::tier::{Tier, TierError, TierErrorKind};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use std::ops::Range;
+use std::path::Path;
+
+/// Why something about the namespace in the cloud failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// Another store has taken this one's place.
+    #[error("{0}")]
+    Fenced(String),
+    /// The tier failed.
+    #[error("the recovery tier: {0}")]
+    Tier(#[from] TierError),
+    /// The namespace on the local disk failed.
+    #[error("{0}")]
+    Meta(#[from] MetaError),
+    /// A local file failed.
+    #[error("{0}")]
+    Local(String),
+    /// What is asked for cannot be done; the message says why and what can.
+    #[error("{0}")]
+    Refused(String),
+    /// What the cloud has does not fit together.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+pub(crate) fn local(what: &str, path: &Path, e: &std::io::Error) -> RecoveryError {
+    RecoveryError::Local(format!("cannot {what} {}: {e}", path.display()))
+}
+
+/// Names asked for by one listing.
+const LIST_PAGE: usize = 1000;
+
+/// All names below `prefix` that sort after `after`, with their sizes.
+pub(crate) async fn list(
+    tier: &dyn Tier,
+    prefix: &str,
+    after: Option<&str>,
+) -> Result<Vec<(String, u64)>, RecoveryError> {
+    let mut found: Vec<(String, u64)> = Vec::new();
+    loop {
+        let last = found.last().map(|(name, _)| name.clone());
+        let page = tier.list(prefix, last.as_deref().or(after), LIST_PAGE).await?;
+        let full = page.len() >= LIST_PAGE;
+        found.extend(page.into_iter().map(|meta| (meta.name, meta.size)));
+        if !full {
+            return Ok(found);
+        }
+    }
+}
+
+/// A whole object of known size.
+pub(crate) async fn fetch(tier: &dyn Tier, name: &str, size: u64) -> Result<Bytes, RecoveryError> {
+    fetch_range(tier, name, 0..size).await
+}
+
+/// A range of an object.
+pub(crate) async fn fetch_range(tier: &dyn Tier, name: &str, range: Range<u64>) -> Result<Bytes, RecoveryError> {
+    let size = range.end.saturating_sub(range.start);
+    let mut all = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
+    let mut stream = tier.get(name, range).await?;
+    while let Some(piece) = stream.next().await {
+        all.extend_from_slice(&piece?);
+    }
+    if all.len() as u64 != size {
+        let message = format!("{} of {size} bytes came", all.len());
+        return Err(TierError::plain(TierErrorKind::Corrupt, "get", name, message).into());
+    }
+    Ok(all.freeze())
+}
+
+/// Writes a file whole or not at all, durable with its name.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RecoveryError> {
+    let mut tmp = path.as_os_str().to_owned();
+    tmp.push(".tmp");
+    let tmp = Path::new(&tmp);
+    let write = || {
+        disk::write_synced(tmp, bytes)?;
+        disk::rename(tmp, path)?;
+        path.parent().map_or(Ok(()), disk::sync_dir)
+    };
+    write().map_err(|e| local("write", path, &e))
+}

@@ -1,0 +1,282 @@
+//! What of the shipped journal and snapshots makes a namespace. Works on names alone.
+//!
+//! Pieces of journal overlap where a store was recovered to an earlier moment, or where the one that was replaced wrote on
+//! for a moment: what a later term shipped counts, and of earlier terms only what is before its first record.
+
+use super::names::{self, PieceName, SnapshotName};
+use super::{RecoveryError, list};
+use crate::clock::Timestamp;
+use crate::tier::Tier;
+use std::collections::BTreeMap;
+
+/// Up to where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Everything.
+    Latest,
+    /// What had been written at this time.
+    At(Timestamp),
+    /// This record, as an earlier plan found.
+    Record(u64),
+}
+
+/// A piece of journal and the part of it that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub name: String,
+    pub size: u64,
+    pub piece: PieceName,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// A shipped snapshot with all its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WholeSnapshot {
+    pub name: SnapshotName,
+    /// Name and size of each part, in order.
+    pub parts: Vec<(String, u64)>,
+}
+
+/// What to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub(crate) snapshot: Option<WholeSnapshot>,
+    pub(crate) parts: Vec<Part>,
+    /// The last record that will be there, unless the time cuts earlier.
+    pub last_seq: u64,
+    /// When it was written, at the latest.
+    pub last_ms: u64,
+}
+
+impl Plan {
+    /// Objects to fetch.
+    pub fn objects(&self) -> u64 {
+        (self.parts.len() + self.snapshot.as_ref().map_or(0, |s| s.parts.len())) as u64
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        let snapshot = self.snapshot.iter().flat_map(|s| &s.parts).map(|(_, size)| size);
+        self.parts.iter().map(|p| p.size).chain(snapshot.copied()).sum()
+    }
+
+    /// The record that the first piece begins with.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.snapshot.as_ref().map_or(1, |s| s.name.start.saturating_add(1))
+    }
+}
+
+/// What is in the cloud.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Shipped {
+    pub pieces: Vec<(PieceName, String, u64)>,
+    pub snapshots: Vec<WholeSnapshot>,
+}
+
+impl Shipped {
+    pub(crate) async fn read(tier: &dyn Tier, deployment: &str) -> Result<Shipped, RecoveryError> {
+        let pieces = list(tier, &names::journal(deployment), None).await?;
+        let pieces = pieces
+            .into_iter()
+            .filter_map(|(name, size)| PieceName::parse(deployment, &name).map(|piece| (piece, name, size)));
+        let snapshots = read_snapshots(tier, deployment).await?;
+        Ok(Shipped { pieces: pieces.collect(), snapshots })
+    }
+
+    /// The last record that counts of each term that shipped any.
+    fn ends(&self) -> BTreeMap<u64, u64> {
+        let mut firsts: BTreeMap<u64, u64> = BTreeMap::new();
+        for (piece, _, _) in &self.pieces {
+            let first = firsts.entry(piece.term).or_insert(piece.first);
+            *first = (*first).min(piece.first);
+        }
+        let mut next = u64::MAX;
+        let mut ends = BTreeMap::new();
+        for (term, first) in firsts.into_iter().rev() {
+            ends.insert(term, next.saturating_sub(1));
+            next = next.min(first);
+        }
+        ends
+    }
+
+    /// The parts of the journal that count, in runs without a gap.
+    fn runs(&self) -> Vec<Vec<Part>> {
+        let ends = self.ends();
+        let mut parts: Vec<Part> = self
+            .pieces
+            .iter()
+            .map(|(piece, name, size)| {
+                let to = piece.last.min(ends.get(&piece.term).copied().unwrap_or(u64::MAX));
+                Part { name: name.clone(), size: *size, piece: *piece, from: piece.first, to }
+            })
+            .filter(|part| part.from <= part.to)
+            .collect();
+        parts.sort_by_key(|part| (part.from, part.to));
+        let mut runs: Vec<Vec<Part>> = Vec::new();
+        for mut part in parts {
+            match runs.last_mut().and_then(|run| run.last().map(|l| l.to).map(|end| (run, end))) {
+                Some((_, end)) if part.to <= end => {}
+                Some((run, end)) if part.from <= end.saturating_add(1) => {
+                    part.from = end.saturating_add(1);
+                    run.push(part);
+                }
+                _ => runs.push(vec![part]),
+            }
+        }
+        runs
+    }
+
+    /// What to fetch for a moment; the error says which moments there are.
+    pub(crate) fn plan(&self, moment: Moment) -> Result<Plan, RecoveryError> {
+        let ends = self.ends();
+        let mut runs = self.runs();
+        for run in &mut runs {
+            // The piece in which the time lies is cut when it is there.
+            let keep = match moment {
+                Moment::Latest => run.len(),
+                Moment::At(at) => run.iter().position(|p| p.piece.last_ms > at.millis()).map_or(run.len(), |n| n + 1),
+                Moment::Record(last) => run.iter().take_while(|p| p.from <= last).count(),
+            };
+            run.truncate(keep);
+            if let (Moment::Record(last), Some(end)) = (moment, run.last_mut()) {
+                end.to = end.to.min(last);
+            }
+        }
+        let counts = |s: &&WholeSnapshot| {
+            let of_term = ends.range(s.name.term.saturating_add(1)..).next();
+            // A later term begins after its own first record's predecessor: what a snapshot has beyond that does not count.
+            let limit = of_term.map_or(u64::MAX, |(term, _)| self.first_of(*term).saturating_sub(1));
+            s.name.end <= limit
+        };
+        let whole = self.snapshots.iter().filter(counts).map(Some).chain([None]);
+        let best = whole
+            .filter_map(|snapshot| candidate(snapshot, &runs, moment))
+            .max_by_key(|plan| (plan.last_seq, plan.snapshot.as_ref().map(|s| s.name.start)));
+        best.ok_or_else(|| RecoveryError::Refused(self.nothing(moment)))
+    }
+
+    fn first_of(&self, term: u64) -> u64 {
+        self.pieces.iter().filter(|(p, _, _)| p.term == term).map(|(p, _, _)| p.first).min().unwrap_or(u64::MAX)
+    }
+
+    /// Why there is nothing for a moment.
+    pub(crate) fn nothing(&self, moment: Moment) -> String {
+        let earliest = self.snapshots.iter().map(|s| s.name.created_ms).min();
+        let from_start = self.pieces.iter().filter(|(p, _, _)| p.first == 1).map(|(p, _, _)| p.last_ms).min();
+        match (moment, from_start.or(earliest)) {
+            (Moment::At(at), Some(earliest)) => {
+                format!("what is there does not cover {at}; the earliest moment is about {}", Timestamp(earliest))
+            }
+            _ => {
+                "nothing that is there makes a namespace: no snapshot is whole, and the journal does not begin at its \
+                  first record"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+pub(crate) async fn read_snapshots(tier: &dyn Tier, deployment: &str) -> Result<Vec<WholeSnapshot>, RecoveryError> {
+    let mut found: BTreeMap<SnapshotName, (u64, Vec<(String, u64)>)> = BTreeMap::new();
+    for (name, size) in list(tier, &names::snapshots(deployment), None).await? {
+        if let Some((snapshot, _, parts)) = SnapshotName::parse(deployment, &name) {
+            found.entry(snapshot).or_insert((parts, Vec::new())).1.push((name, size));
+        }
+    }
+    let whole = found.into_iter().filter(|(_, (parts, names))| *parts == names.len() as u64);
+    Ok(whole.map(|(name, (_, parts))| WholeSnapshot { name, parts }).collect())
+}
+
+/// The plan that begins with this snapshot, or with the first record.
+fn candidate(snapshot: Option<&WholeSnapshot>, runs: &[Vec<Part>], moment: Moment) -> Option<Plan> {
+    let (start, end, created) = snapshot.map_or((0, 1, 0), |s| (s.name.start, s.name.end, s.name.created_ms));
+    let first = start.saturating_add(1);
+    let has =
+        |run: &&Vec<Part>| run.first().is_some_and(|p| p.from <= first) && run.last().is_some_and(|p| p.to >= first);
+    let Some(run) = runs.iter().find(has) else {
+        // Nothing was written after it.
+        let alone = snapshot.filter(|_| {
+            end == start
+                && match moment {
+                    Moment::Latest => true,
+                    Moment::At(at) => created <= at.millis(),
+                    Moment::Record(last) => start <= last,
+                }
+        })?;
+        return Some(Plan { snapshot: Some(alone.clone()), parts: Vec::new(), last_seq: start, last_ms: created });
+    };
+    let mut parts: Vec<Part> = run.iter().filter(|p| p.to >= first).cloned().collect();
+    if let Some(part) = parts.first_mut() {
+        part.from = first;
+    }
+    let last = run.last()?;
+    let (last_seq, last_ms) = (last.to, last.piece.last_ms);
+    // The snapshot is exact only with all that it may hold; in the piece that the time cuts nothing is sure.
+    let sure = match moment {
+        Moment::At(at) if last_ms > at.millis() => last.from.saturating_sub(1),
+        _ => last_seq,
+    };
+    let fits = end.max(start) <= sure || (snapshot.is_none() && last_seq >= 1);
+    fits.then(|| Plan { snapshot: snapshot.cloned(), parts, last_seq, last_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(term: u64, first: u64, last: u64) -> (PieceName, String, u64) {
+        let piece = PieceName { term, first, last, last_ms: last * 10 };
+        (piece, piece.to_name("d"), 100)
+    }
+
+    fn snapshot(term: u64, start: u64, end: u64) -> WholeSnapshot {
+        let name = SnapshotName { start, end, created_ms: start * 10, term };
+        WholeSnapshot { name, parts: vec![(name.part("d", 1, 1), 1000)] }
+    }
+
+    fn spans(plan: &Plan) -> Vec<(u64, u64, u64)> {
+        plan.parts.iter().map(|p| (p.piece.term, p.from, p.to)).collect()
+    }
+
+    #[test]
+    fn the_newest_snapshot_that_reaches_the_end_is_taken() {
+        let shipped = Shipped {
+            pieces: vec![piece(1, 1, 5), piece(1, 6, 9), piece(1, 10, 12)],
+            snapshots: vec![snapshot(1, 4, 6), snapshot(1, 8, 11), snapshot(1, 11, 14)],
+        };
+        let plan = shipped.plan(Moment::Latest).unwrap();
+        assert_eq!(plan.snapshot.as_ref().map(|s| s.name.start), Some(8), "the last one may hold more than there is");
+        assert_eq!(spans(&plan), [(1, 9, 9), (1, 10, 12)]);
+        let plan = shipped.plan(Moment::At(Timestamp(85))).unwrap();
+        assert_eq!(plan.snapshot, None, "one that begins within the piece that is cut may be too late");
+        let plan = shipped.plan(Moment::At(Timestamp(105))).unwrap();
+        assert_eq!(plan.snapshot.as_ref().map(|s| s.name.start), Some(4));
+        assert_eq!(spans(&plan), [(1, 5, 5), (1, 6, 9), (1, 10, 12)], "the last one is cut when it is there");
+        assert_eq!(shipped.plan(Moment::Record(7)).unwrap().last_seq, 7);
+    }
+
+    #[test]
+    fn a_later_term_replaces_what_an_earlier_one_wrote_after_it_began() {
+        let shipped = Shipped {
+            pieces: vec![piece(1, 1, 5), piece(1, 6, 9), piece(2, 8, 8), piece(1, 10, 20), piece(3, 9, 30)],
+            snapshots: vec![snapshot(1, 12, 13)],
+        };
+        let plan = shipped.plan(Moment::Latest).unwrap();
+        assert_eq!(plan.snapshot, None, "its records are of a branch that ended");
+        assert_eq!(spans(&plan), [(1, 1, 5), (1, 6, 7), (2, 8, 8), (3, 9, 30)]);
+    }
+
+    #[test]
+    fn a_gap_is_bridged_by_a_snapshot_only() {
+        let mut shipped = Shipped { pieces: vec![piece(1, 1, 5), piece(1, 50, 60)], snapshots: vec![] };
+        assert_eq!(shipped.plan(Moment::Latest).unwrap().last_seq, 5);
+        shipped.snapshots.push(snapshot(1, 49, 49));
+        let plan = shipped.plan(Moment::Latest).unwrap();
+        assert_eq!((plan.last_seq, spans(&plan)), (60, vec![(1, 50, 60)]));
+        shipped.pieces.clear();
+        assert_eq!(shipped.plan(Moment::Latest).unwrap().last_seq, 49, "nothing was written after it");
+        assert!(shipped.plan(Moment::At(Timestamp(3))).unwrap_err().to_string().contains("earliest"));
+        assert!(Shipped::default().plan(Moment::Latest).is_err());
+    }
+}

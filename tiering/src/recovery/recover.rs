@@ -1,0 +1,470 @@
+//! A working data directory from the cloud alone.
+//!
+//! Files are fetched into a folder of their own and are put into place when all are there; what was fetched stays over an
+//! interruption. Until the end a file says that the directory is not to be served from.
+
+use super::claim::{Claimant, Held, note_base, verify};
+use super::plan::{Moment, Part, Plan, Shipped, WholeSnapshot};
+use super::{RecoveryError, fetch, local, names, write_file};
+use crate::clock::{Clock, Timestamp};
+use crate::engine::examine::{Examination, Examined, MissingObject};
+use crate::journal::follow::{cut, empty_segment};
+use crate::journal::{segment_name, sync_dir};
+use crate::meta::{self, JournaledStore, MetaSettings, NoData, RebuildProgress};
+use crate::tier::Tier;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The file in a data directory whose recovery is not finished.
+pub const UNFINISHED: &str = "recover.json";
+/// The file in one whose recovery is: what came of it.
+pub(crate) const FINISHED: &str = "recovered.json";
+/// The list of what is missing, an object a line.
+const MISSING: &str = "recovered-missing.jsonl";
+/// The folder that files are fetched into.
+const FETCHED: &str = "recover";
+/// Requests at a time.
+const SIDE_BY_SIDE: usize = 16;
+
+/// What to recover.
+pub struct RecoverRequest<'a> {
+    /// The name of the tier that the namespace was shipped to.
+    pub from: String,
+    /// All configured tiers.
+    pub tiers: &'a BTreeMap<String, Arc<dyn Tier>>,
+    /// Which deployment, where the tier has several.
+    pub deployment: Option<String>,
+    /// The directory to make.
+    pub data_dir: PathBuf,
+    /// Up to when; everything when left out.
+    pub at: Option<Timestamp>,
+    /// Only say what would come back: claims nothing, leaves nothing.
+    pub dry_run: bool,
+    /// Settings of the namespace.
+    pub settings: MetaSettings,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoverProgress {
+    /// So much is to be fetched.
+    Planned {
+        /// Objects.
+        objects: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// So much more was fetched, or was here from an earlier attempt.
+    Fetched {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The index is being made.
+    Index(RebuildProgress),
+    /// So many objects have been looked at.
+    Examined {
+        /// Objects.
+        objects: u64,
+    },
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverReport {
+    /// Nothing was made.
+    pub dry_run: bool,
+    /// The deployment.
+    pub deployment: String,
+    /// The tier that it came from.
+    pub from: String,
+    /// The directory.
+    pub data_dir: PathBuf,
+    /// When the last record that came back was written: later changes are lost.
+    pub until: Timestamp,
+    /// Its number.
+    pub last_sequence: u64,
+    /// The snapshot that it began with.
+    pub snapshot: Option<u64>,
+    /// Objects that were fetched.
+    pub fetched_objects: u64,
+    /// Their bytes.
+    pub fetched_bytes: u64,
+    /// The term that was claimed; 0 in a dry run.
+    pub term: u64,
+    /// What is there and what is missing.
+    pub found: Examined,
+    /// The file with what is missing, an object a line.
+    pub missing_list: Option<PathBuf>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// What an interrupted recovery left to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    version: u32,
+    from: String,
+    deployment: String,
+    at: Option<Timestamp>,
+    /// The claim, once it is made.
+    held: Option<Held>,
+    /// The last record that the plan had then.
+    last: Option<u64>,
+}
+
+impl State {
+    fn load(dir: &Path) -> Result<Option<State>, RecoveryError> {
+        let path = dir.join(UNFINISHED);
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|e| RecoveryError::Local(format!("{} is damaged: {e}", path.display()))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(local("read", &path, &e)),
+        }
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), RecoveryError> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| RecoveryError::Local(e.to_string()))?;
+        write_file(&dir.join(UNFINISHED), &text)
+    }
+}
+
+/// Hears how far it is.
+type OnProgress<'a> = &'a mut dyn FnMut(RecoverProgress);
+/// Hears of each object without bytes.
+type OnMissing<'a> = &'a mut dyn FnMut(&MissingObject);
+
+/// Builds a data directory from the cloud. `missing` hears of each object whose bytes are gone. Blocks the thread at times.
+///
+/// # Errors
+/// What the tier or the disk says; [`RecoveryError::Refused`] when the directory is in use or the moment is not covered.
+pub async fn recover(
+    request: &RecoverRequest<'_>,
+    progress: &mut dyn FnMut(RecoverProgress),
+    missing: &mut dyn FnMut(&MissingObject),
+) -> Result<RecoverReport, RecoveryError> {
+    let began = request.clock.now();
+    let tier = request.tiers.get(&request.from).ok_or_else(|| {
+        let known: Vec<&str> = request.tiers.keys().map(String::as_str).collect();
+        RecoveryError::Refused(format!("there is no tier {:?}; configured: {}", request.from, known.join(", ")))
+    })?;
+    let work = Work { request, tier: tier.as_ref() };
+    let (dir, mut state) = work.begin().await?;
+    let outcome = Box::pin(work.run(&dir, &mut state, progress, missing)).await;
+    if request.dry_run {
+        std::fs::remove_dir_all(&dir).map_err(|e| local("remove", &dir, &e))?;
+    }
+    let mut report = outcome?;
+    report.took_ms = u64::try_from(request.clock.now().since(began).as_millis()).unwrap_or(u64::MAX);
+    if !request.dry_run {
+        let text = serde_json::to_vec_pretty(&report).map_err(|e| RecoveryError::Local(e.to_string()))?;
+        write_file(&dir.join(FINISHED), &text)?;
+        let unfinished = dir.join(UNFINISHED);
+        std::fs::remove_file(&unfinished).map_err(|e| local("remove", &unfinished, &e))?;
+        sync_dir(&dir)?;
+    }
+    Ok(report)
+}
+
+struct Work<'a> {
+    request: &'a RecoverRequest<'a>,
+    tier: &'a dyn Tier,
+}
+
+impl Work<'_> {
+    /// The directory to work in, and what an earlier attempt knew.
+    async fn begin(&self) -> Result<(PathBuf, State), RecoveryError> {
+        let target = &self.request.data_dir;
+        let mut dir = target.clone();
+        if self.request.dry_run {
+            let mut name = target.as_os_str().to_owned();
+            name.push(".dry-run");
+            dir = PathBuf::from(name);
+            if dir.exists() {
+                std::fs::remove_dir_all(&dir).map_err(|e| local("remove", &dir, &e))?;
+            }
+        }
+        let known = State::load(&dir)?;
+        if known.is_none() && std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(RecoveryError::Refused(format!(
+                "{} is not empty; name a directory that is not there yet",
+                dir.display()
+            )));
+        }
+        let deployment = match (&self.request.deployment, &known) {
+            (Some(named), _) => named.clone(),
+            (None, Some(state)) => state.deployment.clone(),
+            (None, None) => self.only_deployment().await?,
+        };
+        let state = match known {
+            Some(state) => {
+                let asked = (&self.request.from, &deployment, self.request.at);
+                if asked != (&state.from, &state.deployment, state.at) {
+                    return Err(RecoveryError::Refused(format!(
+                        "{} has an unfinished recovery of deployment {} from {}, to {}: ask for the same again, or name another \
+                         directory",
+                        dir.display(),
+                        state.deployment,
+                        state.from,
+                        state.at.map_or("the end".to_owned(), |at| at.to_string()),
+                    )));
+                }
+                state
+            }
+            None => {
+                let (from, at) = (self.request.from.clone(), self.request.at);
+                State { version: 1, from, deployment, at, held: None, last: None }
+            }
+        };
+        std::fs::create_dir_all(&dir).map_err(|e| local("create", &dir, &e))?;
+        Ok((dir, state))
+    }
+
+    /// The deployment of a tier that has one.
+    async fn only_deployment(&self) -> Result<String, RecoveryError> {
+        let mut found: Vec<String> = Vec::new();
+        loop {
+            // `0` comes right after `/`: behind everything of the one before.
+            let after = found.last().map(|d| format!("{}{d}0", names::ROOT));
+            let next = self.tier.list(names::ROOT, after.as_deref(), 1).await?;
+            let Some(meta) = next.first() else { break };
+            let rest = meta.name.strip_prefix(names::ROOT).unwrap_or_default();
+            let Some((deployment, _)) = rest.split_once('/') else { break };
+            found.push(deployment.to_owned());
+        }
+        match found.as_slice() {
+            [one] => Ok(one.clone()),
+            [] => Err(RecoveryError::Refused(format!("tier {} has no namespace in it", self.request.from))),
+            many => Err(RecoveryError::Refused(format!(
+                "tier {} has the namespaces of {} deployments; name one with --deployment: {}",
+                self.request.from,
+                many.len(),
+                many.join(", ")
+            ))),
+        }
+    }
+
+    async fn run(
+        &self,
+        dir: &Path,
+        state: &mut State,
+        progress: &mut dyn FnMut(RecoverProgress),
+        missing: &mut dyn FnMut(&MissingObject),
+    ) -> Result<RecoverReport, RecoveryError> {
+        // What cannot be done must not fence the store that is there.
+        self.check(state).await?;
+        if !self.request.dry_run {
+            self.take_over(dir, state).await?;
+        }
+        let plan = Shipped::read(self.tier, &state.deployment).await?.plan(self.moment(state))?;
+        progress(RecoverProgress::Planned { objects: plan.objects(), bytes: plan.bytes() });
+        if !self.request.dry_run {
+            state.last.get_or_insert(plan.last_seq);
+            state.save(dir)?;
+        }
+        if !dir.join("journal").exists() {
+            self.fetch(dir, &plan, progress).await?;
+            place(dir)?;
+        }
+        write_file(&dir.join("deployment"), state.deployment.as_bytes())?;
+        let clock = self.request.clock.as_ref();
+        let made = meta::rebuild(dir, &self.request.settings, clock, &mut |at| progress(RecoverProgress::Index(at)))?;
+        let term = state.held.as_ref().map_or(0, |h| h.term);
+        // Before the store is opened, which writes records of its own: these are not in the cloud yet.
+        let last_sequence = note_base(dir, term, made.last_seq)?;
+        let until = time_of(dir, last_sequence)?.unwrap_or(Timestamp(plan.last_ms));
+        let list = dir.join(MISSING);
+        let found = self.examine(dir, state, (progress, missing), &list).await?;
+        let missing_list = (!self.request.dry_run && found.missing_objects > 0).then_some(list);
+        Ok(RecoverReport {
+            dry_run: self.request.dry_run,
+            deployment: state.deployment.clone(),
+            from: state.from.clone(),
+            data_dir: self.request.data_dir.clone(),
+            until,
+            last_sequence,
+            snapshot: made.snapshot,
+            fetched_objects: plan.objects(),
+            fetched_bytes: plan.bytes(),
+            term,
+            found,
+            missing_list,
+            took_ms: 0,
+        })
+    }
+
+    /// Whether there is anything at the moment that is asked for.
+    async fn check(&self, state: &State) -> Result<(), RecoveryError> {
+        let shipped = Shipped::read(self.tier, &state.deployment).await?;
+        let plan = shipped.plan(self.moment(state))?;
+        // The names tell when a piece ends: of one that begins the journal and is cut, nothing may be left.
+        if let (Some(at), None, [only]) = (state.at, &plan.snapshot, plan.parts.as_slice()) {
+            let bytes = fetch(self.tier, &only.name, only.size).await?;
+            let damaged = |what| RecoveryError::Damaged(format!("{}: {what}", only.name));
+            if cut(&bytes, only.from, only.to, at.millis()).map_err(damaged)?.is_none() {
+                return Err(RecoveryError::Refused(shipped.nothing(Moment::At(at))));
+            }
+        }
+        Ok(())
+    }
+
+    fn moment(&self, state: &State) -> Moment {
+        match (state.at, state.last) {
+            (Some(at), _) => Moment::At(at),
+            (None, Some(last)) => Moment::Record(last),
+            (None, None) => Moment::Latest,
+        }
+    }
+
+    /// Fences whoever wrote before, once.
+    async fn take_over(&self, dir: &Path, state: &mut State) -> Result<(), RecoveryError> {
+        state.save(dir)?;
+        if let Some(held) = &state.held {
+            return verify(self.tier, &state.deployment, held).await;
+        }
+        let claimant = Claimant {
+            tier: self.tier,
+            deployment: &state.deployment,
+            data_dir: dir,
+            clock: self.request.clock.as_ref(),
+            by: "recover",
+        };
+        state.held = Some(claimant.claim(true).await?);
+        state.save(dir)
+    }
+
+    async fn fetch(
+        &self,
+        dir: &Path,
+        plan: &Plan,
+        progress: &mut dyn FnMut(RecoverProgress),
+    ) -> Result<(), RecoveryError> {
+        let (journal, snapshots) = (dir.join(FETCHED).join("journal"), dir.join(FETCHED).join("snapshots"));
+        for folder in [&journal, &snapshots] {
+            std::fs::create_dir_all(folder).map_err(|e| local("create", folder, &e))?;
+        }
+        if let Some(snapshot) = &plan.snapshot {
+            self.fetch_snapshot(&snapshots, snapshot, progress).await?;
+        }
+        let until = self.request.at.map_or(u64::MAX, Timestamp::millis);
+        let fetches = plan.parts.iter().map(|part| self.fetch_piece(&journal, part, until));
+        let mut fetches = futures::stream::iter(fetches).buffer_unordered(SIDE_BY_SIDE);
+        while let Some(bytes) = fetches.next().await {
+            progress(RecoverProgress::Fetched { bytes: bytes? });
+        }
+        // A journal without a segment would be taken for a new store.
+        let first = journal.join(segment_name(plan.first_seq()));
+        if !first.exists() {
+            write_file(&first, &empty_segment(plan.first_seq(), 0, plan.last_ms))?;
+        }
+        Ok(())
+    }
+
+    async fn fetch_piece(&self, folder: &Path, part: &Part, until: u64) -> Result<u64, RecoveryError> {
+        let path = folder.join(segment_name(part.from));
+        if path.exists() {
+            return Ok(part.size);
+        }
+        let bytes = fetch(self.tier, &part.name, part.size).await?;
+        let damaged = |what: String| RecoveryError::Damaged(format!("{}: {what}", part.name));
+        let Some(piece) = cut(&bytes, part.from, part.to, until).map_err(damaged)? else { return Ok(part.size) };
+        if piece.first != part.from || (piece.last != part.to && until == u64::MAX) {
+            let what =
+                format!("it has records {} to {} instead of {} to {}", piece.first, piece.last, part.from, part.to);
+            return Err(damaged(what));
+        }
+        write_file(&path, &piece.bytes)?;
+        Ok(part.size)
+    }
+
+    async fn fetch_snapshot(
+        &self,
+        folder: &Path,
+        snapshot: &WholeSnapshot,
+        progress: &mut dyn FnMut(RecoverProgress),
+    ) -> Result<(), RecoveryError> {
+        let path = folder.join(format!("{:020}.snap", snapshot.name.start));
+        let mut whole = Vec::new();
+        for (n, (name, size)) in snapshot.parts.iter().enumerate() {
+            let part = folder.join(format!("{:020}.part{n:05}", snapshot.name.start));
+            if !path.exists() && !part.exists() {
+                write_file(&part, &fetch(self.tier, name, *size).await?)?;
+            }
+            progress(RecoverProgress::Fetched { bytes: *size });
+            whole.push(part);
+        }
+        if !path.exists() {
+            let tmp = path.with_extension("snap.tmp");
+            join(&whole, &tmp).map_err(|e| local("write", &tmp, &e))?;
+            std::fs::rename(&tmp, &path).map_err(|e| local("rename", &tmp, &e))?;
+        }
+        meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?;
+        for part in whole.iter().filter(|part| part.exists()) {
+            std::fs::remove_file(part).map_err(|e| local("remove", part, &e))?;
+        }
+        Ok(())
+    }
+
+    async fn examine(
+        &self,
+        dir: &Path,
+        state: &State,
+        (progress, missing): (OnProgress<'_>, OnMissing<'_>),
+        list: &Path,
+    ) -> Result<Examined, RecoveryError> {
+        let (settings, clock) = (self.request.settings.clone(), Arc::clone(&self.request.clock));
+        let (store, _) = JournaledStore::open(dir, settings, Arc::new(NoData), Vec::new(), clock)?;
+        let mut out = BufWriter::new(File::create(list).map_err(|e| local("create", list, &e))?);
+        let mut lost = |object: &MissingObject| {
+            missing(object);
+            let line = serde_json::to_string(object).map_err(|e| RecoveryError::Local(e.to_string()))?;
+            writeln!(out, "{line}").map_err(|e| local("write", list, &e))
+        };
+        let examination = Examination::new(&store, self.request.tiers, &state.deployment, !self.request.dry_run);
+        let found = examination.run(&mut lost, &mut |objects| progress(RecoverProgress::Examined { objects })).await?;
+        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(|e| local("write", list, &e))?;
+        store.close()?;
+        Ok(found)
+    }
+}
+
+fn join(parts: &[PathBuf], to: &Path) -> std::io::Result<()> {
+    let mut out = File::create(to)?;
+    for part in parts {
+        std::io::copy(&mut File::open(part)?, &mut out)?;
+    }
+    out.sync_all()
+}
+
+/// Puts what was fetched where a store has it: the snapshot first, so that a journal is never without it.
+fn place(dir: &Path) -> Result<(), RecoveryError> {
+    let fetched = dir.join(FETCHED);
+    for name in ["snapshots", "journal"] {
+        let (from, to) = (fetched.join(name), dir.join(name));
+        if from.exists() {
+            sync_dir(&from)?;
+            std::fs::rename(&from, &to).map_err(|e| local("rename", &from, &e))?;
+        }
+    }
+    sync_dir(dir)?;
+    std::fs::remove_dir_all(&fetched).map_err(|e| local("remove", &fetched, &e))
+}
+
+/// When a record was written.
+fn time_of(dir: &Path, seq: u64) -> Result<Option<Timestamp>, RecoveryError> {
+    let mut time = None;
+    meta::dump(dir, seq, &mut |record| {
+        if record.seq == seq {
+            time = Some(record.time);
+        }
+    })?;
+    Ok(time)
+}
