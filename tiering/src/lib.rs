@@ -97,7 +97,7 @@
 //! | **re-index** | A | I | A | A | A | A | A | I | D | I | I | H | A | |
 //! | **shutdown** | L | L | L | L | L | L | L | L | L | L | L | L | L | L |
 //!
-//! Shipping to the recovery tier (`engine/ship.rs`) reads what is durable from the journal's files and changes nothing that others
+//! Shipping to the recovery tier (`engine/ship/`) reads what is durable from the journal's files and changes nothing that others
 //! see, but for the floor in the table System; snapshots are the keeper's (G, H). A fenced store commits nothing any more.
 //!
 //! Where the letter alone does not say it:

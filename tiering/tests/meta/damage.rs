@@ -37,15 +37,21 @@ fn every_truncation_of_the_last_segment_leaves_a_whole_prefix() {
     assert!(seen.len() > 20, "the cuts reached {seen:?}");
 }
 
-#[test]
-fn garbage_after_the_last_record_is_cut_off_and_reported() {
+/// A store with one object as a killed process leaves it: its folder, the last segment, and that one's bytes.
+fn left_by_a_kill() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
     store.commit_blocking(put("a", "1")).unwrap();
     let copy = tempfile::tempdir().unwrap();
     image(dir.path(), copy.path(), &|_| None);
     let segment = segments(copy.path()).pop().unwrap();
-    let mut bytes = std::fs::read(&segment).unwrap();
+    let bytes = std::fs::read(&segment).unwrap();
+    (copy, segment, bytes)
+}
+
+#[test]
+fn garbage_after_the_last_record_is_cut_off_and_reported() {
+    let (copy, segment, mut bytes) = left_by_a_kill();
     let end = bytes.iter().rposition(|b| *b != 0).unwrap().next_multiple_of(8);
     bytes[end..end + 4].copy_from_slice(b"TGJ1");
     bytes[end + 4] = 1;
@@ -58,13 +64,7 @@ fn garbage_after_the_last_record_is_cut_off_and_reported() {
 
 #[test]
 fn a_record_of_a_later_version_is_refused_and_not_cut_off() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path());
-    store.commit_blocking(put("a", "1")).unwrap();
-    let copy = tempfile::tempdir().unwrap();
-    image(dir.path(), copy.path(), &|_| None);
-    let segment = segments(copy.path()).pop().unwrap();
-    let mut bytes = std::fs::read(&segment).unwrap();
+    let (copy, segment, mut bytes) = left_by_a_kill();
     // The opening record is at 64; the one at 128 is the last.
     assert_eq!(&bytes[128..133], b"TGJ1\x01");
     bytes[132] = 2;

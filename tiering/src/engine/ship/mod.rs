@@ -2,9 +2,10 @@
 //! snapshots from time to time. Commits never wait for it. It is also where this store learns that another has taken its
 //! place. See ADR 17.
 
+mod gate;
+
 use super::Core;
 use super::error::EngineError;
-use super::report::RecoveryStats;
 use super::shipmetrics::ShipMetrics;
 use super::snapshots::{FilePart, PART_BYTES};
 use crate::clock::Timestamp;
@@ -57,7 +58,8 @@ pub(crate) struct Ship {
 #[derive(Default)]
 struct Work {
     follower: Option<Follower>,
-    pending: Option<Piece>,
+    /// What is being shipped: the piece, and its bytes, which each attempt shares.
+    pending: Option<(Piece, Bytes)>,
     /// Pieces shipped since the last snapshot.
     pieces: u64,
     snapshots: Vec<WholeSnapshot>,
@@ -166,9 +168,10 @@ impl Ship {
         loop {
             if work.pending.is_none() {
                 match self.take(core, work).await? {
-                    Taken::Piece(piece) => {
+                    Taken::Piece(mut piece) => {
+                        let body = Bytes::from(std::mem::take(&mut piece.bytes));
                         self.oldest_pending.store(piece.first_ms.max(1), Ordering::Release);
-                        work.pending = Some(piece);
+                        work.pending = Some((piece, body));
                     }
                     Taken::Nothing => break,
                     Taken::Gone => {
@@ -179,10 +182,10 @@ impl Ship {
                     }
                 }
             }
-            if let Some(piece) = &work.pending {
+            if let Some((piece, body)) = &work.pending {
                 self.verify(core).await?;
                 work.verified = Some(Instant::now());
-                self.put(core, piece).await?;
+                self.put(core, piece, body.clone()).await?;
                 work.pending = None;
                 work.pieces += 1;
             }
@@ -290,9 +293,8 @@ impl Ship {
         Ok(taken?)
     }
 
-    async fn put(&self, core: &Arc<Core>, piece: &Piece) -> Result<(), RecoveryError> {
+    async fn put(&self, core: &Arc<Core>, piece: &Piece, body: Bytes) -> Result<(), RecoveryError> {
         let name = PieceName { term: self.term(), first: piece.first, last: piece.last, last_ms: piece.last_ms };
-        let body = Bytes::from(piece.bytes.clone());
         let bytes = body.len() as u64;
         // Where it is there, an attempt of this process was answered and the answer lost: nobody else has this term.
         self.tier.create(&name.to_name(&core.deployment), Arc::new(body)).await?;
@@ -458,68 +460,4 @@ fn gauge(value: u64) -> i64 {
 fn floor(core: &Core) -> Result<Option<u64>, RecoveryError> {
     let stored = core.meta.get(Table::System, FLOOR_KEY)?;
     Ok(stored.and_then(|bytes| bytes.as_ref().try_into().ok()).map(u64::from_le_bytes))
-}
-
-impl Core {
-    /// Whether another store has taken this one's place.
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.meta.fenced().is_some()
-    }
-
-    /// Asks the cloud whether this store may still write there. Always yes when nothing is shipped.
-    ///
-    /// # Errors
-    /// `Unavailable` when not, or when it cannot be known.
-    pub(crate) async fn may_write_remotely(&self) -> Result<(), EngineError> {
-        let Some(ship) = &self.ship else { return Ok(()) };
-        ship.verify(self).await.map_err(|e| {
-            if let RecoveryError::Fenced(by) = &e {
-                self.meta.fence(by.clone());
-                ship.metrics.fenced.set(1);
-            }
-            EngineError::Unavailable(e.to_string())
-        })
-    }
-
-    /// Waits until a record is in the cloud: what it decides about the cloud must be known there first.
-    pub(crate) async fn is_shipped(&self, seq: u64) -> Result<(), EngineError> {
-        match &self.ship {
-            Some(ship) => ship.has(seq).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Shipping, for statistics.
-    pub(crate) fn recovery_stats(&self) -> Option<RecoveryStats> {
-        let ship = self.ship.as_ref()?;
-        let (lag_records, age) = ship.lag(self);
-        ship.metrics.lag(lag_records, age);
-        let snapshot = ship.last_snapshot.load(Ordering::Acquire);
-        Some(RecoveryStats {
-            tier: ship.settings.tier.clone(),
-            term: ship.term(),
-            shipped_sequence: *ship.shipped.borrow(),
-            lag_records,
-            lag_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-            last_snapshot: (snapshot > 0).then_some(Timestamp(snapshot)),
-            fenced: self.meta.fenced().map(|e| e.to_string()),
-            last_error: ship.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        })
-    }
-
-    /// What an operator should know about shipping.
-    pub(crate) fn recovery_warning(&self) -> Option<String> {
-        let stats = self.recovery_stats()?;
-        let late = Duration::from_millis(stats.lag_ms) > self.ship.as_ref()?.settings.warn_after;
-        let error = stats.last_error.map(|e| format!(": {e}")).unwrap_or_default();
-        if stats.fenced.is_some() {
-            return stats.fenced;
-        }
-        if stats.term == 0 {
-            return Some(format!("nothing is shipped to the recovery tier yet{error}"));
-        }
-        late.then(|| {
-            format!("the recovery tier is {} records and {} ms behind{error}", stats.lag_records, stats.lag_ms)
-        })
-    }
 }
