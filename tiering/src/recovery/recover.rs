@@ -30,6 +30,8 @@ const MISSING: &str = "recovered-missing.jsonl";
 const FETCHED: &str = "recover";
 /// Requests at a time.
 const SIDE_BY_SIDE: usize = 16;
+/// Parts of a snapshot at a time: each is held in memory whole, 64 MiB.
+const SNAPSHOT_PARTS: usize = 4;
 
 /// What to recover.
 pub struct RecoverRequest<'a> {
@@ -392,14 +394,20 @@ impl Work<'_> {
         progress: &mut dyn FnMut(RecoverProgress),
     ) -> Result<(), RecoveryError> {
         let path = folder.join(format!("{:020}.snap", snapshot.name.start));
-        let mut whole = Vec::new();
-        for (n, (name, size)) in snapshot.parts.iter().enumerate() {
-            let part = folder.join(format!("{:020}.part{n:05}", snapshot.name.start));
-            if !path.exists() && !part.exists() {
-                write_file(&part, &fetch(self.tier, name, *size).await?)?;
+        let part_path = |n: usize| folder.join(format!("{:020}.part{n:05}", snapshot.name.start));
+        let whole: Vec<PathBuf> = (0..snapshot.parts.len()).map(part_path).collect();
+        let fetches = whole.iter().zip(&snapshot.parts).map(|(part, (name, size))| {
+            let here = path.exists() || part.exists();
+            async move {
+                if !here {
+                    write_file(part, &fetch(self.tier, name, *size).await?)?;
+                }
+                Ok::<u64, RecoveryError>(*size)
             }
-            progress(RecoverProgress::Fetched { bytes: *size });
-            whole.push(part);
+        });
+        let mut fetches = futures::stream::iter(fetches).buffer_unordered(SNAPSHOT_PARTS);
+        while let Some(bytes) = fetches.next().await {
+            progress(RecoverProgress::Fetched { bytes: bytes? });
         }
         if !path.exists() {
             let tmp = path.with_extension("snap.tmp");
