@@ -1,7 +1,10 @@
 //! What the rest of the engine asks of shipping: whether it may write to the cloud, whether a record is there, how far behind it is.
 
-use super::{Core, EngineError, Ordering, PoisonError, RecoveryError, Timestamp};
+use super::{Core, EngineError, Ordering, PoisonError, RecoveryError, Ship, Taken, Timestamp};
 use crate::engine::report::RecoveryStats;
+use crate::journal::follow::cut;
+use crate::recovery::fetch;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Core {
@@ -65,5 +68,33 @@ impl Core {
         late.then(|| {
             format!("the recovery tier is {} records and {} ms behind{error}", stats.lag_records, stats.lag_ms)
         })
+    }
+}
+
+impl Ship {
+    /// Whether the last record that was shipped, in the piece of this name and size, is the one of this disk. A journal that was
+    /// cut behind it and written on has another there, with a later epoch, and all before the cut are the same.
+    pub(super) async fn is_own_history(
+        &self,
+        core: &Arc<Core>,
+        position: u64,
+        (name, size): (&str, u64),
+    ) -> Result<(), RecoveryError> {
+        let mut local = core.meta.follow(position);
+        let task = tokio::task::spawn_blocking(move || local.take(position, 1));
+        let taken = task.await.map_err(|e| RecoveryError::Local(format!("reading the journal: {e}")))??;
+        // Retired: it was in a checkpoint, and no cut goes behind one.
+        let Taken::Piece(here) = taken else { return Ok(()) };
+        let shipped = fetch(self.tier.as_ref(), name, size).await?;
+        let there = cut(&shipped, position, position, u64::MAX)
+            .map_err(|what| RecoveryError::Damaged(format!("{name}: {what}")))?
+            .ok_or_else(|| RecoveryError::Damaged(format!("{name} has no record {position}")))?;
+        if here.bytes == there.bytes {
+            return Ok(());
+        }
+        Err(RecoveryError::Fenced(format!(
+            "record {position} of this disk's journal is another than the one that was shipped: the journal was cut (`tidegate index \
+             rebuild` after damage) or is of an older copy, and must not go on in the cloud; recover into a new directory instead"
+        )))
     }
 }

@@ -252,13 +252,17 @@ impl Ship {
         let shipped = Shipped::read(self.tier.as_ref(), &core.deployment).await?;
         // What earlier terms than the recovery's shipped is on another branch from there on.
         let mine = shipped.pieces.iter().filter(|(piece, _, _)| piece.term > term);
-        let position = mine.map(|(piece, _, _)| (piece.term, piece.last)).max().map_or(began, |(_, last)| last);
+        let newest = mine.max_by_key(|(piece, _, _)| (piece.term, piece.last));
+        let position = newest.map_or(began, |(piece, _, _)| piece.last);
         if position > core.meta.last_seq() {
             return Err(RecoveryError::Fenced(format!(
                 "the cloud has this store's records up to {position}, but this disk ends at {}: it is an older copy, and must not \
                  write; recover into a new directory instead",
                 core.meta.last_seq()
             )));
+        }
+        if let Some((_, name, size)) = newest {
+            self.is_own_history(core, position, (name, *size)).await?;
         }
         work.snapshots = shipped.snapshots;
         let since = work.snapshots.iter().map(|s| s.name.start).max().unwrap_or(0);
