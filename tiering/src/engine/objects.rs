@@ -161,8 +161,12 @@ impl Engine {
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
             // is committed; from then on the copy protects them itself. In place no less: another write may have taken
             // the version away, and a mark its chunks.
-            let stored = source.record().encode()?;
-            batch = batch.expect(Expect::Equals(Table::Object, source_key, stored));
+            // An older version of the record may have written it: its bytes are not what encoding gives.
+            let stored = self.core.meta.get(Table::Object, &source_key)?.ok_or(EngineError::Conflict)?;
+            if ObjectRecord::decode(&stored)? != *source.record() {
+                return Err(EngineError::Conflict);
+            }
+            batch = batch.expect(Expect::Equals(Table::Object, source_key, stored.to_vec()));
         }
         let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
         self.core.commit_version(target, record, batch).await
@@ -200,6 +204,7 @@ impl Core {
             restoring: None,
             due: None,
             idle: None,
+            manifest: None,
         }
     }
 
@@ -345,6 +350,8 @@ impl Core {
             // A copy is one object of its own: it keeps the ETag's bytes, not the source's upload.
             if !in_place {
                 record.restoring = None;
+                // What packs tell is about the source.
+                record.manifest = None;
                 if let Residency::Restored { tier, .. } = &from.residency {
                     record.residency = Residency::Cold { tier: tier.clone() };
                 }

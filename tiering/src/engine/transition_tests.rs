@@ -78,12 +78,13 @@ async fn version(core: &Core, nodes: u32) -> Member {
         restoring: None,
         due: None,
         idle: None,
+        manifest: None,
     };
     let mut batch = Batch::new(Reason::PutObject);
     core.put_version(&mut batch, ("bkt", "large"), None, &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     let (subject, stored) = (keys::object("bkt", "large"), record.encode().unwrap());
-    Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false }
+    Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false, manifest: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
