@@ -60,8 +60,7 @@ impl Telling {
             self.buckets.insert(name.to_vec());
         }
         let residency = Residency::Cold { tier: tier.to_owned() };
-        let told =
-            ObjectRecord { residency, restoring: None, due: None, idle: None, manifest: None, ..record.clone() };
+        let told = ObjectRecord { residency, restoring: None, due: None, idle: None, manifest: None, ..record.clone() };
         encode_op(&mut self.raw, Table::Object, subject, Some(&told.encode()?)).map_err(EngineError::Internal)?;
         self.objects += 1;
         if self.raw.len() >= FRAME_BYTES {

@@ -86,7 +86,8 @@ impl<'a> Costs<'a> {
         classes?.iter().any(Option::is_some).then_some(())?;
         let packs = |bytes: u64| bytes.div_ceil(self.pack_bytes);
         let speed = RetrievalSpeed::Normal;
-        let requests = self.sum(&self.written, |class, n| self.prices.requests(class, Request::Put, packs(n).max(1)))?;
+        let requests =
+            self.sum(&self.written, |class, n| self.prices.requests(class, Request::Put, packs(n).max(1)))?;
         let retrieval = self.sum(&self.read, |class, n| self.prices.retrieval(class, speed, n, packs(n)))?;
         let mut early_deletion = Money::ZERO;
         for (class, byte_millis) in &self.early {

@@ -128,3 +128,38 @@ async fn a_mark_that_listed_packs_before_a_large_version_became_cold_dooms_none_
     assert!(matches!(core.meta.commit(batch).await, Err(MetaError::Conflict { .. })));
     engine.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_record_is_older_than_this_code_is_copied_and_deleted_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).await;
+    let core = &engine.core;
+    let mut record = version(core, 1).await.record;
+    (record.body, record.size) = (BodyRef::Inline(Vec::new()), 0);
+    let mut stored = record.encode().unwrap();
+    // Version 1 ended before the last field, which is none.
+    assert_eq!((stored[0], stored.pop()), (2, Some(0)));
+    stored[0] = 1;
+    core.meta
+        .commit(Batch::new(Reason::PutObject).put(Table::Object, keys::object("bkt", "old"), stored))
+        .await
+        .unwrap();
+    let copy = |to: &str| crate::engine::CopyObject {
+        source_bucket: "bkt".into(),
+        source_key: "old".into(),
+        source_version: record.version,
+        bucket: "bkt".into(),
+        key: to.into(),
+        replace_attributes: None,
+        replace_tags: None,
+        storage_class: None,
+        checksum: None,
+        condition: Default::default(),
+    };
+    engine.copy_object(copy("copy")).await.unwrap();
+    engine.copy_object(copy("old")).await.unwrap();
+    for key in ["copy", "old"] {
+        assert!(engine.delete_object("bkt", key, None).await.unwrap());
+    }
+    engine.shutdown().await.unwrap();
+}

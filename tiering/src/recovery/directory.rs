@@ -81,7 +81,12 @@ impl State {
     }
 
     /// Fences whoever wrote before, once.
-    pub(super) async fn take_over(&mut self, dir: &Path, tier: &dyn Tier, clock: &dyn Clock) -> Result<(), RecoveryError> {
+    pub(super) async fn take_over(
+        &mut self,
+        dir: &Path,
+        tier: &dyn Tier,
+        clock: &dyn Clock,
+    ) -> Result<(), RecoveryError> {
         self.save(dir)?;
         if let Some(held) = &self.held {
             return verify(tier, &self.deployment, held).await;

@@ -10,10 +10,10 @@ mod recover;
 mod settings;
 
 pub use crate::engine::examine::{Examined, MissingObject};
-pub use plan::{Moment, Plan};
 pub(crate) use directory::FINISHED;
 pub use directory::UNFINISHED;
 pub use from_packs::{FromPacks, FromPacksReport, News, OddPack, recover_from_packs};
+pub use plan::{Moment, Plan};
 pub use recover::{RecoverProgress, RecoverReport, RecoverRequest, recover};
 pub use settings::RecoverySettings;
 

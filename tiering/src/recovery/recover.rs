@@ -323,8 +323,7 @@ impl Work<'_> {
         (progress, missing): (OnProgress<'_>, OnMissing<'_>),
     ) -> Result<Examined, RecoveryError> {
         let store = directory::open_store(dir, &self.request.settings, &self.request.clock)?;
-        let mut examination =
-            Examination::new(&store, self.request.tiers, &state.deployment, !self.request.dry_run);
+        let mut examination = Examination::new(&store, self.request.tiers, &state.deployment, !self.request.dry_run);
         let mut looked_at = |objects| progress(RecoverProgress::Examined { objects });
         directory::examine(dir, &mut examination, missing, &mut looked_at).await?;
         let found = std::mem::take(&mut examination.found);

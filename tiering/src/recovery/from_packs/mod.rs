@@ -194,7 +194,9 @@ async fn only_deployment(request: &FromPacks<'_>) -> Result<String, RecoveryErro
     found.dedup();
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(RecoveryError::Refused("there are no packs in the tiers: are they the right ones, and mounted?".into())),
+        [] => {
+            Err(RecoveryError::Refused("there are no packs in the tiers: are they the right ones, and mounted?".into()))
+        }
         many => Err(RecoveryError::Refused(format!(
             "the tiers have packs of {} deployments; name one with --deployment: {}",
             many.len(),
@@ -263,7 +265,8 @@ impl Work<'_> {
         // Nothing of this journal is in the cloud. It begins behind all that is, with a gap: the two must never be joined.
         note_base(&self.dir, self.report.term, 0)?;
         let shipped = Shipped::read(tier, &self.state.deployment).await?;
-        let ends = shipped.pieces.iter().map(|(piece, _, _)| piece.last).chain(shipped.snapshots.iter().map(|s| s.name.end));
+        let ends =
+            shipped.pieces.iter().map(|(piece, _, _)| piece.last).chain(shipped.snapshots.iter().map(|s| s.name.end));
         Ok(ends.max().unwrap_or(0).saturating_add(1))
     }
 

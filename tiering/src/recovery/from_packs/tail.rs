@@ -86,8 +86,7 @@ mod tests {
         };
         let frames: Vec<_> = bodies.iter().zip(&stored).zip(kinds).map(planned).collect();
         let id = PackId::fresh(5);
-        let plan =
-            RemotePackPlan::new(PackHeader { id, class: PackClass::Remote, created_ms: 5 }, &frames).unwrap();
+        let plan = RemotePackPlan::new(PackHeader { id, class: PackClass::Remote, created_ms: 5 }, &frames).unwrap();
         let mut out = plan.header_bytes().to_vec();
         for (n, stored) in stored.iter().enumerate() {
             out.extend_from_slice(&plan.frame_header_bytes(n).unwrap());
