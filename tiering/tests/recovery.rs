@@ -241,6 +241,11 @@ async fn an_interrupted_recovery_goes_on_and_is_not_served_from_before() {
     let (old_dir, new_dir, tier) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), memory());
     let old_bed = bed(old_dir.path(), &tier);
     let old = load(&old_bed).await;
+    // Several pieces of journal, wherever the last snapshot was taken.
+    for n in 0..4 {
+        put(&old, &format!("piece/{n}"), b"piece").await.unwrap();
+        shipped(&old).await;
+    }
     let before = digest(&old);
     old.shutdown().await.unwrap();
     let allowed = Arc::new(AtomicU64::new(1));

@@ -350,8 +350,6 @@ impl Core {
             // A copy is one object of its own: it keeps the ETag's bytes, not the source's upload.
             if !in_place {
                 record.restoring = None;
-                // What packs tell is about the source.
-                record.manifest = None;
                 if let Residency::Restored { tier, .. } = &from.residency {
                     record.residency = Residency::Cold { tier: tier.clone() };
                 }

@@ -75,8 +75,8 @@ pub(crate) struct ObjectRecord {
     pub due: Option<Timestamp>,
     /// Where it stands in the idle order (hot versions, when the policy has fill-level triggers).
     pub idle: Option<Timestamp>,
-    /// The frame of its tier that tells of this version. It is needed only when the namespace is lost; until then it keeps its
-    /// pack alive.
+    /// The frame of its tier that tells of this version, as it was when it was moved; of a copy, that tells of the source. It is
+    /// needed only when the namespace is lost; until then it keeps its pack alive.
     pub manifest: Option<ChunkId>,
 }
 

@@ -72,7 +72,7 @@ pub(super) fn read(id: PackId, size: u64, bytes: &Bytes) -> Result<Read, FormatE
 mod tests {
     use super::*;
     use crate::chunk::codec;
-    use crate::pack::{Frame, PackClass, PackHeader, PlannedFrame, RemotePackPlan};
+    use crate::pack::{PackClass, PackHeader, PlannedFrame, RemotePackPlan};
 
     fn pack(kinds: &[FrameKind]) -> (PackId, Bytes) {
         let bodies: Vec<Bytes> = (0..kinds.len()).map(|n| Bytes::from(vec![n as u8; 1_000])).collect();
