@@ -235,10 +235,10 @@ pub struct Recover {
     #[arg(long)]
     pub from_packs: bool,
     /// With --from-packs: only packs in this tier; may be given again
-    #[arg(long, value_name = "NAME", requires = "from_packs")]
+    #[arg(long, value_name = "NAME", requires = "from_packs", conflicts_with = "from")]
     pub tier: Vec<String>,
     /// With --from-packs: ask for the restore of archived packs, which costs money; run it again when they can be read
-    #[arg(long, requires = "from_packs", conflicts_with = "dry_run")]
+    #[arg(long, requires = "from_packs", conflicts_with_all = ["from", "dry_run"])]
     pub thaw: bool,
     /// The state at this time (RFC 3339, such as 2026-01-31T12:00:00Z); the latest when left out
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "from_packs")]

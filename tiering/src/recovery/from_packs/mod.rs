@@ -333,7 +333,10 @@ impl Work<'_> {
         directory::examine(&self.dir, &mut examination, &mut missing, &mut progress).await?;
         for pack in refer(&store, &examination).await? {
             self.report.packs_left += 1;
-            let why = "tells of no object, and nothing that was found needs it".to_owned();
+            let why = match examination.found.unknown_objects {
+                0 => "tells of no object, and nothing that was found needs it".to_owned(),
+                n => format!("tells of no object; {n} found objects, whose lists cannot be read here, may need it"),
+            };
             let RemotePack { tier, record, .. } = pack;
             let found = OddPack { tier, name: record.name, bytes: record.bytes, why };
             tell.borrow_mut()(News::Pack(&found));

@@ -5,8 +5,8 @@ use crate::pack::format::{FRAME_HEADER_LEN, FormatError, HEADER_LEN, TRAILER_LEN
 use crate::pack::{FooterEntry, FrameKind, PackId};
 use bytes::Bytes;
 
-/// The longest end that is read, in bytes: hundreds of times what a pack that was written here has.
-const MAX_TAIL: u64 = 1 << 30;
+/// The longest end that is read, in bytes: far more than a pack that was written here has.
+const MAX_TAIL: u64 = 256 << 20;
 
 /// What a pack's end says.
 #[derive(Debug)]
