@@ -103,8 +103,10 @@ async fn an_interrupted_recovery_goes_on_and_asks_no_pack_twice() {
         spent.then(|| TierError::plain(TierErrorKind::Unavailable, "get", name, "away"))
     });
     let recovery = Recovery::new(&old_bed, new_dir.path());
-    let mut tries = 0;
+    let (mut tries, unfinished) = (0, new_dir.path().join("recover.json"));
+    let mut state = Vec::new();
     while recovery.run().await.is_err() {
+        state = std::fs::read(&unfinished).unwrap();
         let error = bed(new_dir.path(), &clouds).try_open().await.unwrap_err();
         assert!(error.to_string().contains("not finished"), "{error}");
         allowed.store(1, Ordering::SeqCst);
@@ -115,6 +117,10 @@ async fn an_interrupted_recovery_goes_on_and_asks_no_pack_twice() {
     assert_eq!(asked.load(Ordering::SeqCst), 6, "each pack was asked once");
     clouds.ia.clear_hook();
     assert!(!new_dir.path().join("recover").exists());
+    // Killed right before the end, with everything in its place: it is made anew.
+    std::fs::remove_file(new_dir.path().join("recovered.json")).unwrap();
+    std::fs::write(&unfinished, state).unwrap();
+    assert!(recovery.run().await.unwrap().0.finished && !unfinished.exists());
     let new = open(&bed(new_dir.path(), &clouds)).await;
     assert_eq!(everything(&new).await, before);
     new.shutdown().await.unwrap();

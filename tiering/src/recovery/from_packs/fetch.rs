@@ -159,7 +159,7 @@ impl Ends {
     }
 }
 
-/// The end of a pack, as far as it is needed, verified.
+/// The end of a pack, no more of it than is needed, verified.
 async fn end(tier: &dyn Tier, pack: &Listed, fetched: &mut u64) -> Result<Bytes, RecoveryError> {
     let mut from = pack.size.saturating_sub(FIRST);
     if pack.size < TRAILER_LEN as u64 {
@@ -169,7 +169,10 @@ async fn end(tier: &dyn Tier, pack: &Listed, fetched: &mut u64) -> Result<Bytes,
     loop {
         *fetched += bytes.len() as u64;
         match tail::read(pack.pack, pack.size, &bytes).map_err(|e| RecoveryError::Damaged(e.to_string()))? {
-            Read::Whole(_) => return Ok(bytes),
+            Read::Whole(tail) => {
+                let skip = usize::try_from(tail.from.saturating_sub(from)).unwrap_or(0);
+                return Ok(bytes.slice(skip.min(bytes.len())..));
+            }
             // Each step is strictly further in front.
             Read::From(at) => {
                 let front = fetch_range(tier, &pack.name, at..from).await?;

@@ -252,7 +252,7 @@ impl Work<'_> {
         let tier = self.request.tier(name)?;
         match self.state.take_over(&self.dir, tier, self.request.clock.as_ref()).await {
             Ok(()) => {}
-            Err(RecoveryError::Tier(e)) => {
+            Err(RecoveryError::Tier(e)) if self.state.held.is_none() => {
                 self.report.notes.push(format!(
                     "the recovery tier {name} does not answer, so nobody was fenced: the old store, if it runs, still writes. This \
                      one may not write while `recovery` is configured; ask for the recovery again when the tier answers ({e})"

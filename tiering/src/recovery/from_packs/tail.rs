@@ -15,6 +15,8 @@ pub(super) struct Tail {
     pub entries: Vec<FooterEntry>,
     /// What the frames that tell of objects hold, each with its id.
     pub told: Vec<(ChunkId, Bytes)>,
+    /// Where in the pack the first of all this begins.
+    pub from: u64,
 }
 
 /// What came of reading.
@@ -65,7 +67,7 @@ pub(super) fn read(id: PackId, size: u64, bytes: &Bytes) -> Result<Read, FormatE
         }
         told.push((entry.id, frame.verify(&entry.id)?));
     }
-    Ok(Read::Whole(Tail { entries, told }))
+    Ok(Read::Whole(Tail { entries, told, from: first }))
 }
 
 #[cfg(test)]
@@ -118,6 +120,9 @@ mod tests {
             assert_eq!(tail.entries.len(), 4);
             let told: Vec<_> = tail.told.iter().map(|(_, raw)| raw[0]).collect();
             assert_eq!(told, [2, 3]);
+            // What is kept is no more than what is needed.
+            let kept = read(id, pack.len() as u64, &pack.slice(tail.from as usize..)).unwrap();
+            assert!(matches!(kept, Read::Whole(_)) && tail.from == u64::from(tail.entries[2].offset));
         }
         assert_eq!(read_from(id, &pack, pack.len()).unwrap().1, 1);
     }
