@@ -188,13 +188,13 @@ def test_the_crc_of_a_pack_is_the_one_that_oss_computes(world):
 
 def test_the_chunks_of_packs_are_extracted(world, tmp_path):
     files = [*local_packs(world["stopped"].data), *world["tiers"]["shelf"].rglob("*.pack")]
-    done = tool("read_pack.py", "--extract", tmp_path, *files)
+    done = tool("read_pack.py", "--chunks", tmp_path, *files)
     assert done.stdout.count(": pack ") == len(files)
     chunks = {file.name for file in tmp_path.iterdir()}
-    assert len(chunks) > 300 and any(name.endswith(".node") for name in chunks)
+    assert len(chunks) > 300 and {name.partition(".")[2] for name in chunks} == {"", "node", "manifests"}
     for file in tmp_path.iterdir():
-        assert blake3(file.read_bytes()).hexdigest() == file.name.removesuffix(".node")
-    assert all(f" {chunk.removesuffix('.node')}" in done.stdout for chunk in chunks)
+        assert blake3(file.read_bytes()).hexdigest() == file.name.partition(".")[0]
+    assert all(f" {chunk.partition('.')[0]}" in done.stdout for chunk in chunks)
 
 
 def copied(folder, to, *without):
@@ -386,6 +386,9 @@ def test_the_samples_of_records():
     assert record.body == records.Body([(HELLO, 5)], [])
     assert record.residency == records.Residency("Cold", "ia")
     assert (record.checksum, record.parts, record.restoring, record.due, record.idle) == (None, [], None, 3, None)
+    fields = b"".join(sample("Sample of Object, version 1"))[1:]
+    untold, told = (records.read_object(b"\2" + fields + last) for last in sample("In version 2 it begins with"))
+    assert untold == record and told == dataclasses.replace(record, manifest=blake3(b"told").digest())
     old, new = map(records.read_remote_pack, sample("Sample of Remote pack"))
     assert old == records.RemotePack("pack/1", "Live", 48 * MIB, 1500, 1, 9, "x", 3, None)
     assert new == dataclasses.replace(old, version="CAE")
@@ -408,3 +411,17 @@ def test_the_sample_of_a_pack(tmp_path):
     assert (pack.id, pack.kind, pack.sealed, pack.verify().damage) == (b"0123456789abcdef", "hot", True, [])
     [frame] = pack.frames()
     assert (frame.kind, frame.codec, frame.id, pack.chunk(frame)) == (packs.CHUNK, packs.RAW, HELLO, b"hello")
+
+
+def test_the_sample_of_a_pack_in_a_tier(tmp_path):
+    file = tmp_path / "told.pack"
+    file.write_bytes(b"".join(sample("### Sample, version 2")))
+    pack = packs.Pack(file)
+    assert (pack.kind, pack.sealed, pack.verify().damage) == ("remote", True, [])
+    assert [frame.kind for frame in pack.frames()] == [packs.CHUNK, packs.MANIFESTS]
+    done = tool("read_pack.py", "--extract", tmp_path / "out", tmp_path)
+    assert "1 buckets, 1 of 1 objects extracted" in done.stdout
+    [line] = (tmp_path / "out" / "objects.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["bucket"], entry["key"], entry["residency"]["tier"]) == ("b", "k", "ia")
+    assert (tmp_path / "out" / entry["file"]).read_bytes() == b"hello"

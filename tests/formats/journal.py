@@ -87,8 +87,9 @@ def checksum(*pieces: bytes) -> bytes:
     return digest.digest()[:16]
 
 
-def operations(body: bytes, count: int, path: pathlib.Path, base: int) -> list[Operation]:
-    """The operations of a record's or block's body, which begins at `base` of the file and must be used up."""
+def operations(body: bytes, count: int | None, path: pathlib.Path, base: int) -> list[Operation]:
+    """The operations of a record's or block's body, which begins at `base` of the file and must be used up. `count` is how many the
+    header says, where one does."""
     found: list[Operation] = []
     at = 0
     while at < len(body):
@@ -103,7 +104,7 @@ def operations(body: bytes, count: int, path: pathlib.Path, base: int) -> list[O
         value = body[value_at:end] if kind else None
         found.append(Operation(table, body[key_at:value_at], value, path, base + at))
         at = end
-    if len(found) != count:
+    if count is not None and len(found) != count:
         raise Damage(path, base, f"{len(found)} operations, the header says {count}")
     return found
 

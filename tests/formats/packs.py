@@ -17,8 +17,9 @@ ENTRY = struct.Struct("<32sIIIBBH")
 TRAILER = struct.Struct("<III16sI8s")
 MAGIC, FRAME_MAGIC, END_MAGIC = b"TGPACK1\n", b"TGFR", b"TGPKEND\n"
 CLASSES = ("hot", "cache", "main", "remote")
-CHUNK, NODE = 1, 2
-KINDS = {CHUNK: "chunk", NODE: "node"}
+CHUNK, NODE, MANIFESTS = 1, 2, 3
+KINDS = {CHUNK: "chunk", NODE: "node", MANIFESTS: "manifests"}
+VERSIONS = (1, 2)
 RAW, ZSTD = 0, 1
 CODECS = {RAW: "raw", ZSTD: "zstd"}
 MAX_LENGTH = 1 << 24
@@ -73,7 +74,7 @@ class Pack:
             raise Damage(path, 0, f"the magic of a pack is missing, there is {magic!r}")
         if crc != zlib.crc32(self.data[: HEADER.size - 4]):
             raise Damage(path, 0, "the header's CRC does not fit")
-        if version != 1:
+        if version not in VERSIONS:
             raise Damage(path, 8, f"version {version} of the pack format is not known")
         if kind >= len(CLASSES):
             raise Damage(path, 10, f"class {kind} is not known")

@@ -10,46 +10,28 @@ that a crash left is reported, and is no damage.
 """
 
 import argparse
-import dataclasses
-import json
 import pathlib
 import sys
-from typing import Any
 
+from bodies import extract_all
 from damage import Damage
-from records import Object
 from store import Store
-
-
-def described(bucket: str, key: str, record: Object) -> dict[str, Any]:
-    """The record as JSON takes it; without the list of chunks."""
-    fields = dataclasses.asdict(record)
-    del fields["body"]
-    nodes = len(record.body.nodes)
-    return {"bucket": bucket, "key": key, **fields, "version": f"{record.version:032x}", "nodes": nodes}
 
 
 def read_all(store: Store, extract: pathlib.Path | None) -> list[str]:
     """Reads every object and every part; returns what is wrong, a line each."""
-    wrong, lines = [], []
-    for (bucket, key), record in store.names.objects.items():
-        if extract:
-            file = pathlib.Path(bucket) / f"{record.version:032x}"
-            (extract / bucket).mkdir(parents=True, exist_ok=True)
-            with open(extract / file, "wb") as out:
-                found = store.extract(record, out.write)
-            lines.append({**described(bucket, key, record), "file": None if found else str(file)})
-            if found:
-                (extract / file).unlink()
-        else:
-            found = store.extract(record, lambda _: None)
-        where = f" (in tier {record.residency.tier})" if record.residency.tier else ""
-        wrong += [f"s3://{bucket}/{key}{where}: {what}" for what in found]
+    objects = store.names.objects
+    if extract:
+        found = extract_all(objects, store.extract, extract)
+    else:
+        found = {name: store.extract(record, lambda _: None) for name, record in objects.items()}
+    wrong = []
+    for (bucket, key), lines in found.items():
+        tier = objects[bucket, key].residency.tier
+        where = f" (in tier {tier})" if tier else ""
+        wrong += [f"s3://{bucket}/{key}{where}: {what}" for what in lines]
     for (upload, number), part in store.names.parts.items():
         wrong += [f"upload {upload}, part {number}: {what}" for what in store.check_part(part)]
-    if extract:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (extract / "objects.jsonl").write_text(text)
     return wrong
 
 

@@ -178,6 +178,7 @@ class Object:
     restoring: int | None
     due: int | None
     idle: int | None
+    manifest: bytes | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,11 +260,12 @@ def residency(r: Reader) -> Residency:
 
 
 def read_object(data: bytes) -> Object:
-    r = Reader(data)
+    r = Reader(data, versions=(1, 2))
     head = (r.u128(), r.u64(), r.text(), r.u64(), r.u64(), attributes(r), r.optional(lambda: checksum(r)))
     parts = r.many(lambda: part_info(r))
     tail = (body(r), residency(r), r.optional(r.u128), r.optional(r.u64), r.optional(r.u64))
-    return r.end(Object(*head, parts, *tail))
+    manifest = r.optional(r.chunk_id) if r.version >= 2 else None
+    return r.end(Object(*head, parts, *tail, manifest))
 
 
 def read_upload(data: bytes) -> Upload:

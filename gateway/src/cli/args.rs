@@ -81,7 +81,7 @@ pub enum Command {
     /// The index
     #[command(subcommand)]
     Index(IndexCommand),
-    /// Build a data directory from the namespace that was shipped to a tier; the disk that had it may be gone
+    /// Build a data directory from the namespace that was shipped to a tier, or from packs alone; the disk may be gone
     ///
     /// Whoever shipped there before is fenced: it must not write to the cloud any more. An interrupted recovery goes on when it is
     /// asked for again. --data-dir names the directory to make; without it, it is the configuration's.
@@ -229,12 +229,21 @@ pub struct Conformance {
 #[derive(Debug, Args)]
 pub struct Recover {
     /// The tier that the namespace was shipped to (recovery.tier)
-    #[arg(long, value_name = "TIER")]
-    pub from: String,
+    #[arg(long, value_name = "TIER", required_unless_present = "from_packs", conflicts_with = "from_packs")]
+    pub from: Option<String>,
+    /// From the packs in the tiers alone: what had been moved, as it was then; deletions since are not known
+    #[arg(long)]
+    pub from_packs: bool,
+    /// With --from-packs: only packs in this tier; may be given again
+    #[arg(long, value_name = "NAME", requires = "from_packs", conflicts_with = "from")]
+    pub tier: Vec<String>,
+    /// With --from-packs: ask for the restore of archived packs, which costs money; run it again when they can be read
+    #[arg(long, requires = "from_packs", conflicts_with_all = ["from", "dry_run"])]
+    pub thaw: bool,
     /// The state at this time (RFC 3339, such as 2026-01-31T12:00:00Z); the latest when left out
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "from_packs")]
     pub at: Option<Timestamp>,
-    /// The deployment, when the tier has the namespaces of several
+    /// The deployment, when there are several
     #[arg(long, value_name = "ID")]
     pub deployment: Option<String>,
     /// Say what would come back and list what would be missing; fences nobody and leaves nothing

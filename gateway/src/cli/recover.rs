@@ -5,13 +5,27 @@ use super::{Exit, Failure};
 use crate::config::Config;
 use crate::config::units::show_size;
 use crate::output::{Output, render};
+use indicatif::ProgressBar;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_tiering::clock::{Clock, SystemClock};
 use tidegate_tiering::meta::RebuildProgress;
-use tidegate_tiering::recovery::{MissingObject, RecoverProgress, RecoverRequest, recover as run};
+use tidegate_tiering::recovery::{
+    FromPacks, MissingObject, News, RecoverProgress, RecoverRequest, recover as run, recover_from_packs,
+};
 use tidegate_tiering::tier::{self, Tier};
+
+/// What both ways of recovering need.
+struct World {
+    clock: Arc<dyn Clock>,
+    tiers: BTreeMap<String, Arc<dyn Tier>>,
+    data_dir: PathBuf,
+    runtime: tokio::runtime::Runtime,
+    /// Bytes or packs, and what follows them.
+    signs: (ProgressBar, ProgressBar),
+}
 
 /// `tidegate recover`.
 pub fn recover(config: &Config, options: &Recover, output: &Output) -> Result<Exit, Failure> {
@@ -23,41 +37,88 @@ pub fn recover(config: &Config, options: &Recover, output: &Output) -> Result<Ex
             .map_err(|e| Failure::new(format!("tier {name}: {e}")))?;
         tiers.insert(name.clone(), tier);
     }
-    let request = RecoverRequest {
-        from: options.from.clone(),
-        tiers: &tiers,
-        deployment: options.deployment.clone(),
-        data_dir: options.data_dir.clone().unwrap_or_else(|| config.data_dir.clone()),
-        at: options.at,
-        dry_run: options.dry_run,
-        settings: config.engine_settings().meta,
-        clock,
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("cannot start a runtime: {e}")))?;
-    let (bar, spinner) = (output.progress("fetch"), output.waiting("recover"));
-    let mut progress = |at: RecoverProgress| match at {
-        RecoverProgress::Planned { bytes, .. } => bar.set_length(bytes),
-        RecoverProgress::Fetched { bytes } => bar.inc(bytes),
-        RecoverProgress::Index(RebuildProgress::Snapshot { entries }) => {
-            spinner.set_message(format!("index: snapshot, {entries} entries"));
-        }
-        RecoverProgress::Index(RebuildProgress::Journal { bytes }) => {
-            spinner.set_message(format!("index: journal, at most {}", show_size(bytes)));
-        }
-        RecoverProgress::Examined { objects } => spinner.set_message(format!("{objects} objects looked at")),
+    let data_dir = options.data_dir.clone().unwrap_or_else(|| config.data_dir.clone());
+    let signs = (output.progress("fetch"), output.waiting("recover"));
+    let world = World { clock, tiers, data_dir, runtime, signs };
+    let outcome = match &options.from {
+        Some(from) => world.shipped(config, (from, options), output),
+        None => world.packs(config, options, output),
     };
-    // Line by line: there may be as many as there are objects. A reader that went away changes nothing.
-    let mut missing = |object: &MissingObject| {
-        output.line(&json!({ "missing": object }), |_| render::missing(object));
-    };
-    let report = runtime.block_on(Box::pin(run(&request, &mut progress, &mut missing)));
-    bar.finish_and_clear();
-    spinner.finish_and_clear();
-    let report = report.map_err(Failure::new)?;
-    output.line(&json!({ "report": report }), |_| render::recovered(&report));
-    Ok(Exit::Ok)
+    world.signs.0.finish_and_clear();
+    world.signs.1.finish_and_clear();
+    outcome
+}
+
+/// Line by line: there may be as many as there are objects. A reader that went away changes nothing.
+fn say_missing(output: &Output, object: &MissingObject) {
+    output.line(&json!({ "missing": object }), |_| render::missing(object));
+}
+
+impl World {
+    fn shipped(&self, config: &Config, (from, options): (&str, &Recover), output: &Output) -> Result<Exit, Failure> {
+        let request = RecoverRequest {
+            from: from.to_owned(),
+            tiers: &self.tiers,
+            deployment: options.deployment.clone(),
+            data_dir: self.data_dir.clone(),
+            at: options.at,
+            dry_run: options.dry_run,
+            settings: config.engine_settings().meta,
+            clock: Arc::clone(&self.clock),
+        };
+        let mut progress = |at: RecoverProgress| self.show(at);
+        let mut missing = |object: &MissingObject| say_missing(output, object);
+        let report = self.runtime.block_on(Box::pin(run(&request, &mut progress, &mut missing)));
+        let report = report.map_err(Failure::new)?;
+        self.signs.1.finish_and_clear();
+        output.line(&json!({ "report": report }), |_| render::recovered(&report));
+        Ok(Exit::Ok)
+    }
+
+    fn packs(&self, config: &Config, options: &Recover, output: &Output) -> Result<Exit, Failure> {
+        let request = FromPacks {
+            tiers: &self.tiers,
+            only: options.tier.clone(),
+            recovery: config.recovery.as_ref().map(|recovery| recovery.tier.clone()),
+            deployment: options.deployment.clone(),
+            data_dir: self.data_dir.clone(),
+            dry_run: options.dry_run,
+            thaw: options.thaw,
+            settings: config.engine_settings().meta,
+            clock: Arc::clone(&self.clock),
+        };
+        let mut tell = |news: News<'_>| match news {
+            News::Progress(at) => self.show(at),
+            News::Missing(object) => say_missing(output, object),
+            News::Pack(pack) => {
+                output.line(&json!({ "pack": pack }), |_| render::odd_pack(pack));
+            }
+        };
+        let report = self.runtime.block_on(Box::pin(recover_from_packs(&request, &mut tell)));
+        let report = report.map_err(Failure::new)?;
+        self.signs.1.finish_and_clear();
+        output.line(&json!({ "report": report }), |_| render::from_packs(&report));
+        Ok(Exit::Ok)
+    }
+
+    fn show(&self, at: RecoverProgress) {
+        let (bar, spinner) = &self.signs;
+        match at {
+            RecoverProgress::Planned { bytes, .. } => bar.set_length(bytes),
+            RecoverProgress::Fetched { bytes } => bar.inc(bytes),
+            RecoverProgress::Packs { done, of } => spinner.set_message(format!("{done} of {of} packs asked")),
+            RecoverProgress::Index(RebuildProgress::Snapshot { entries }) => {
+                spinner.set_message(format!("index: snapshot, {entries} entries"));
+            }
+            RecoverProgress::Index(RebuildProgress::Journal { bytes }) => {
+                spinner.set_message(format!("index: journal, at most {}", show_size(bytes)));
+            }
+            RecoverProgress::Examined { objects } => spinner.set_message(format!("{objects} objects looked at")),
+        }
+    }
 }

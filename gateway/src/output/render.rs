@@ -13,7 +13,7 @@ use tidegate_tiering::engine::{
 
 pub use super::render_fsck::{fsck, fsck_estimate};
 use super::render_recover;
-pub use super::render_recover::{missing, recovered};
+pub use super::render_recover::{from_packs, missing, odd_pack, recovered};
 pub use super::render_tier::{conformance, conformance_plan};
 
 /// `right` names the columns of numbers.

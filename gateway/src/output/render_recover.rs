@@ -4,7 +4,7 @@ use super::render::pairs;
 use crate::config::units::{show_duration, show_size};
 use std::time::Duration;
 use tidegate_tiering::engine::RecoveryStats;
-use tidegate_tiering::recovery::{MissingObject, RecoverReport};
+use tidegate_tiering::recovery::{Examined, FromPacksReport, MissingObject, OddPack, RecoverReport};
 
 /// The lines of `tidegate stats` about shipping.
 pub fn recovery(stats: &RecoveryStats) -> String {
@@ -31,6 +31,81 @@ pub fn missing(object: &MissingObject) -> String {
     format!("missing  s3://{bucket}/{key}  {size} bytes  modified {modified}")
 }
 
+/// One line for a pack of which something is to be said.
+pub fn odd_pack(pack: &OddPack) -> String {
+    let OddPack { tier, name, bytes, why } = pack;
+    format!("pack     {tier}  {name}  {bytes} bytes  {why}")
+}
+
+/// What is there and what is not, where it is not nothing.
+fn more(found: &Examined) -> impl Iterator<Item = (&'static str, String)> {
+    let more = [
+        ("unknown objects", found.unknown_objects),
+        ("restored, cold again", found.restored_again_cold),
+        ("restore jobs", found.restore_jobs),
+        ("uploads under way", found.uploads),
+        ("parts lost", found.missing_parts),
+        ("unreadable records", found.unreadable_records),
+    ];
+    more.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n.to_string()))
+}
+
+/// `tidegate recover --from-packs`.
+pub fn from_packs(report: &FromPacksReport) -> String {
+    let found = &report.found;
+    let mut rows = vec![
+        ("deployment", report.deployment.clone()),
+        ("packs", format!("{}, {}, in {}", report.packs, show_size(report.pack_bytes), report.tiers.join(", "))),
+        ("fetched", show_size(report.fetched_bytes)),
+    ];
+    let packs = [
+        ("archived packs", report.archived_packs),
+        ("being restored", report.thaws),
+        ("unreadable packs", report.unreadable_packs),
+        ("packs without manifests", report.packs_without_manifests),
+        ("of them not needed", report.packs_left),
+        ("older versions", report.older_versions),
+    ];
+    rows.extend(packs.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n.to_string())));
+    if report.finished {
+        rows.push(("buckets", found.buckets.to_string()));
+        rows.push(("objects", format!("{}, {}", found.objects, show_size(found.bytes))));
+        rows.push(("missing objects", format!("{}, {}", found.missing_objects, show_size(found.missing_bytes))));
+        rows.extend(more(found));
+    }
+    for list in report.missing_list.iter().chain(&report.packs_list) {
+        rows.push(("listed in", list.display().to_string()));
+    }
+    rows.push(("took", show_duration(Duration::from_millis(report.took_ms))));
+    let mut text = pairs(rows);
+    for note in &report.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    if !report.finished {
+        text.push_str("archived packs are being restored, which takes hours; run the same command again then\n");
+        return text;
+    }
+    text.push_str(
+        "objects are as they were when they were moved; deletions, and changes since, are not known: some may be back\n",
+    );
+    if report.archived_packs > 0 {
+        text.push_str(
+            "what archived packs tell of is not back; with --thaw, into another directory, it comes back as well\n",
+        );
+    }
+    if report.packs_left + report.archived_packs + report.unreadable_packs > 0 {
+        text.push_str("the packs that are named stay in their tiers until somebody deletes them there\n");
+    }
+    text.push_str(&match (report.dry_run, report.term) {
+        (true, _) => "dry run: nothing was made, nobody was fenced\n".to_owned(),
+        (false, 0) => format!("recovered into {}; make sure that the old server is off\n", report.data_dir.display()),
+        (false, term) => {
+            format!("recovered into {} (term {term}); start the server on it\n", report.data_dir.display())
+        }
+    });
+    text
+}
+
 /// `tidegate recover`.
 pub fn recovered(report: &RecoverReport) -> String {
     let found = &report.found;
@@ -43,15 +118,7 @@ pub fn recovered(report: &RecoverReport) -> String {
         ("packs in tiers", format!("{}, {} of them missing", found.packs, found.missing_packs)),
         ("missing objects", format!("{}, {}", found.missing_objects, show_size(found.missing_bytes))),
     ];
-    let more = [
-        ("unknown objects", found.unknown_objects),
-        ("restored, cold again", found.restored_again_cold),
-        ("restore jobs", found.restore_jobs),
-        ("uploads under way", found.uploads),
-        ("parts lost", found.missing_parts),
-        ("unreadable records", found.unreadable_records),
-    ];
-    rows.extend(more.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n.to_string())));
+    rows.extend(more(found));
     if !found.unknown_tiers.is_empty() {
         rows.push(("tiers not configured", found.unknown_tiers.join(", ")));
     }

@@ -4,7 +4,7 @@ use super::Core;
 use super::error::EngineError;
 use super::keys;
 use super::record::{Record, RemoteFooter, RemotePackRecord, RemotePackState};
-use super::transition::MAX_REFERRED;
+use super::transition::{MAX_REFERRED, folder, split_name};
 use crate::clock::Timestamp;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table, Value};
@@ -60,7 +60,21 @@ fn expect_fence(tier: &str, fence: Option<&Value>) -> Expect {
     }
 }
 
+/// The latest epoch of the packs that the namespace was made of, when it was made of packs alone.
+pub(super) fn from_packs(meta: &dyn MetaStore) -> Result<Option<u64>, EngineError> {
+    let Some(stored) = meta.get(Table::System, keys::FROM_PACKS)? else { return Ok(None) };
+    let epoch = stored.as_ref().try_into().map(u64::from_le_bytes);
+    epoch.map(Some).map_err(|_| EngineError::Corrupt("the epoch of a recovery from packs has not 8 bytes".into()))
+}
+
 impl Core {
+    /// Whether nobody knows what a pack is for: the namespace was made of packs alone, and neither did this one tell of objects
+    /// nor did any that was found need it. Objects may be in it of which nothing was found.
+    pub(crate) fn is_untold(&self, found: &RemotePack) -> bool {
+        let epoch = split_name(&folder(&self.deployment), &found.record.name).map(|(epoch, _)| epoch);
+        found.record.references == 0 && self.from_packs.is_some_and(|until| epoch.is_none_or(|epoch| epoch <= until))
+    }
+
     /// Calls `visit` with every remote pack whose record can be read, in the order of keys. The others are reported.
     pub(crate) fn each_remote_pack(&self, mut visit: impl FnMut(RemotePack)) -> Result<(), EngineError> {
         self.meta.scan_each(Table::RemotePack, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {

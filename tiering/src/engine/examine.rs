@@ -18,7 +18,7 @@ use crate::tier::Tier;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Records looked at between two commits or reports.
 const PAGE: usize = 256;
@@ -85,6 +85,10 @@ pub(crate) struct Examination<'a> {
     pub found: Examined,
     /// Tiers of which packs are missing.
     pub holed: BTreeSet<String>,
+    /// Look into all lists of chunks, although no pack is known to be missing: what is there is all that is known.
+    pub deep: bool,
+    /// The packs that were found to be needed.
+    needed: Mutex<BTreeSet<(String, PackId)>>,
 }
 
 /// Whether bytes are there.
@@ -107,15 +111,20 @@ impl<'a> Examination<'a> {
         repair: bool,
     ) -> Self {
         let (index, found, holed) = (RemoteIndex::default(), Examined::default(), BTreeSet::new());
-        Self { meta, tiers, deployment, repair, index, found, holed }
+        Self { meta, tiers, deployment, repair, index, found, holed, deep: false, needed: Mutex::default() }
+    }
+
+    /// Whether a pack has something that an object was found to need.
+    pub(crate) fn needs(&self, tier: &str, pack: PackId) -> bool {
+        self.needed.lock().unwrap_or_else(PoisonError::into_inner).contains(&(tier.to_owned(), pack))
     }
 
     /// Looks at everything; `missing` hears of each object without bytes, `progress` of the objects so far.
     pub(crate) async fn run(
-        mut self,
+        &mut self,
         missing: &mut dyn FnMut(&MissingObject) -> Result<(), RecoveryError>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Examined, RecoveryError> {
+    ) -> Result<(), RecoveryError> {
         self.packs().await?;
         self.found.buckets = self.count(Table::Bucket)?;
         self.found.uploads = self.count(Table::Upload)?;
@@ -133,8 +142,7 @@ impl<'a> Examination<'a> {
             }
             progress(self.found.objects);
         }
-        self.parts().await?;
-        Ok(self.found)
+        self.parts().await
     }
 
     fn count(&self, table: Table) -> Result<u64, RecoveryError> {
@@ -193,7 +201,7 @@ impl<'a> Examination<'a> {
                 Bytes::Unknown
             }
             Residency::Cold { tier } | Residency::Restored { tier, .. } => {
-                let deep = self.holed.contains(tier);
+                let deep = self.deep || self.holed.contains(tier);
                 self.body(&record.body, deep).await?
             }
         };
@@ -262,7 +270,13 @@ impl<'a> Examination<'a> {
     }
 
     fn has(&self, id: &ChunkId) -> bool {
-        !self.index.tiers_with(id).is_empty()
+        let tiers = self.index.tiers_with(id);
+        for tier in tiers.iter().filter(|_| self.deep) {
+            if let Some(at) = self.index.locate(tier, id) {
+                self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert((tier.clone(), at.pack));
+            }
+        }
+        !tiers.is_empty()
     }
 
     /// Whether all chunks are in tiers; `deep` looks into lists of chunks, which costs a request each.

@@ -148,7 +148,10 @@ impl Core {
             if let Some(live_bytes) = live.get(&(found.tier.clone(), found.pack)) {
                 let overhead = found.record.bytes.saturating_sub(*live_bytes);
                 *dead.entry(found.tier).or_default() += overhead;
-            } else if blind.may_need(&found.tier) || !self.remote.holds(&found.tier, &found.pack) {
+            } else if blind.may_need(&found.tier)
+                || !self.remote.holds(&found.tier, &found.pack)
+                || self.is_untold(&found)
+            {
                 report.remote_packs_kept += 1;
             } else if dry_run || self.doom_candidate(found, &fences).await? {
                 report.remote_packs_doomed += 1;

@@ -117,6 +117,9 @@ pub(crate) fn doomed(tier: &str, pack: u128) -> Vec<u8> {
     format!("doomed/{tier}/{pack:032x}").into_bytes()
 }
 
+/// The key in the table System of the latest epoch (8 bytes, little endian) of the packs that a namespace was made of.
+pub(crate) const FROM_PACKS: &[u8] = b"recovery/from-packs";
+
 /// The key of a job.
 pub(crate) fn job(id: u128) -> Vec<u8> {
     id.to_be_bytes().to_vec()

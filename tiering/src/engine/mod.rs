@@ -8,15 +8,16 @@ mod broken;
 mod capacity;
 mod claims;
 mod digest;
-mod doom;
+pub(crate) mod doom;
 mod due;
 pub mod error;
 pub(crate) mod examine;
 pub mod fsck;
 mod gc;
 mod ingest;
-mod keys;
+pub(crate) mod keys;
 mod list;
+pub(crate) mod manifests;
 mod md5;
 mod metrics;
 mod multipart;
@@ -27,7 +28,7 @@ mod plan;
 mod plan_cost;
 mod policy;
 mod read;
-mod record;
+pub(crate) mod record;
 mod reindex;
 mod remote;
 mod remote_index;
@@ -41,7 +42,7 @@ mod ship;
 mod shipmetrics;
 mod snapshots;
 mod state;
-mod transition;
+pub(crate) mod transition;
 pub mod types;
 mod walk;
 
@@ -131,6 +132,8 @@ pub(crate) struct Core {
     pub ship: Option<Arc<ship::Ship>>,
     /// The disk was lost once: bytes that are nowhere are no surprise.
     pub recovered: bool,
+    /// The latest epoch of packs that this namespace was made of, when it was made of nothing else.
+    pub from_packs: Option<u64>,
     pub reads: ReadLeases,
     pub pieces: read::Pieces,
     pub md5: md5::Md5Pool,
@@ -313,6 +316,7 @@ impl Core {
         let remote = RemoteIndex::default();
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
+        let from_packs = doom::from_packs(&meta)?;
         let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
         for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
             tier.expect(&transition::folder(&deployment));
@@ -325,6 +329,7 @@ impl Core {
             tiers: components.tiers,
             ship,
             recovered: settings.data_dir.join(crate::recovery::FINISHED).exists(),
+            from_packs,
             remote,
             inflight: InFlight::default(),
             policy: RwLock::new(Arc::new(ActivePolicy::new(components.policy, components.policy_text))),

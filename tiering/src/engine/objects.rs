@@ -161,8 +161,12 @@ impl Engine {
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
             // is committed; from then on the copy protects them itself. In place no less: another write may have taken
             // the version away, and a mark its chunks.
-            let stored = source.record().encode()?;
-            batch = batch.expect(Expect::Equals(Table::Object, source_key, stored));
+            // An older version of the record may have written it: its bytes are not what encoding gives.
+            let stored = self.core.meta.get(Table::Object, &source_key)?.ok_or(EngineError::Conflict)?;
+            if ObjectRecord::decode(&stored)? != *source.record() {
+                return Err(EngineError::Conflict);
+            }
+            batch = batch.expect(Expect::Equals(Table::Object, source_key, stored.to_vec()));
         }
         let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
         self.core.commit_version(target, record, batch).await
@@ -200,6 +204,7 @@ impl Core {
             restoring: None,
             due: None,
             idle: None,
+            manifest: None,
         }
     }
 

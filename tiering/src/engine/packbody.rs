@@ -4,7 +4,7 @@ use super::Core;
 use super::body::ChunkRef;
 use crate::chunk::ChunkId;
 use crate::pack::format::{FRAME_HEADER_LEN, FooterEntry, HEADER_LEN};
-use crate::pack::{Frame, RemotePackPlan};
+use crate::pack::{Frame, FrameKind, RemotePackPlan};
 use crate::tier::BodySource;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -24,11 +24,17 @@ pub(crate) struct PackBody {
     plan: Arc<RemotePackPlan>,
     /// The tier of a chunk that is not local.
     sources: Arc<HashMap<ChunkId, String>>,
+    /// The frames of manifests, which are nowhere but here.
+    told: Arc<HashMap<ChunkId, Arc<Frame>>>,
 }
 
 impl PackBody {
-    pub(crate) fn new(core: &Arc<Core>, plan: RemotePackPlan, sources: HashMap<ChunkId, String>) -> Self {
-        Self { core: Arc::clone(core), plan: Arc::new(plan), sources: Arc::new(sources) }
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        plan: RemotePackPlan,
+        (sources, told): (HashMap<ChunkId, String>, HashMap<ChunkId, Arc<Frame>>),
+    ) -> Self {
+        Self { core: Arc::clone(core), plan: Arc::new(plan), sources: Arc::new(sources), told: Arc::new(told) }
     }
 
     /// Some of the pack's bytes from `at`: up to a piece, always whole frames, cut to `end` by the caller.
@@ -67,11 +73,12 @@ impl PackBody {
         let core = Arc::clone(&self.core);
         let wanted: Vec<FooterEntry> = entries.to_vec();
         let local = tokio::task::spawn_blocking(move || {
-            wanted.iter().map(|e| core.local.read_frame(&e.id)).collect::<Result<Vec<_>, _>>()
+            let read = |e: &FooterEntry| if is_told(e) { Ok(None) } else { core.local.read_frame(&e.id) };
+            wanted.iter().map(read).collect::<Result<Vec<_>, _>>()
         });
         let local = local.await.map_err(other)?.map_err(other)?;
         let mut missing: BTreeMap<Option<&str>, Vec<ChunkRef>> = BTreeMap::new();
-        for (entry, _) in entries.iter().zip(&local).filter(|(_, frame)| frame.is_none()) {
+        for (entry, _) in entries.iter().zip(&local).filter(|(e, frame)| frame.is_none() && !is_told(e)) {
             let source = self.sources.get(&entry.id).map(String::as_str);
             missing.entry(source).or_default().push(ChunkRef { id: entry.id, len: entry.raw_len });
         }
@@ -85,7 +92,7 @@ impl PackBody {
             .map(|(entry, frame)| {
                 let frame = frame
                     .map(Arc::new)
-                    .or_else(|| recalled.get(&entry.id).cloned())
+                    .or_else(|| if is_told(entry) { &*self.told } else { &recalled }.get(&entry.id).cloned())
                     .ok_or_else(|| other(format!("chunk {} has gone", entry.id)))?;
                 if frame.stored.len() != entry.stored_len as usize || frame.codec != entry.codec {
                     return Err(other(format!("chunk {} is stored in another way than planned", entry.id)));
@@ -94,6 +101,10 @@ impl PackBody {
             })
             .collect()
     }
+}
+
+fn is_told(entry: &FooterEntry) -> bool {
+    entry.kind == FrameKind::Manifests
 }
 
 fn frame_end(entry: &FooterEntry) -> u64 {

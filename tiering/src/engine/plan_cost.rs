@@ -1,5 +1,6 @@
 //! What a plan costs by the price book. Logical bytes count, before deduplication and compression, and what leaves a tier
-//! counts as read from there: upper bounds. Sums are integers until the report.
+//! counts as read from there: upper bounds. What packs tell of their objects (some 40 bytes a chunk, compressed) is not
+//! counted, but for the one pack that even a move without any byte makes. Sums are integers until the report.
 
 use super::Core;
 use super::body::BodyRef;
@@ -85,7 +86,8 @@ impl<'a> Costs<'a> {
         classes?.iter().any(Option::is_some).then_some(())?;
         let packs = |bytes: u64| bytes.div_ceil(self.pack_bytes);
         let speed = RetrievalSpeed::Normal;
-        let requests = self.sum(&self.written, |class, n| self.prices.requests(class, Request::Put, packs(n)))?;
+        let requests =
+            self.sum(&self.written, |class, n| self.prices.requests(class, Request::Put, packs(n).max(1)))?;
         let retrieval = self.sum(&self.read, |class, n| self.prices.retrieval(class, speed, n, packs(n)))?;
         let mut early_deletion = Money::ZERO;
         for (class, byte_millis) in &self.early {

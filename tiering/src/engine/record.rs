@@ -4,6 +4,7 @@
 use super::body::BodyRef;
 use super::error::EngineError;
 use super::types::{Checksum, ChecksumAlgorithm, ObjectAttributes, PartInfo, Residency, VersionId};
+use crate::chunk::ChunkId;
 use crate::clock::Timestamp;
 use crate::tier::RestorePriority;
 use serde::de::DeserializeOwned;
@@ -74,10 +75,59 @@ pub(crate) struct ObjectRecord {
     pub due: Option<Timestamp>,
     /// Where it stands in the idle order (hot versions, when the policy has fill-level triggers).
     pub idle: Option<Timestamp>,
+    /// The frame of its tier that tells of this version, as it was when it was moved; of a copy, that tells of the source. It is
+    /// needed only when the namespace is lost; until then it keeps its pack alive.
+    pub manifest: Option<ChunkId>,
 }
 
 impl Record for ObjectRecord {
     const NAME: &'static str = "object";
+    const VERSION: u8 = 2;
+
+    fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 1).then(|| postcard::from_bytes::<ObjectRecordV1>(rest).map(Self::from))
+    }
+}
+
+/// Version 1 of the record: packs told nothing of objects.
+#[derive(Deserialize)]
+struct ObjectRecordV1 {
+    version: VersionId,
+    size: u64,
+    etag: String,
+    created: Timestamp,
+    modified: Timestamp,
+    attributes: ObjectAttributes,
+    checksum: Option<Checksum>,
+    parts: Vec<PartInfo>,
+    body: BodyRef,
+    residency: Residency,
+    restoring: Option<u128>,
+    due: Option<Timestamp>,
+    idle: Option<Timestamp>,
+}
+
+impl From<ObjectRecordV1> for ObjectRecord {
+    fn from(old: ObjectRecordV1) -> Self {
+        let ObjectRecordV1 { version, size, etag, created, modified, attributes, checksum, parts, body, .. } = old;
+        let ObjectRecordV1 { residency, restoring, due, idle, .. } = old;
+        Self {
+            version,
+            size,
+            etag,
+            created,
+            modified,
+            attributes,
+            checksum,
+            parts,
+            body,
+            residency,
+            restoring,
+            due,
+            idle,
+            manifest: None,
+        }
+    }
 }
 
 /// An unfinished multipart upload.
@@ -239,7 +289,6 @@ impl Record for AccessRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::ChunkId;
     use crate::engine::body::ChunkRef;
 
     fn sample() -> ObjectRecord {
@@ -257,13 +306,13 @@ mod tests {
             restoring: None,
             due: Some(Timestamp(3)),
             idle: None,
+            manifest: None,
         }
     }
 
     #[test]
-    fn an_object_record_of_version_1_stays_readable() {
-        let literal = concat!(
-            "01",                                                                 // version of the record
+    fn an_object_record_of_version_1_stays_readable_and_version_2_is_as_documented() {
+        let fields = concat!(
             "07",                                                                 // version id (varint)
             "05",                                                                 // size
             "203564343134303261626334623261373662393731396439313130313763353932", // ETag: length, text
@@ -283,9 +332,13 @@ mod tests {
             "0103",                                                               // due at 3
             "00",                                                                 // not in the idle order
         );
-        assert_eq!(hex::encode(sample().encode().unwrap()), literal);
-        let bytes = hex::decode(literal).unwrap();
-        assert_eq!(ObjectRecord::decode(&bytes).unwrap(), sample());
+        let version_1 = hex::decode(format!("01{fields}")).unwrap();
+        assert_eq!(ObjectRecord::decode(&version_1).unwrap(), sample());
+        let record = ObjectRecord { manifest: Some(ChunkId::of(b"told")), ..sample() };
+        let told = "01aba59753b47e80f3b62be1cabd4d3c489b1d41943ec5fc303b154af11a409c4c";
+        let version_2 = format!("02{fields}{told}");
+        assert_eq!(hex::encode(record.encode().unwrap()), version_2);
+        assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
     }
 
     #[test]

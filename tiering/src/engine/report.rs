@@ -432,7 +432,8 @@ pub struct GcReport {
     pub doubted_bytes: u64,
     /// Remote packs whose deletion was put into the queue (or would be).
     pub remote_packs_doomed: u64,
-    /// Remote packs that nothing known refers to, kept because something unreadable may, or because what is in them is not known.
+    /// Remote packs that nothing known refers to, kept because something unreadable may, or because it is not
+    /// known what is in them or (after a recovery from packs alone) what they are for.
     pub remote_packs_kept: u64,
     /// What could not be read: the first hundred.
     pub unreadable: Vec<Unreadable>,

@@ -15,6 +15,7 @@ use super::body::{BodyRef, ChunkRef};
 use super::claims::Claim;
 use super::error::EngineError;
 use super::keys;
+use super::manifests::Telling;
 use super::packbody::PackBody;
 use super::record::{ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackRecord, RemotePackState};
 use super::remote::codec_of;
@@ -24,7 +25,7 @@ use crate::chunk::ChunkId;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::pack::format::FRAME_HEADER_LEN;
-use crate::pack::{FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
+use crate::pack::{Frame, FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
 use crate::tier::RestorePriority;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,6 +90,8 @@ struct Member {
     packs: BTreeSet<PackId>,
     /// Some of its chunks are in the draft.
     in_draft: bool,
+    /// The frame that tells of it.
+    manifest: Option<ChunkId>,
 }
 
 /// The pack that is being put together.
@@ -99,6 +102,8 @@ struct Draft {
     bytes: u64,
     /// The tier that a chunk is read from when it is not local: a version's own, which is thawed when it is an archive.
     sources: HashMap<ChunkId, String>,
+    /// The frames that tell of the versions whose last pack this is.
+    told: HashMap<ChunkId, Arc<Frame>>,
 }
 
 /// One job: moves a group of versions to one tier.
@@ -218,6 +223,7 @@ impl Transition {
             record,
             packs: BTreeSet::new(),
             in_draft: false,
+            manifest: None,
         };
         match member.record.body.clone() {
             BodyRef::Inline(chunks) => self.place_all(&mut member, &chunks, FrameKind::Chunk, &source).await?,
@@ -286,18 +292,21 @@ impl Transition {
     }
 
     /// Uploads the draft and commits the versions that are complete with it. `growing` is the version that is still
-    /// being planned.
+    /// being planned. The pack tells of all that are complete, so there is one even when the tier has all their chunks.
     async fn seal_with(&mut self, growing: Option<&mut Member>) -> Result<(), EngineError> {
-        let draft = std::mem::take(&mut self.draft);
+        let (mut draft, mut ready) = (std::mem::take(&mut self.draft), std::mem::take(&mut self.ready));
+        self.tell(&mut draft, &mut ready).await?;
         if !draft.frames.is_empty() {
             let pack = self.upload(draft).await?;
-            for member in self.ready.iter_mut().chain(growing) {
-                if std::mem::take(&mut member.in_draft) {
-                    member.packs.insert(pack);
-                }
+            if let Some(growing) = growing
+                && std::mem::take(&mut growing.in_draft)
+            {
+                growing.packs.insert(pack);
+            }
+            for member in &mut ready {
+                member.packs.insert(pack);
             }
         }
-        let mut ready = std::mem::take(&mut self.ready);
         // One record of the journal is bounded, and so is a commit.
         while !ready.is_empty() {
             let mut bytes = 0usize;
@@ -308,6 +317,25 @@ impl Transition {
             let count = fits.count().max(1);
             let rest = ready.split_off(count);
             self.commit(std::mem::replace(&mut ready, rest)).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the frames to a draft that tell of `members`.
+    async fn tell(&self, draft: &mut Draft, members: &mut [Member]) -> Result<(), EngineError> {
+        let mut telling = Telling::default();
+        for member in members.iter() {
+            let bucket = |name: &[u8]| Ok(self.core.meta.get(Table::Bucket, name)?.map(|v| v.to_vec()));
+            telling.object(&member.subject, (&member.record, &self.tier), bucket)?;
+        }
+        let level = self.core.settings.chunks.zstd_level;
+        let frames = tokio::task::spawn_blocking(move || telling.frames(level));
+        let frames = frames.await.map_err(|e| EngineError::Internal(format!("compress manifests: {e}")))??;
+        let mut untold = members.iter_mut();
+        for told in frames {
+            untold.by_ref().take(told.objects).for_each(|member| member.manifest = Some(told.id));
+            draft.frames.push(told.planned());
+            draft.told.insert(told.id, told.frame);
         }
         Ok(())
     }
@@ -348,7 +376,7 @@ impl Transition {
             .iter()
             .map(|e| RemoteEntry { id: e.id, offset: e.offset, stored_len: e.stored_len })
             .collect();
-        let body = Arc::new(PackBody::new(&core, plan, draft.sources));
+        let body = Arc::new(PackBody::new(&core, plan, (draft.sources, draft.told)));
         let failed = |source| EngineError::Tier { tier: self.tier.clone(), source };
         let receipt = core.tier(&self.tier)?.put(&record.name, body).await.map_err(failed)?;
         failpoint::hit("transition.after_upload");
@@ -384,6 +412,7 @@ impl Transition {
                 batch.expects.push(Expect::Equals(Table::Object, member.subject.clone(), member.stored.clone()));
                 let mut record = member.record.clone();
                 record.residency = Residency::Cold { tier: self.tier.clone() };
+                record.manifest = member.manifest;
                 let (bucket, key) = keys::split_object(&member.subject)
                     .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
                 self.core.put_version(&mut batch, (bucket, key), Some(&member.record), &mut record)?;
@@ -434,6 +463,14 @@ impl Core {
 /// Where a deployment's packs are in a tier.
 pub(crate) fn folder(deployment: &str) -> String {
     format!("packs/{deployment}")
+}
+
+/// Epoch and pack of a name in a deployment's folder, exactly as it is written: what only looks alike is not ours to judge.
+pub(crate) fn split_name(folder: &str, name: &str) -> Option<(u64, PackId)> {
+    let rest = name.strip_prefix(folder)?.strip_prefix('/')?;
+    let (epoch, file) = rest.split_once('/')?;
+    let (epoch, pack): (u64, PackId) = (epoch.parse().ok()?, file.strip_suffix(".pack")?.parse().ok()?);
+    (rest == format!("{epoch:08}/{pack}.pack")).then_some((epoch, pack))
 }
 
 #[cfg(test)]

@@ -78,12 +78,13 @@ async fn version(core: &Core, nodes: u32) -> Member {
         restoring: None,
         due: None,
         idle: None,
+        manifest: None,
     };
     let mut batch = Batch::new(Reason::PutObject);
     core.put_version(&mut batch, ("bkt", "large"), None, &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     let (subject, stored) = (keys::object("bkt", "large"), record.encode().unwrap());
-    Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false }
+    Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false, manifest: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,5 +126,40 @@ async fn a_mark_that_listed_packs_before_a_large_version_became_cold_dooms_none_
     let (mut listed, fence) = (core.remote_packs(RemotePackState::Live).unwrap(), core.fence("ia").unwrap());
     assert!(core.doom_marked(listed.remove(1), fence.as_ref()).await.unwrap());
     assert!(matches!(core.meta.commit(batch).await, Err(MetaError::Conflict { .. })));
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_record_is_older_than_this_code_is_copied_and_deleted_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).await;
+    let core = &engine.core;
+    let mut record = version(core, 1).await.record;
+    (record.body, record.size) = (BodyRef::Inline(Vec::new()), 0);
+    let mut stored = record.encode().unwrap();
+    // Version 1 ended before the last field, which is none.
+    assert_eq!((stored[0], stored.pop()), (2, Some(0)));
+    stored[0] = 1;
+    core.meta
+        .commit(Batch::new(Reason::PutObject).put(Table::Object, keys::object("bkt", "old"), stored))
+        .await
+        .unwrap();
+    let copy = |to: &str| crate::engine::CopyObject {
+        source_bucket: "bkt".into(),
+        source_key: "old".into(),
+        source_version: record.version,
+        bucket: "bkt".into(),
+        key: to.into(),
+        replace_attributes: None,
+        replace_tags: None,
+        storage_class: None,
+        checksum: None,
+        condition: Default::default(),
+    };
+    engine.copy_object(copy("copy")).await.unwrap();
+    engine.copy_object(copy("old")).await.unwrap();
+    for key in ["copy", "old"] {
+        assert!(engine.delete_object("bkt", key, None).await.unwrap());
+    }
     engine.shutdown().await.unwrap();
 }

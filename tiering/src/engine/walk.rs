@@ -161,6 +161,12 @@ impl<'a> Walk<'a> {
             // What a restore has brought so far must not be taken away again under its hands.
             Residency::Cold { tier } => (record.restoring.is_some(), Some(tier.as_str())),
         };
+        if let (Some(tier), Some(manifest)) = (tier, &record.manifest) {
+            // It keeps its pack; that it is gone is no loss of anybody's bytes.
+            let touched = self.touched;
+            self.count(manifest, tier);
+            self.touched = touched;
+        }
         self.body(&record.body, Owner { table: Table::Object, key, keep, tier });
     }
 

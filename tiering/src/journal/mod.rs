@@ -9,7 +9,7 @@ mod record;
 mod segment;
 
 pub(crate) use reader::{Tail, list_segments, read_from, read_up_to};
+pub(crate) use record::{OpView, checksum as checksum16, decode_op, encode_op, parse_ops};
 pub use record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader};
-pub(crate) use record::{checksum as checksum16, decode_op, encode_op, parse_ops};
 pub use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC};
 pub(crate) use segment::{SegmentHeader, SegmentWriter, segment_name, sync_dir};

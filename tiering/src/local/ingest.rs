@@ -121,7 +121,11 @@ impl Ingest {
             PackClass::Cache if self.store.was_evicted_lately(&id) => PackClass::Main,
             other => other,
         };
-        let header = frame.header(id).map_err(|e| LocalError::Invalid(format!("chunk {id}: {e}")))?;
+        let mut header = frame.header(id).map_err(|e| LocalError::Invalid(format!("chunk {id}: {e}")))?;
+        // A body may have the very bytes that a tier has in a frame of manifests; here they are a chunk like any other.
+        if header.kind == FrameKind::Manifests {
+            header.kind = FrameKind::Chunk;
+        }
         self.append(&header, &frame.stored, class, Purpose::Recall)
     }
 

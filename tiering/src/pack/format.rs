@@ -15,8 +15,8 @@ pub const PACK_MAGIC: [u8; 8] = *b"TGPACK1\n";
 pub const FRAME_MAGIC: [u8; 4] = *b"TGFR";
 /// Last bytes of a sealed pack.
 pub const TRAILER_MAGIC: [u8; 8] = *b"TGPKEND\n";
-/// Version of the format that this code writes.
-pub const FORMAT_VERSION: u16 = 1;
+/// The newest version of the format that this code reads. Which one is written follows from the [class](PackClass).
+pub const FORMAT_VERSION: u16 = 2;
 /// Length of the pack header in bytes.
 pub const HEADER_LEN: usize = 40;
 /// Length of a frame's header in bytes; the stored chunk follows it.
@@ -121,6 +121,14 @@ impl PackClass {
             _ => None,
         }
     }
+
+    /// The version of the format that packs of this class are written in: 2 where there may be frames of manifests.
+    const fn version(self) -> u16 {
+        match self {
+            Self::Hot | Self::Cache | Self::Main => 1,
+            Self::Remote => 2,
+        }
+    }
 }
 
 /// What a frame holds. The numbers are on disk.
@@ -131,6 +139,8 @@ pub enum FrameKind {
     Chunk = 1,
     /// A node of a manifest (a list of chunks).
     ManifestNode = 2,
+    /// What the namespace says about objects in packs of a tier. No read of an object needs it.
+    Manifests = 3,
 }
 
 impl FrameKind {
@@ -139,6 +149,7 @@ impl FrameKind {
         match n {
             1 => Some(Self::Chunk),
             2 => Some(Self::ManifestNode),
+            3 => Some(Self::Manifests),
             _ => None,
         }
     }
@@ -160,7 +171,7 @@ impl PackHeader {
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = [0u8; HEADER_LEN];
         out[..8].copy_from_slice(&PACK_MAGIC);
-        out[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out[8..10].copy_from_slice(&self.class.version().to_le_bytes());
         out[10] = self.class as u8;
         out[12..28].copy_from_slice(&self.id.0);
         out[28..36].copy_from_slice(&self.created_ms.to_le_bytes());
@@ -183,8 +194,9 @@ impl PackHeader {
             return Err(invalid(WHAT, "checksum"));
         }
         let version = u16::from_le_bytes([b[8], b[9]]);
-        if version != FORMAT_VERSION {
-            return Err(invalid(WHAT, format!("format version {version}, this program reads {FORMAT_VERSION}")));
+        if !(1..=FORMAT_VERSION).contains(&version) {
+            let text = format!("format version {version}, this program reads up to {FORMAT_VERSION}");
+            return Err(invalid(WHAT, text));
         }
         let class = PackClass::from_u8(b[10]).ok_or_else(|| invalid(WHAT, format!("class {}", b[10])))?;
         let mut id = [0; 16];

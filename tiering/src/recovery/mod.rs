@@ -2,15 +2,19 @@
 //! from it. The shipping itself is in `engine/ship.rs`; names and bytes are in `docs/formats.md`, reasons in ADR 17.
 
 pub(crate) mod claim;
+mod directory;
+mod from_packs;
 pub(crate) mod names;
 pub(crate) mod plan;
 mod recover;
 mod settings;
 
 pub use crate::engine::examine::{Examined, MissingObject};
+pub(crate) use directory::FINISHED;
+pub use directory::UNFINISHED;
+pub use from_packs::{FromPacks, FromPacksReport, News, OddPack, recover_from_packs};
 pub use plan::{Moment, Plan};
-pub(crate) use recover::FINISHED;
-pub use recover::{RecoverProgress, RecoverReport, RecoverRequest, UNFINISHED, recover};
+pub use recover::{RecoverProgress, RecoverReport, RecoverRequest, recover};
 pub use settings::RecoverySettings;
 
 use crate::disk;
@@ -66,6 +70,20 @@ pub(crate) async fn list(
         if !full {
             return Ok(found);
         }
+    }
+}
+
+/// The deployments that have something below `root`.
+pub(crate) async fn deployments(tier: &dyn Tier, root: &str) -> Result<Vec<String>, RecoveryError> {
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        // `0` comes right after `/`: behind everything of the one before.
+        let after = found.last().map(|d| format!("{root}{d}0"));
+        let next = tier.list(root, after.as_deref(), 1).await?;
+        let Some(meta) = next.first() else { return Ok(found) };
+        let rest = meta.name.strip_prefix(root).unwrap_or_default();
+        let Some((deployment, _)) = rest.split_once('/') else { return Ok(found) };
+        found.push(deployment.to_owned());
     }
 }
 

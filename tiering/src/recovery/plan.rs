@@ -170,7 +170,7 @@ impl Shipped {
             }
             _ => {
                 "nothing that is there makes a namespace: no snapshot is whole, and the journal does not begin at its \
-                  first record"
+                  first record; with --from-packs, packs alone give back what had been moved to a tier"
                     .to_owned()
             }
         }

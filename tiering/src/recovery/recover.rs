@@ -1,33 +1,22 @@
-//! A working data directory from the cloud alone.
-//!
-//! Files are fetched into a folder of their own and are put into place when all are there; what was fetched stays over an
-//! interruption. Until the end a file says that the directory is not to be served from.
+//! A working data directory from the namespace that was shipped to a tier.
 
-use super::claim::{Claimant, Held, note_base, verify};
+use super::claim::note_base;
+use super::directory::{self, FETCHED, MISSING, State};
 use super::plan::{Moment, Part, Plan, Shipped, WholeSnapshot};
-use super::{RecoveryError, fetch, local, names, write_file};
+use super::{RecoveryError, deployments, fetch, local, names, write_file};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::examine::{Examination, Examined, MissingObject};
 use crate::journal::follow::{cut, empty_segment};
-use crate::journal::{segment_name, sync_dir};
-use crate::meta::{self, JournaledStore, MetaSettings, NoData, RebuildProgress};
+use crate::journal::segment_name;
+use crate::meta::{self, MetaSettings, RebuildProgress};
 use crate::tier::Tier;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The file in a data directory whose recovery is not finished.
-pub const UNFINISHED: &str = "recover.json";
-/// The file in one whose recovery is: what came of it.
-pub(crate) const FINISHED: &str = "recovered.json";
-/// The list of what is missing, an object a line.
-const MISSING: &str = "recovered-missing.jsonl";
-/// The folder that files are fetched into.
-const FETCHED: &str = "recover";
 /// Requests at a time.
 const SIDE_BY_SIDE: usize = 16;
 /// Parts of a snapshot at a time: each is held in memory whole, 64 MiB.
@@ -70,6 +59,13 @@ pub enum RecoverProgress {
     },
     /// The index is being made.
     Index(RebuildProgress),
+    /// Of a recovery from packs: so many of the packs have told what is in them.
+    Packs {
+        /// Packs.
+        done: u64,
+        /// All of them.
+        of: u64,
+    },
     /// So many objects have been looked at.
     Examined {
         /// Objects.
@@ -108,37 +104,6 @@ pub struct RecoverReport {
     pub took_ms: u64,
 }
 
-/// What an interrupted recovery left to know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
-    version: u32,
-    from: String,
-    deployment: String,
-    at: Option<Timestamp>,
-    /// The claim, once it is made.
-    held: Option<Held>,
-    /// The last record that the plan had then.
-    last: Option<u64>,
-}
-
-impl State {
-    fn load(dir: &Path) -> Result<Option<State>, RecoveryError> {
-        let path = dir.join(UNFINISHED);
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|e| RecoveryError::Local(format!("{} is damaged: {e}", path.display()))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(local("read", &path, &e)),
-        }
-    }
-
-    fn save(&self, dir: &Path) -> Result<(), RecoveryError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|e| RecoveryError::Local(e.to_string()))?;
-        write_file(&dir.join(UNFINISHED), &text)
-    }
-}
-
 /// Hears how far it is.
 type OnProgress<'a> = &'a mut dyn FnMut(RecoverProgress);
 /// Hears of each object without bytes.
@@ -167,11 +132,7 @@ pub async fn recover(
     let mut report = outcome?;
     report.took_ms = u64::try_from(request.clock.now().since(began).as_millis()).unwrap_or(u64::MAX);
     if !request.dry_run {
-        let text = serde_json::to_vec_pretty(&report).map_err(|e| RecoveryError::Local(e.to_string()))?;
-        write_file(&dir.join(FINISHED), &text)?;
-        let unfinished = dir.join(UNFINISHED);
-        std::fs::remove_file(&unfinished).map_err(|e| local("remove", &unfinished, &e))?;
-        sync_dir(&dir)?;
+        directory::finish(&dir, &report)?;
     }
     Ok(report)
 }
@@ -184,67 +145,27 @@ struct Work<'a> {
 impl Work<'_> {
     /// The directory to work in, and what an earlier attempt knew.
     async fn begin(&self) -> Result<(PathBuf, State), RecoveryError> {
-        let target = &self.request.data_dir;
-        let mut dir = target.clone();
-        if self.request.dry_run {
-            let mut name = target.as_os_str().to_owned();
-            name.push(".dry-run");
-            dir = PathBuf::from(name);
-            if dir.exists() {
-                std::fs::remove_dir_all(&dir).map_err(|e| local("remove", &dir, &e))?;
-            }
-        }
-        let known = State::load(&dir)?;
-        if known.is_none() && std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(RecoveryError::Refused(format!(
-                "{} is not empty; name a directory that is not there yet",
-                dir.display()
-            )));
-        }
+        let (dir, known) = directory::open(&self.request.data_dir, self.request.dry_run)?;
         let deployment = match (&self.request.deployment, &known) {
             (Some(named), _) => named.clone(),
             (None, Some(state)) => state.deployment.clone(),
             (None, None) => self.only_deployment().await?,
         };
-        let state = match known {
-            Some(state) => {
-                let asked = (&self.request.from, &deployment, self.request.at);
-                if asked != (&state.from, &state.deployment, state.at) {
-                    return Err(RecoveryError::Refused(format!(
-                        "{} has an unfinished recovery of deployment {} from {}, to {}: ask for the same again, or name another \
-                         directory",
-                        dir.display(),
-                        state.deployment,
-                        state.from,
-                        state.at.map_or("the end".to_owned(), |at| at.to_string()),
-                    )));
-                }
-                state
-            }
-            None => {
-                let (from, at) = (self.request.from.clone(), self.request.at);
-                State { version: 1, from, deployment, at, held: None, last: None }
-            }
-        };
+        let wanted = State::new(self.request.from.clone(), deployment, (self.request.at, false));
+        let state = State::resume(known, wanted, &dir)?;
         std::fs::create_dir_all(&dir).map_err(|e| local("create", &dir, &e))?;
         Ok((dir, state))
     }
 
     /// The deployment of a tier that has one.
     async fn only_deployment(&self) -> Result<String, RecoveryError> {
-        let mut found: Vec<String> = Vec::new();
-        loop {
-            // `0` comes right after `/`: behind everything of the one before.
-            let after = found.last().map(|d| format!("{}{d}0", names::ROOT));
-            let next = self.tier.list(names::ROOT, after.as_deref(), 1).await?;
-            let Some(meta) = next.first() else { break };
-            let rest = meta.name.strip_prefix(names::ROOT).unwrap_or_default();
-            let Some((deployment, _)) = rest.split_once('/') else { break };
-            found.push(deployment.to_owned());
-        }
+        let found = deployments(self.tier, names::ROOT).await?;
         match found.as_slice() {
             [one] => Ok(one.clone()),
-            [] => Err(RecoveryError::Refused(format!("tier {} has no namespace in it", self.request.from))),
+            [] => Err(RecoveryError::Refused(format!(
+                "tier {} has no namespace in it; with --from-packs, packs alone give back what had been moved to a tier",
+                self.request.from
+            ))),
             many => Err(RecoveryError::Refused(format!(
                 "tier {} has the namespaces of {} deployments; name one with --deployment: {}",
                 self.request.from,
@@ -264,7 +185,7 @@ impl Work<'_> {
         // What cannot be done must not fence the store that is there.
         self.check(state).await?;
         if !self.request.dry_run {
-            self.take_over(dir, state).await?;
+            state.take_over(dir, self.tier, self.request.clock.as_ref()).await?;
         }
         let plan = Shipped::read(self.tier, &state.deployment).await?.plan(self.moment(state))?;
         progress(RecoverProgress::Planned { objects: plan.objects(), bytes: plan.bytes() });
@@ -274,7 +195,7 @@ impl Work<'_> {
         }
         if !dir.join("journal").exists() {
             self.fetch(dir, &plan, progress).await?;
-            place(dir)?;
+            directory::place(dir, &dir.join(FETCHED))?;
         }
         write_file(&dir.join("deployment"), state.deployment.as_bytes())?;
         let clock = self.request.clock.as_ref();
@@ -283,9 +204,8 @@ impl Work<'_> {
         // Before the store is opened, which writes records of its own: these are not in the cloud yet.
         let last_sequence = note_base(dir, term, made.last_seq)?;
         let until = time_of(dir, last_sequence)?.unwrap_or(Timestamp(plan.last_ms));
-        let list = dir.join(MISSING);
-        let found = self.examine(dir, state, (progress, missing), &list).await?;
-        let missing_list = (!self.request.dry_run && found.missing_objects > 0).then_some(list);
+        let found = self.examine(dir, state, (progress, missing)).await?;
+        let missing_list = (!self.request.dry_run && found.missing_objects > 0).then(|| dir.join(MISSING));
         Ok(RecoverReport {
             dry_run: self.request.dry_run,
             deployment: state.deployment.clone(),
@@ -324,23 +244,6 @@ impl Work<'_> {
             (None, Some(last)) => Moment::Record(last),
             (None, None) => Moment::Latest,
         }
-    }
-
-    /// Fences whoever wrote before, once.
-    async fn take_over(&self, dir: &Path, state: &mut State) -> Result<(), RecoveryError> {
-        state.save(dir)?;
-        if let Some(held) = &state.held {
-            return verify(self.tier, &state.deployment, held).await;
-        }
-        let claimant = Claimant {
-            tier: self.tier,
-            deployment: &state.deployment,
-            data_dir: dir,
-            clock: self.request.clock.as_ref(),
-            by: "recover",
-        };
-        state.held = Some(claimant.claim(true).await?);
-        state.save(dir)
     }
 
     async fn fetch(
@@ -426,19 +329,12 @@ impl Work<'_> {
         dir: &Path,
         state: &State,
         (progress, missing): (OnProgress<'_>, OnMissing<'_>),
-        list: &Path,
     ) -> Result<Examined, RecoveryError> {
-        let (settings, clock) = (self.request.settings.clone(), Arc::clone(&self.request.clock));
-        let (store, _) = JournaledStore::open(dir, settings, Arc::new(NoData), Vec::new(), clock)?;
-        let mut out = BufWriter::new(File::create(list).map_err(|e| local("create", list, &e))?);
-        let mut lost = |object: &MissingObject| {
-            missing(object);
-            let line = serde_json::to_string(object).map_err(|e| RecoveryError::Local(e.to_string()))?;
-            writeln!(out, "{line}").map_err(|e| local("write", list, &e))
-        };
-        let examination = Examination::new(&store, self.request.tiers, &state.deployment, !self.request.dry_run);
-        let found = examination.run(&mut lost, &mut |objects| progress(RecoverProgress::Examined { objects })).await?;
-        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(|e| local("write", list, &e))?;
+        let store = directory::open_store(dir, &self.request.settings, &self.request.clock)?;
+        let mut examination = Examination::new(&store, self.request.tiers, &state.deployment, !self.request.dry_run);
+        let mut looked_at = |objects| progress(RecoverProgress::Examined { objects });
+        directory::examine(dir, &mut examination, missing, &mut looked_at).await?;
+        let found = std::mem::take(&mut examination.found);
         store.close()?;
         Ok(found)
     }
@@ -450,20 +346,6 @@ fn join(parts: &[PathBuf], to: &Path) -> std::io::Result<()> {
         std::io::copy(&mut File::open(part)?, &mut out)?;
     }
     out.sync_all()
-}
-
-/// Puts what was fetched where a store has it: the snapshot first, so that a journal is never without it.
-fn place(dir: &Path) -> Result<(), RecoveryError> {
-    let fetched = dir.join(FETCHED);
-    for name in ["snapshots", "journal"] {
-        let (from, to) = (fetched.join(name), dir.join(name));
-        if from.exists() {
-            sync_dir(&from)?;
-            std::fs::rename(&from, &to).map_err(|e| local("rename", &from, &e))?;
-        }
-    }
-    sync_dir(dir)?;
-    std::fs::remove_dir_all(&fetched).map_err(|e| local("remove", &fetched, &e))
 }
 
 /// When a record was written.

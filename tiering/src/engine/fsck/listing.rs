@@ -2,6 +2,7 @@
 //! of each in memory at a time.
 
 use crate::engine::doom::RemotePack;
+use crate::engine::transition::split_name;
 use crate::engine::{Core, EngineError, keys};
 use crate::meta::{MetaStore, Table};
 use crate::pack::PackId;
@@ -194,16 +195,10 @@ pub(super) enum Whose {
 
 /// Reads a name; `folder` is this deployment's.
 pub(super) fn whose(folder: &str, name: &str) -> Whose {
-    let Some(rest) = name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) else { return Whose::Foreign };
-    let parts = rest.split_once('/').and_then(|(epoch, file)| {
-        let pack = file.strip_suffix(".pack")?.parse::<PackId>().ok()?;
-        Some((epoch.parse::<u64>().ok()?, pack))
-    });
-    match parts {
-        // Exactly as it is written: what only looks alike is not ours to judge.
-        Some((epoch, pack)) if rest == format!("{epoch:08}/{pack}.pack") => Whose::Pack { epoch, pack },
-        _ => Whose::Stray,
+    if name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')).is_none() {
+        return Whose::Foreign;
     }
+    split_name(folder, name).map_or(Whose::Stray, |(epoch, pack)| Whose::Pack { epoch, pack })
 }
 
 #[cfg(test)]

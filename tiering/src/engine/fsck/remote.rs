@@ -280,6 +280,9 @@ impl<'a> TierCheck<'a> {
             ),
             std::cmp::Ordering::Equal => Some("written since the last start: it can be told after the next one"),
             std::cmp::Ordering::Less if self.now.since(begun) < OLD => Some("younger than a day"),
+            std::cmp::Ordering::Less if self.core.from_packs.is_some_and(|until| epoch <= until) => Some(
+                "it was here before this namespace was made of packs alone, and may hold objects that did not come back",
+            ),
             std::cmp::Ordering::Less => None,
         };
         let text = format!("no record names it (epoch {epoch})");

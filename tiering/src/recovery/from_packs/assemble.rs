@@ -1,0 +1,126 @@
+//! A namespace out of what packs tell: into an index of its own, and from there into a snapshot that an ordinary opening reads.
+
+use super::fetch::Listed;
+use super::tail::Tail;
+use crate::chunk::ChunkId;
+use crate::clock::Timestamp;
+use crate::engine::keys;
+use crate::engine::manifests::each_told;
+use crate::engine::record::{
+    BucketRecord, ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackRecord, RemotePackState,
+};
+use crate::engine::{EngineError, Residency};
+use crate::journal::follow::empty_segment;
+use crate::journal::segment_name;
+use crate::meta::snapshot::{self, Start};
+use crate::meta::{SledIndex, Table};
+use crate::recovery::{RecoveryError, local, write_file};
+use std::path::Path;
+
+/// The namespace as it grows.
+pub(super) struct Assembly {
+    index: SledIndex,
+    /// Versions that a later one of the same key has replaced.
+    pub older: u64,
+    /// What does not decode.
+    pub unreadable: u64,
+}
+
+fn failed(e: &EngineError) -> RecoveryError {
+    RecoveryError::Damaged(e.to_string())
+}
+
+impl From<EngineError> for RecoveryError {
+    fn from(e: EngineError) -> Self {
+        failed(&e)
+    }
+}
+
+impl Assembly {
+    /// Begins in a folder that is thrown away afterwards.
+    pub(super) fn begin(folder: &Path, cache_bytes: u64) -> Result<Self, RecoveryError> {
+        Ok(Self { index: SledIndex::create(folder, cache_bytes, rand::random())?, older: 0, unreadable: 0 })
+    }
+
+    /// Adds a pack. Packs must come oldest first: of two that tell of the same version the later one has it now. One that could
+    /// not be read has no `tail`; with a record and without a footer it stays where it is.
+    pub(super) fn pack(&mut self, pack: &Listed, tail: Option<&Tail>) -> Result<(), RecoveryError> {
+        let key = keys::remote_pack(&pack.tier, u128::from_be_bytes(pack.pack.0));
+        let told = tail.is_some_and(|tail| !tail.told.is_empty());
+        let record = RemotePackRecord {
+            name: pack.name.clone(),
+            state: RemotePackState::Live,
+            bytes: pack.size,
+            chunks: tail.map_or(0, |tail| u32::try_from(tail.entries.len()).unwrap_or(u32::MAX)),
+            created: pack.pack.begun(),
+            crc64: pack.crc64,
+            etag: None,
+            // What tells of objects is garbage when none of them is left; of the others nobody knows (`Core::is_untold`).
+            references: u64::from(told),
+            version: None,
+        };
+        self.index.apply(Table::RemotePack, &key, Some(&record.encode()?))?;
+        let Some(tail) = tail else { return Ok(()) };
+        let entries = tail.entries.iter();
+        let entries = entries.map(|e| RemoteEntry { id: e.id, offset: e.offset, stored_len: e.stored_len }).collect();
+        self.index.apply(Table::Manifest, &key, Some(&RemoteFooter { entries }.encode()?))?;
+        for (id, raw) in &tail.told {
+            each_told(raw, |table, key, value| match table {
+                Table::Bucket => self.bucket(key, value),
+                _ => self.object(key, value, (&pack.tier, *id)),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The one that was created last counts.
+    fn bucket(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecoveryError> {
+        let Ok(record) = BucketRecord::decode(value) else {
+            self.unreadable += 1;
+            return Ok(());
+        };
+        let known = self.index.get(Table::Bucket, key)?;
+        if known.is_none_or(|known| BucketRecord::decode(&known).is_ok_and(|known| known.created < record.created)) {
+            self.index.apply(Table::Bucket, key, Some(value))?;
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, key: &[u8], value: &[u8], (tier, id): (&str, ChunkId)) -> Result<(), RecoveryError> {
+        let (Ok(record), Some((bucket, _))) = (ObjectRecord::decode(value), keys::split_object(key)) else {
+            self.unreadable += 1;
+            return Ok(());
+        };
+        let age = |r: &ObjectRecord| (r.modified, r.version.0);
+        if let Some(known) = self.index.get(Table::Object, key)? {
+            let known = ObjectRecord::decode(&known)?;
+            self.older += u64::from(age(&known) != age(&record));
+            if age(&known) > age(&record) {
+                return Ok(());
+            }
+        }
+        if self.index.get(Table::Bucket, bucket.as_bytes())?.is_none() {
+            let bucket_record = BucketRecord { created: record.created };
+            self.index.apply(Table::Bucket, bucket.as_bytes(), Some(&bucket_record.encode()?))?;
+        }
+        // Where it was found, whatever the tier was called then.
+        let residency = Residency::Cold { tier: tier.to_owned() };
+        let record = ObjectRecord { residency, manifest: Some(id), ..record };
+        self.index.apply(Table::Object, key, Some(&record.encode()?))?;
+        Ok(())
+    }
+
+    /// Writes snapshot and journal into `folder`. Record numbers begin after `start`, epochs after `epoch`.
+    pub(super) fn write(self, folder: &Path, (start, epoch): (u64, u64), now: Timestamp) -> Result<(), RecoveryError> {
+        self.index.apply(Table::System, keys::FROM_PACKS, Some(&epoch.to_le_bytes()))?;
+        let (snapshots, journal) = (folder.join("snapshots"), folder.join("journal"));
+        for folder in [&snapshots, &journal] {
+            std::fs::create_dir_all(folder).map_err(|e| local("create", folder, &e))?;
+        }
+        let start = Start { seq: start, epoch, created_ms: now.millis() };
+        snapshot::write(&snapshots, &self.index, start, || Ok(start.seq))?;
+        let first = start.seq.saturating_add(1);
+        write_file(&journal.join(segment_name(first)), &empty_segment(first, epoch, now.millis()))?;
+        Ok(self.index.close()?)
+    }
+}
