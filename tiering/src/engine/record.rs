@@ -74,10 +74,56 @@ pub(crate) struct ObjectRecord {
     pub due: Option<Timestamp>,
     /// Where it stands in the idle order (hot versions, when the policy has fill-level triggers).
     pub idle: Option<Timestamp>,
+    /// Where it stands among those that wait to be protected: hot versions of protected buckets, by `modified`.
+    pub waiting: Option<Timestamp>,
 }
 
 impl Record for ObjectRecord {
     const NAME: &'static str = "object";
+    const VERSION: u8 = 2;
+
+    fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 1).then(|| postcard::from_bytes::<ObjectRecordV1>(rest).map(Self::from))
+    }
+}
+
+/// Version 1 of the record: it knew no protection.
+#[derive(Deserialize)]
+struct ObjectRecordV1 {
+    version: VersionId,
+    size: u64,
+    etag: String,
+    created: Timestamp,
+    modified: Timestamp,
+    attributes: ObjectAttributes,
+    checksum: Option<Checksum>,
+    parts: Vec<PartInfo>,
+    body: BodyRef,
+    residency: Residency,
+    restoring: Option<u128>,
+    due: Option<Timestamp>,
+    idle: Option<Timestamp>,
+}
+
+impl From<ObjectRecordV1> for ObjectRecord {
+    fn from(old: ObjectRecordV1) -> Self {
+        Self {
+            version: old.version,
+            size: old.size,
+            etag: old.etag,
+            created: old.created,
+            modified: old.modified,
+            attributes: old.attributes,
+            checksum: old.checksum,
+            parts: old.parts,
+            body: old.body,
+            residency: old.residency,
+            restoring: old.restoring,
+            due: old.due,
+            idle: old.idle,
+            waiting: None,
+        }
+    }
 }
 
 /// An unfinished multipart upload.
@@ -257,13 +303,13 @@ mod tests {
             restoring: None,
             due: Some(Timestamp(3)),
             idle: None,
+            waiting: None,
         }
     }
 
     #[test]
-    fn an_object_record_of_version_1_stays_readable() {
-        let literal = concat!(
-            "01",                                                                 // version of the record
+    fn an_object_record_of_version_1_stays_readable_and_version_2_is_as_documented() {
+        let front = concat!(
             "07",                                                                 // version id (varint)
             "05",                                                                 // size
             "203564343134303261626334623261373662393731396439313130313763353932", // ETag: length, text
@@ -278,14 +324,23 @@ mod tests {
             "0001",                                                               // body: inline, one chunk
             "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f",   // its id
             "05",                                                                 // its length
-            "01026961",                                                           // residency: cold, tier "ia"
-            "00",                                                                 // restore job: none
-            "0103",                                                               // due at 3
-            "00",                                                                 // not in the idle order
         );
-        assert_eq!(hex::encode(sample().encode().unwrap()), literal);
-        let bytes = hex::decode(literal).unwrap();
-        assert_eq!(ObjectRecord::decode(&bytes).unwrap(), sample());
+        let end = concat!(
+            "026961", // tier "ia"
+            "00",     // restore job: none
+            "0103",   // due at 3
+            "00",     // not in the idle order
+        );
+        let version_1 = hex::decode(format!("01{front}01{end}")).unwrap(); // residency 1: cold
+        assert_eq!(ObjectRecord::decode(&version_1).unwrap(), sample());
+        let mut protected = sample();
+        protected.residency = Residency::Protected { tier: "ia".into() };
+        protected.waiting = Some(Timestamp(2));
+        for (record, residency, waiting) in [(sample(), "01", "00"), (protected, "03", "0102")] {
+            let version_2 = format!("02{front}{residency}{end}{waiting}");
+            assert_eq!(hex::encode(record.encode().unwrap()), version_2);
+            assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
+        }
     }
 
     #[test]

@@ -1,18 +1,19 @@
-//! Moving versions to a tier: plan packs, upload, verify, commit by compare-and-swap.
+//! Moving versions to a tier, or protecting them in one: plan packs, upload, verify, commit by compare-and-swap.
 //!
 //! ```text
-//! due ── claim ── group (linger) ── draft pack ── intent ── upload ── Live + footer ── Hot→Cold (compare-and-swap)
+//! due ── claim ── group (linger) ── draft pack ── intent ── upload ── Live + footer ── Hot→Cold, or Hot→Protected
 //!                                                  │          │                          │
 //!                                   crash here:    └ orphan, doomed at start ┘           └ lost race: member skipped
 //! ```
 //!
-//! The due index keeps its entries until the last step, so a crash anywhere only means that the versions are found due
+//! The last step is a compare-and-swap. What was protected in the tier has all of its chunks there, and becomes cold without
+//! an upload. The due index keeps its entries until the last step, so a crash anywhere only means that the versions are found due
 //! again. A pack is streamed from local frames: nothing is spooled, and a job holds one draft at a time, whatever
 //! the size of the object.
 
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
-use super::claims::Claim;
+use super::claims::{Aim, Claim, Work};
 use super::error::EngineError;
 use super::keys;
 use super::packbody::PackBody;
@@ -64,7 +65,7 @@ pub(crate) struct Done {
 
 /// So many versions of a job may fail by themselves before the whole job counts as failed: a source that is down
 /// shall not be asked for each of thousands.
-const MAX_RESTING: usize = 16;
+pub(super) const MAX_RESTING: usize = 16;
 
 /// Packs that running jobs have made and not referred to yet: a mark leaves them alone.
 #[derive(Debug, Default)]
@@ -101,9 +102,10 @@ struct Draft {
     sources: HashMap<ChunkId, String>,
 }
 
-/// One job: moves a group of versions to one tier.
+/// One job: moves a group of versions to one tier, or protects them there.
 pub(crate) struct Transition {
     core: Arc<Core>,
+    aim: Aim,
     tier: String,
     draft: Draft,
     ready: Vec<Member>,
@@ -118,10 +120,11 @@ pub(crate) struct Transition {
 }
 
 impl Transition {
-    pub(crate) fn new(core: &Arc<Core>, tier: &str) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, aim: &Aim) -> Self {
         Self {
             core: Arc::clone(core),
-            tier: tier.to_owned(),
+            aim: aim.clone(),
+            tier: aim.tier.clone(),
             draft: Draft::default(),
             ready: Vec::new(),
             made: Vec::new(),
@@ -149,7 +152,7 @@ impl Transition {
             match self.add(claim).await {
                 Ok(()) => {}
                 Err(e) if self.is_its_own(&e) && self.resting.len() < MAX_RESTING => {
-                    self.core.note_tier_error(&self.tier, "transition of one version", &e);
+                    self.core.note_tier_error(&self.tier, "transition or protection of one version", &e);
                     self.resting.push(claim.clone());
                 }
                 Err(e) => outcome = Err(e),
@@ -174,7 +177,7 @@ impl Transition {
         if self.draft.bytes >= full || held >= READY_BYTES {
             return Vec::new();
         }
-        self.core.claims().more(&self.tier, settings.max_group, settings.pack_bytes - self.draft.bytes)
+        self.core.claims().more(&self.aim, settings.max_group, settings.pack_bytes - self.draft.bytes)
     }
 
     /// Whether only the version that was being planned is concerned: its bytes are damaged, or the tier that they come
@@ -194,17 +197,18 @@ impl Transition {
             return Ok(());
         };
         let record = ObjectRecord::decode(&stored)?;
-        let already = matches!(&record.residency, Residency::Cold { tier } if *tier == self.tier);
+        let already = match &record.residency {
+            Residency::Cold { tier } => self.protects() || *tier == self.tier,
+            Residency::Protected { tier } => self.protects() && *tier == self.tier,
+            Residency::Hot | Residency::Restored { .. } => false,
+        };
         // A copy that was restored since the version was claimed has been asked for: it stays its days.
         let asked_for = record.restoring.is_some() || matches!(record.residency, Residency::Restored { .. });
         if record.version != claim.version || already || asked_for {
             self.moved.skipped += 1;
             return Ok(());
         }
-        let source = match &record.residency {
-            Residency::Hot => None,
-            Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.clone()),
-        };
+        let source = record.residency.tier().map(str::to_owned);
         if let Some(tier) = &source
             && !self.core.tier_is_online(tier)
             && !self.core.all_thawed(&record, (tier, RestorePriority::Bulk), &mut self.thawed).await?
@@ -233,6 +237,10 @@ impl Transition {
         }
         self.ready.push(member);
         Ok(())
+    }
+
+    fn protects(&self) -> bool {
+        self.aim.work == Work::Protect
     }
 
     async fn place_all(
@@ -371,19 +379,21 @@ impl Transition {
         Ok(id)
     }
 
-    /// Hot to Cold for all members at once; those that changed meanwhile drop out, which is not an error.
+    /// Hot to Cold (or to Protected) for all members at once; those that changed meanwhile drop out, which is not an error.
     async fn commit(&mut self, mut members: Vec<Member>) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             if members.is_empty() {
                 return Ok(());
             }
-            let mut batch = Batch::new(Reason::Transition);
+            let mut batch = Batch::new(if self.protects() { Reason::Protect } else { Reason::Transition });
             let mut packs = BTreeSet::new();
             for member in &members {
                 packs.extend(member.packs.iter().copied());
                 batch.expects.push(Expect::Equals(Table::Object, member.subject.clone(), member.stored.clone()));
                 let mut record = member.record.clone();
-                record.residency = Residency::Cold { tier: self.tier.clone() };
+                let tier = self.tier.clone();
+                record.residency =
+                    if self.protects() { Residency::Protected { tier } } else { Residency::Cold { tier } };
                 let (bucket, key) = keys::split_object(&member.subject)
                     .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
                 self.core.put_version(&mut batch, (bucket, key), Some(&member.record), &mut record)?;
@@ -401,7 +411,9 @@ impl Transition {
                 Ok(_) => {
                     failpoint::hit("transition.after_commit");
                     self.moved.versions += members.len() as u64;
-                    self.core.metrics.transitioned_versions.inc_by(members.len() as u64);
+                    let metrics = &self.core.metrics;
+                    let count = if self.protects() { &metrics.protected_versions } else { &metrics.transitioned_versions };
+                    count.inc_by(members.len() as u64);
                     return Ok(());
                 }
                 Err(MetaError::Conflict { table: Table::Object, key }) => {

@@ -78,6 +78,7 @@ async fn version(core: &Core, nodes: u32) -> Member {
         restoring: None,
         due: None,
         idle: None,
+        waiting: None,
     };
     let mut batch = Batch::new(Reason::PutObject);
     core.put_version(&mut batch, ("bkt", "large"), None, &mut record).unwrap();
@@ -93,7 +94,7 @@ async fn a_version_of_five_tebibytes_becomes_cold_and_refers_to_all_its_packs() 
     let core = &engine.core;
     let mut member = version(core, ((5u64 << 40) / (128 << 20)) as u32).await;
     member.packs = packs(core, (5u64 << 40).div_ceil(48 << 20) as u32).await;
-    let mut job = Transition::new(core, "ia");
+    let mut job = Transition::new(core, &Aim::new(Work::Move, "ia"));
     job.commit(vec![member]).await.unwrap();
     assert_eq!(job.moved.versions, 1);
     let stored = core.meta.get(Table::Object, &keys::object("bkt", "large")).unwrap().unwrap();
