@@ -13,7 +13,8 @@ pub(super) fn all(protections: &[DraftProtection], tiers: &[At<Tier>], sink: &mu
             && *class > Class::Ia
         {
             let message = format!("`{name}` is {class}: what lies there is not readable at once, so it cannot protect");
-            let help = "use a tier of the class Standard or IA, or one without a class; a rule may move objects on later";
+            let help =
+                "use a tier of the class Standard or IA, or one without a class; a rule may move objects on later";
             sink.error(item.tier.at, &format!("{}.to", item.path), message, help);
         }
         let covers = |first: &DraftProtection| {

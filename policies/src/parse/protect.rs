@@ -20,7 +20,8 @@ pub(super) fn read(node: &Node, path: &str, tiers: &[At<Tier>], sink: &mut Sink)
     let mut ok = true;
     let bucket = pattern(&fields, "bucket", Pattern::for_keys, sink, &mut ok)?;
     if bucket.literal && !is_bucket_name(&bucket.text) {
-        let help = "name a bucket (3 to 63 lower-case letters, digits, `-` and `.`), or write a pattern such as \"media-*\"";
+        let help =
+            "name a bucket (3 to 63 lower-case letters, digits, `-` and `.`), or write a pattern such as \"media-*\"";
         let message = format!("{:?} is not a bucket name, so nothing would be protected", bucket.text);
         sink.error(node.at, &fields.path_of("bucket"), message, help);
         return None;

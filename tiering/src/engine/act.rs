@@ -13,7 +13,12 @@ use std::sync::Arc;
 
 impl Core {
     /// Does what is due for one version. False when nothing could be done now (claimed already, or a full table).
-    pub(super) async fn act(self: &Arc<Self>, at: Timestamp, subject: &[u8], now: Timestamp) -> Result<bool, EngineError> {
+    pub(super) async fn act(
+        self: &Arc<Self>,
+        at: Timestamp,
+        subject: &[u8],
+        now: Timestamp,
+    ) -> Result<bool, EngineError> {
         let stored = self.meta.get(Table::Object, subject)?;
         // Entry and version go in one commit, so that without one this is a race with a delete that is being applied.
         let Some(stored) = stored else { return Ok(false) };

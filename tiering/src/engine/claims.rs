@@ -309,7 +309,13 @@ pub(crate) fn backoff(failures: u32, min: Duration, max: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const RULE: Grouping = Grouping { bytes: 100, members: 3, linger: Duration::from_secs(60), protect_linger: Duration::from_secs(1), workers: 1 };
+    const RULE: Grouping = Grouping {
+        bytes: 100,
+        members: 3,
+        linger: Duration::from_secs(60),
+        protect_linger: Duration::from_secs(1),
+        workers: 1,
+    };
 
     fn to(tier: &str) -> Aim {
         Aim::new(Work::Move, tier)

@@ -10,8 +10,8 @@ use super::record::{
     RestoreJob, ThawRecord, UploadRecord,
 };
 use super::report::{
-    Amount, DiskStats, GcReport, GcRequest, JobReport, JobStats, LocalStats, ObjectStatusReport, PackReport, RuleExplanation,
-    RunDueReport, SnapshotReport, StatsReport, TierPackReport, TierReport, TierStats,
+    Amount, DiskStats, GcReport, GcRequest, JobReport, JobStats, LocalStats, ObjectStatusReport, PackReport,
+    RuleExplanation, RunDueReport, SnapshotReport, StatsReport, TierPackReport, TierReport, TierStats,
 };
 use super::types::RestoreStatus;
 use super::{Core, Engine, EngineError};
@@ -326,8 +326,7 @@ impl Core {
     fn local_stats(&self) -> LocalStats {
         let usage = self.local.usage();
         let local = |p: &Place| matches!(p, Place::Hot | Place::Protected(_));
-        let logical: u64 =
-            self.accounts.totals().places.iter().filter(|(p, _)| local(p)).map(|(_, a)| a.bytes).sum();
+        let logical: u64 = self.accounts.totals().places.iter().filter(|(p, _)| local(p)).map(|(_, a)| a.bytes).sum();
         LocalStats {
             unique_chunks: usage.chunks,
             unique_bytes: usage.raw_bytes,

@@ -46,7 +46,9 @@ pub(crate) fn validate_protection(policy: &Policy, tiers: &BTreeMap<String, Arc<
     let frozen = |name: &&str| tiers.get(*name).is_some_and(|tier| !tier.capabilities().online);
     match policy.protecting_tiers().find(frozen) {
         None => Ok(()),
-        Some(name) => Err(format!("the policy protects in tier {name}, which cannot be read at once: name an online tier")),
+        Some(name) => {
+            Err(format!("the policy protects in tier {name}, which cannot be read at once: name an online tier"))
+        }
     }
 }
 

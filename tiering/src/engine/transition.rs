@@ -412,7 +412,8 @@ impl Transition {
                     failpoint::hit("transition.after_commit");
                     self.moved.versions += members.len() as u64;
                     let metrics = &self.core.metrics;
-                    let count = if self.protects() { &metrics.protected_versions } else { &metrics.transitioned_versions };
+                    let count =
+                        if self.protects() { &metrics.protected_versions } else { &metrics.transitioned_versions };
                     count.inc_by(members.len() as u64);
                     return Ok(());
                 }

@@ -210,7 +210,11 @@ impl<'a> Walk<'a> {
     fn chunk(&mut self, id: &ChunkId, owner: Owner<'_>) {
         let in_tier = owner.tier.is_some_and(|tier| self.count(id, tier));
         if !owner.keep && in_tier {
-            if owner.spare { self.mark.spare(id) } else { self.mark.cached(id) };
+            if owner.spare {
+                self.mark.spare(id)
+            } else {
+                self.mark.cached(id)
+            };
             return;
         }
         // What no known pack has, the local copy must serve. What is not local either (set aside as damaged), any tier

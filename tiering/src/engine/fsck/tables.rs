@@ -140,7 +140,9 @@ impl<'a> Tables<'a> {
 
     fn object(&mut self, key: &[u8], stored: &Value) -> Result<(), EngineError> {
         let Ok(record) = ObjectRecord::decode(stored) else { return Ok(()) };
-        for (kind, at) in [(DueKind::Object, record.due), (DueKind::Idle, record.idle), (DueKind::Protect, record.waiting)] {
+        for (kind, at) in
+            [(DueKind::Object, record.due), (DueKind::Idle, record.idle), (DueKind::Protect, record.waiting)]
+        {
             if let Some(at) = at {
                 self.is_due((Table::Object, key, stored), kind, at)?;
             }
