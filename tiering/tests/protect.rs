@@ -479,3 +479,17 @@ async fn a_tier_that_cannot_be_read_at_once_protects_nothing() {
     bed.policy = text;
     assert!(bed.try_open().await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_does_not_wait_for_a_tier_that_is_down() {
+    let (dir, cloud) = (tempfile::tempdir().unwrap(), Cloud::new());
+    let bed = bed(dir.path(), &cloud, ON, "[{ id: end, expiration: { after: 5d } }]");
+    let engine = opened(&bed).await;
+    cloud.down.store(true, Ordering::Relaxed);
+    put(&engine, "k", &noise(1, 1_000)).await.unwrap();
+    until("an upload failed", || engine.tier_report("ia").unwrap().last_error.is_some()).await;
+    bed.clock.advance(6 * DAY);
+    until("it has expired", || residency(&engine, "k").is_none()).await;
+    assert_eq!(protect_stats(&engine).pending.objects, 0);
+    engine.shutdown().await.unwrap();
+}

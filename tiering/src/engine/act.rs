@@ -23,12 +23,16 @@ impl Core {
         // Entry and version go in one commit, so that without one this is a race with a delete that is being applied.
         let Some(stored) = stored else { return Ok(false) };
         let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
-        if record.due != Some(at) || self.claims().holds(subject) {
+        if record.due != Some(at) {
             return Ok(false);
         }
         let (bucket, key) =
             keys::split_object(subject).ok_or_else(|| EngineError::Corrupt("a due entry names no object".into()))?;
         let plan = self.plan(bucket, key, &record, now);
+        // Its end needs no job and waits for none: a tier that is down must not keep what has expired.
+        if self.claims().holds(subject) && !matches!(plan.action, Action::Expire { .. }) {
+            return Ok(false);
+        }
         let most = self.settings.tiering.max_claims;
         let outcome = match plan.action {
             Action::Transition { tier, .. } => {

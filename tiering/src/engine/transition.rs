@@ -14,6 +14,7 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
 use super::claims::{Aim, Claim, Work};
+use super::due::Action;
 use super::error::EngineError;
 use super::keys;
 use super::packbody::PackBody;
@@ -204,7 +205,7 @@ impl Transition {
         };
         // A copy that was restored since the version was claimed has been asked for: it stays its days.
         let asked_for = record.restoring.is_some() || matches!(record.residency, Residency::Restored { .. });
-        if record.version != claim.version || already || asked_for {
+        if record.version != claim.version || already || asked_for || self.is_overtaken(claim, &record)? {
             self.moved.skipped += 1;
             return Ok(());
         }
@@ -237,6 +238,17 @@ impl Transition {
         }
         self.ready.push(member);
         Ok(())
+    }
+
+    /// Whether a version that was to be protected has come to be due for something else, or is to be protected no more.
+    fn is_overtaken(&self, claim: &Claim, record: &ObjectRecord) -> Result<bool, EngineError> {
+        if !self.protects() {
+            return Ok(false);
+        }
+        let (bucket, key) = keys::split_object(&claim.subject)
+            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
+        let plan = self.core.plan(bucket, key, record, self.core.clock.now());
+        Ok(!matches!(plan.action, Action::Protect { tier } if tier == self.tier))
     }
 
     fn protects(&self) -> bool {
