@@ -30,6 +30,11 @@ pub struct Document {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tiers: Vec<DocumentTier>,
+    /// Buckets whose bodies are also uploaded soon after each write, and stay on the hot disk. The first item that names a
+    /// bucket counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub protect: Vec<DocumentProtection>,
     /// The rules. All that match an object count: expiration before transitions, colder before warmer.
     #[schemars(length(max = 1000))]
     pub rules: Vec<DocumentRule>,
@@ -71,6 +76,19 @@ pub struct DocumentTier {
     pub class: Option<Class>,
 }
 
+/// A bucket, or a pattern of buckets, whose hot bodies are in a tier as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentProtection {
+    /// A bucket's name, or a pattern over names: `*` is any text, `?` one letter, `[abc]`, `{a,b}`.
+    pub bucket: String,
+    /// Name of a tier in `tiers` that reads at once: of the class Standard or IA, or without a class.
+    pub to: String,
+    /// Whether the item is in force.
+    #[serde(default)]
+    pub status: Status,
+}
+
 /// One rule: a filter, and what happens to the objects that match it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -99,7 +117,7 @@ pub struct DocumentRule {
     pub layout: DocumentLayout,
 }
 
-/// Whether a rule is in force.
+/// Whether a rule, or a protection, is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {

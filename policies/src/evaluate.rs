@@ -9,6 +9,9 @@
 //! 4. the rule that stands first in the document;
 //! 5. the action that stands first in its rule.
 //!
+//! When none is due, protection has its say: a hot object of a protected bucket is brought to the tier that protects it, at
+//! once, and one that is protected without need is released.
+//!
 //! Only actions that lead on count: a transition to the object's tier or to a warmer one is done, not due. An object
 //! in a tier that is not in the chain (the chain was edited) does not move, as nothing says what is colder than it; it
 //! still expires.
@@ -85,9 +88,21 @@ impl Policy {
         // Only what leads beyond the decision can change it.
         let beyond = best.as_ref().map_or(0, |b| slot(b.goal) + 1);
         Verdict {
-            decision: best.as_ref().map_or(Decision::Keep, |b| self.decision(b.goal)),
+            decision: best.as_ref().map_or_else(|| self.protection(facts), |b| self.decision(b.goal)),
             rule: best.map(|b| self.rule_ref(b.rule)),
             next: future.iter().skip(beyond).flatten().min().copied(),
+        }
+    }
+
+    /// What protection asks for when nothing else is due.
+    fn protection(&self, facts: &ObjectFacts<'_>) -> Decision<'_> {
+        if facts.current_tier.is_some() {
+            return Decision::Keep;
+        }
+        match (self.protects(facts.bucket), facts.protected_in) {
+            (Some(tier), here) if here != Some(tier) => Decision::Protect { tier },
+            (None, Some(_)) => Decision::Release,
+            _ => Decision::Keep,
         }
     }
 
@@ -127,9 +142,9 @@ impl Policy {
 
     /// The tier to which a hot object may move because the hot disk is `fill_percent` full, and the rule that says so.
     /// Of several the colder tier wins, then the lower fill level, then the rule that stands first. Objects that are not
-    /// hot are never candidates: moving them frees no hot disk.
+    /// hot are never candidates, as moving them frees no hot disk, and protected ones neither: they leave it without a move.
     pub fn capacity_candidates(&self, fill_percent: u8, facts: &ObjectFacts<'_>) -> Option<(&str, RuleRef<'_>)> {
-        if facts.current_tier.is_some() {
+        if facts.current_tier.is_some() || facts.protected_in.is_some() {
             return None;
         }
         let mut best: Option<(usize, u8, usize)> = None;

@@ -64,7 +64,8 @@ pub enum ActionState {
     Disabled,
     /// In the future.
     Waiting,
-    /// The object is in this tier or a colder one already (or in a tier outside the chain).
+    /// The object is in this tier or a colder one already (or in a tier outside the chain). For a fill level also: a tier has
+    /// it as well, so that it leaves the hot disk without a move.
     Done,
     /// Waits for the hot disk to fill.
     WaitsForFill,
@@ -109,8 +110,8 @@ impl Policy {
                     actions.push(ActionExplanation { decision, trigger, state });
                 }
                 for fill in &rule.fills {
-                    let state =
-                        if facts.current_tier.is_none() { ActionState::WaitsForFill } else { ActionState::Done };
+                    let waits = facts.current_tier.is_none() && facts.protected_in.is_none();
+                    let state = if waits { ActionState::WaitsForFill } else { ActionState::Done };
                     let decision = self.decision(Goal::Tier(fill.tier));
                     actions.push(ActionExplanation {
                         decision,

@@ -2,7 +2,7 @@
 
 use crate::Millis;
 use crate::class::Class;
-use crate::filter::Filter;
+use crate::filter::{Filter, Pattern};
 use serde::Serialize;
 
 /// A checked, compiled policy. Made by [`crate::parse()`]; cheap to share behind an `Arc`.
@@ -10,7 +10,17 @@ use serde::Serialize;
 pub struct Policy {
     pub(crate) name: String,
     pub(crate) tiers: Vec<Tier>,
+    pub(crate) protections: Vec<Protection>,
     pub(crate) rules: Vec<Rule>,
+}
+
+/// Which buckets' bodies are also uploaded at once, and where to.
+#[derive(Debug, Clone)]
+pub(crate) struct Protection {
+    pub bucket: Pattern,
+    /// Position in [`Policy::tiers`].
+    pub tier: usize,
+    pub enabled: bool,
 }
 
 /// One tier of the chain. Its position is its coldness.
@@ -116,6 +126,8 @@ pub struct ObjectFacts<'a> {
     pub last_access: Millis,
     /// The tier it is in; `None` is hot.
     pub current_tier: Option<&'a str>,
+    /// The tier that has a hot object's body as well.
+    pub protected_in: Option<&'a str>,
 }
 
 impl ObjectFacts<'_> {
@@ -150,6 +162,13 @@ pub enum Decision<'p> {
     },
     /// Delete it.
     Expire,
+    /// Bring its body to this tier as well; it stays hot. Due at once, unless anything else is.
+    Protect {
+        /// Name of the tier.
+        tier: &'p str,
+    },
+    /// It shall not be protected any more: the tier's copy goes, the hot one stays.
+    Release,
 }
 
 /// A decision, the rule it comes from, and when to ask again.
@@ -157,7 +176,7 @@ pub enum Decision<'p> {
 pub struct Verdict<'p> {
     /// What is due now.
     pub decision: Decision<'p>,
-    /// The rule that decided; `None` for [`Decision::Keep`].
+    /// The rule that decided; `None` for [`Decision::Keep`], [`Decision::Protect`] and [`Decision::Release`].
     pub rule: Option<RuleRef<'p>>,
     /// The earliest future time (milliseconds since the epoch) at which the decision differs for unchanged facts.
     /// `None`: never.
@@ -167,7 +186,7 @@ pub struct Verdict<'p> {
 impl Policy {
     /// The policy that does nothing.
     pub fn none() -> Self {
-        Self { name: "none".to_owned(), tiers: Vec::new(), rules: Vec::new() }
+        Self { name: "none".to_owned(), tiers: Vec::new(), protections: Vec::new(), rules: Vec::new() }
     }
 
     /// `metadata.name`.
@@ -183,6 +202,18 @@ impl Policy {
     /// All rules in document order, the disabled ones too.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The tier in which hot objects of a bucket are to be as well. The first item that names the bucket counts.
+    pub fn protects(&self, bucket: &str) -> Option<&str> {
+        let found = self.protections.iter().find(|p| p.enabled && p.bucket.matches(bucket));
+        found.map(|p| self.tier_name(p.tier))
+    }
+
+    /// The tiers that protect anything, each once, in the order of the chain.
+    pub fn protecting_tiers(&self) -> impl Iterator<Item = &str> {
+        let used = |i: usize| self.protections.iter().any(|p| p.enabled && p.tier == i);
+        self.tiers.iter().enumerate().filter(move |(i, _)| used(*i)).map(|(_, t)| t.name.as_str())
     }
 
     /// True when an enabled rule counts from the last access: only then must reads be tracked.

@@ -4,9 +4,10 @@
 
 use tidegate_policies::{Report, check, document::Document};
 
-const EXAMPLES: [(&str, &str); 3] = [
+const EXAMPLES: [(&str, &str); 4] = [
     ("backup.yaml", include_str!("../examples/backup.yaml")),
     ("logs.yaml", include_str!("../examples/logs.yaml")),
+    ("protected.yaml", include_str!("../examples/protected.yaml")),
     ("data-lake.yaml", include_str!("../examples/data-lake.yaml")),
 ];
 

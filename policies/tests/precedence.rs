@@ -109,7 +109,7 @@ fn reference(rules: &[RuleSpec], object: &Object, now: Millis) -> (Option<usize>
 
 fn rank(decision: Decision<'_>) -> Option<usize> {
     match decision {
-        Decision::Keep => None,
+        Decision::Keep | Decision::Protect { .. } | Decision::Release => None,
         Decision::Transition { tier } => TIERS.iter().position(|t| *t == tier),
         Decision::Expire => Some(3),
     }

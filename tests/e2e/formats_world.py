@@ -11,7 +11,7 @@ from harness import DAY, OSS_KEY, OSS_SECRET, wait_until
 from s3util import MIB, upload
 from settings import policy
 
-HOT, OSS, SHELF = "hot-data", "oss-data", "shelf-data"
+HOT, OSS, SHELF, SAFE = "hot-data", "oss-data", "shelf-data", "safe-data"
 
 
 def text(rng, size):
@@ -138,8 +138,10 @@ def download(server, tier, folder):
 
 
 def rules():
-    """By age to the OSS tier `ia` and to the directory `shelf`; by the last read and by the fill level, far from now."""
+    """By age to the OSS tier `ia` and to the directory `shelf`; by the last read and by the fill level, far from now; one bucket
+    is protected in `ia`."""
     result = policy(OSS)
+    result["protect"] = [{"bucket": SAFE, "to": "ia"}]
     result["tiers"].insert(0, {"name": "shelf"})
     later = [{"to": "shelf", "after": "900d", "since": "lastAccess"}, {"to": "ia", "whenFull": "99%"}]
     for bucket, transitions in [(SHELF, [{"to": "shelf", "after": "30d"}]), (HOT, later)]:
@@ -167,9 +169,13 @@ def build(folder, rng, server):
     restore(client, "restored")
     server.advance(3600)
     wait_until("a restored object", lambda: server.stats()["restored"]["objects"] == 1)
+    client.create_bucket(Bucket=SAFE)
+    client.put_object(Bucket=SAFE, Key="small", Body=text(rng, 50_000))
+    client.put_object(Bucket=SAFE, Key="nodes", Body=rng.randbytes(7 * MIB))
+    wait_until("a bucket to be protected", lambda: server.stats()["protected"]["objects"] == 2)
     tiers = {tier: download(server, tier, folder / tier) for tier in ("ia", "archive")}
     world = {"tiers": {"shelf": folder / "shelf", **tiers}}
-    before = {**seen(client, HOT), **seen(client, OSS), **seen(client, SHELF)}
+    before = {**seen(client, HOT), **seen(client, OSS), **seen(client, SHELF), **seen(client, SAFE)}
     uploads = Uploads(server.client(), HOT, rng)
     wait_until("some uploads", lambda: len(uploads.done) >= 5)
     server.kill()
@@ -180,7 +186,7 @@ def build(folder, rng, server):
     client = server.start().client()
     client.put_object(Bucket=HOT, Key="after the crash", Body=text(rng, 400_000))
     client.delete_object(Bucket=HOT, Key="random")
-    after = {**seen(client, HOT), **seen(client, OSS), **seen(client, SHELF)}
+    after = {**seen(client, HOT), **seen(client, OSS), **seen(client, SHELF), **seen(client, SAFE)}
     assert server.stop() == 0
     shutil.copytree(server.data, folder / "stopped", ignore=shutil.ignore_patterns("sled"))
     world["stopped"] = Ended(folder / "stopped", after, None)

@@ -24,6 +24,7 @@ def settings(server, has_policy):
         "store": {
             "tiering": {
                 "linger_ms": 300,
+                "protect_linger_ms": 300,
                 "poll_ms": 100,
                 "retry_min_ms": 100,
                 "retry_max_ms": 1000,

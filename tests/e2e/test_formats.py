@@ -108,8 +108,9 @@ def assert_described(record, got):
         assert record["checksum"]["value"] == got[f"Checksum{record['checksum']['algorithm']}"], name
         assert record["checksum"]["composite"] == (got["ChecksumType"] == "COMPOSITE"), name
     shown = {None: None, "shelf": "STANDARD_IA", "ia": "STANDARD_IA", "archive": "GLACIER"}
-    assert shown[record["residency"]["tier"]] == got.get("StorageClass"), name
-    restoring = {"Restored": 'ongoing-request="false"', "Cold": None, "Hot": None}[record["residency"]["state"]]
+    state, tier = record["residency"]["state"], record["residency"]["tier"]
+    assert (None if state == "Protected" else shown[tier]) == got.get("StorageClass"), name
+    restoring = 'ongoing-request="false"' if state == "Restored" else None
     if record["restoring"]:
         restoring = 'ongoing-request="true"'
     assert (got.get("Restore") or "").split(",")[0] == (restoring or ""), name
@@ -120,7 +121,7 @@ def test_the_store_had_what_the_format_has(world):
     crashed, ended = (Store(world[end].data, world["tiers"]) for end in ("killed", "stopped"))
     names = ended.names
     assert {len(o.body.nodes) for o in names.objects.values()} >= {0, 1, 3}
-    assert {o.residency.state for o in names.objects.values()} == {"Hot", "Cold", "Restored"}
+    assert {o.residency.state for o in names.objects.values()} == {"Hot", "Cold", "Restored", "Protected"}
     assert {due.kind for due in names.due} == {"action", "abort", "idle"}
     assert names.access and names.uploads and names.parts and names.system
     assert {tier for tier, _ in names.remote} == {"ia", "archive", "shelf"}
@@ -137,12 +138,13 @@ def test_the_store_had_what_the_format_has(world):
 
 def test_what_the_indexes_say_is_what_the_records_say(world):
     names = Store(world["stopped"].data, {}).names
-    subjects = {"action": set(), "abort": set(), "idle": set()}
+    subjects = {"action": set(), "abort": set(), "idle": set(), "protect": set()}
     for due in names.due:
         subjects[due.kind].add((due.time, due.subject))
     objects = {f"{bucket}\0{key}".encode(): record for (bucket, key), record in names.objects.items()}
     assert subjects["action"] == {(o.due, name) for name, o in objects.items() if o.due is not None}
     assert subjects["idle"] == {(o.idle, name) for name, o in objects.items() if o.idle is not None}
+    assert subjects["protect"] == {(o.waiting, name) for name, o in objects.items() if o.waiting is not None}
     uploads = {"\0".join(name).encode(): upload for name, upload in names.uploads.items()}
     assert subjects["abort"] == {(u.due, name) for name, u in uploads.items() if u.due is not None}
 
@@ -386,9 +388,9 @@ def test_the_samples_of_records():
     assert record.body == records.Body([(HELLO, 5)], [])
     assert record.residency == records.Residency("Cold", "ia")
     assert (record.checksum, record.parts, record.restoring, record.due, record.idle) == (None, [], None, 3, None)
-    fields = b"".join(sample("Sample of Object, version 1"))[1:]
-    untold, told = (records.read_object(b"\2" + fields + last) for last in sample("In version 2 it begins with"))
-    assert untold == record and told == dataclasses.replace(record, manifest=blake3(b"told").digest())
+    protected = records.read_object(b"".join(sample("Sample of Object, version 2")))
+    there = records.Residency("Protected", "ia")
+    assert protected == dataclasses.replace(record, residency=there, waiting=2, manifest=blake3(b"told").digest())
     old, new = map(records.read_remote_pack, sample("Sample of Remote pack"))
     assert old == records.RemotePack("pack/1", "Live", 48 * MIB, 1500, 1, 9, "x", 3, None)
     assert new == dataclasses.replace(old, version="CAE")

@@ -108,7 +108,8 @@ def read_index(path: pathlib.Path) -> tuple[list[IndexedPack], list[IndexedChunk
                 raise Damage(path, at, f"an entry of pack {place}, there are {len(packs)}")
             stored_length = int.from_bytes(stored, "little")
             chunk_id = bytes([first]) + rest
-            chunks.append(IndexedChunk(chunk_id, packs[place], offset, stored_length, flags & 3, flags >> 2 & 1))
+            kind = flags & 3 or 1  # 0 is a chunk that evictions spare
+            chunks.append(IndexedChunk(chunk_id, packs[place], offset, stored_length, kind, flags >> 2 & 1))
         at = end + 4
     if data[at:] != b"TGIXEND\n":
         raise Damage(path, at, "the end of the chunk index is missing")

@@ -29,7 +29,7 @@ class Table(enum.IntEnum):
 ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 PRIORITIES = ("Bulk", "Standard", "Expedited")
 STATES = ("Uploading", "Live", "Doomed")
-DUE_KINDS = {1: "action", 2: "abort", 3: "idle"}
+DUE_KINDS = {1: "action", 2: "abort", 3: "idle", 4: "protect"}
 
 
 class BadValue(Exception):
@@ -178,6 +178,7 @@ class Object:
     restoring: int | None
     due: int | None
     idle: int | None
+    waiting: int | None = None
     manifest: bytes | None = None
 
 
@@ -250,13 +251,15 @@ def body(r: Reader) -> Body:
 
 
 def residency(r: Reader) -> Residency:
-    match r.choice(3):
+    match r.choice(4 if r.version > 1 else 3):
         case 0:
             return Residency("Hot")
         case 1:
             return Residency("Cold", r.text())
-        case _:
+        case 2:
             return Residency("Restored", r.text(), r.u64())
+        case _:
+            return Residency("Protected", r.text())
 
 
 def read_object(data: bytes) -> Object:
@@ -264,8 +267,8 @@ def read_object(data: bytes) -> Object:
     head = (r.u128(), r.u64(), r.text(), r.u64(), r.u64(), attributes(r), r.optional(lambda: checksum(r)))
     parts = r.many(lambda: part_info(r))
     tail = (body(r), residency(r), r.optional(r.u128), r.optional(r.u64), r.optional(r.u64))
-    manifest = r.optional(r.chunk_id) if r.version >= 2 else None
-    return r.end(Object(*head, parts, *tail, manifest))
+    later = (r.optional(r.u64), r.optional(r.chunk_id)) if r.version > 1 else (None, None)
+    return r.end(Object(*head, parts, *tail, *later))
 
 
 def read_upload(data: bytes) -> Upload:

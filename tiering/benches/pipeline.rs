@@ -146,6 +146,7 @@ fn fill(entries: u64) -> ChunkIndex {
         freq: 0,
         colour: false,
         cached: false,
+        spared: false,
         doubted: false,
     };
     let index = ChunkIndex::new();

@@ -42,7 +42,8 @@ fn amount(amount: Amount) -> [String; 2] {
 pub fn stats(report: &StatsReport) -> String {
     let mut residency = table(["", "objects", "logical"]);
     let all = Amount { objects: report.objects, bytes: report.logical_bytes };
-    for (name, value) in [("hot", report.hot), ("cold", report.cold), ("restored", report.restored), ("all", all)] {
+    let rows = [("hot", report.hot), ("protected", report.protected), ("cold", report.cold)];
+    for (name, value) in rows.into_iter().chain([("restored", report.restored), ("all", all)]) {
         let [objects, bytes] = amount(value);
         residency.add_row([name.to_owned(), objects, bytes]);
     }
@@ -62,6 +63,9 @@ pub fn stats(report: &StatsReport) -> String {
         ("disk free", format!("{}, floor {}", show_size(disk.free_bytes), show_size(disk.free_floor_bytes))),
         ("oldest due action", late(report.oldest_due_lag_ms)),
     ]);
+    if let Some(protect) = &report.protect {
+        text += &render_recover::protection(protect);
+    }
     if let Some(recovery) = &report.recovery {
         text += &render_recover::recovery(recovery);
     }
@@ -98,6 +102,7 @@ fn residency(residency: &Residency) -> String {
     match residency {
         Residency::Hot => "hot: on local disks".to_owned(),
         Residency::Cold { tier } => format!("cold: in tier {tier}"),
+        Residency::Protected { tier } => format!("protected: on local disks, and in tier {tier}"),
         Residency::Restored { tier, until } => format!("restored: in tier {tier}, and locally until {until}"),
     }
 }
@@ -190,6 +195,10 @@ pub fn plan(report: &PlanReport) -> String {
         expired.objects,
         show_size(expired.bytes)
     );
+    if report.protections.objects > 0 {
+        let (objects, size) = (report.protections.objects, show_size(report.protections.bytes));
+        let _ = writeln!(text, "{objects} objects ({size}) are protected: uploaded, and still hot");
+    }
     if let Some(cost) = &report.cost {
         let _ = writeln!(
             text,

@@ -1,10 +1,23 @@
-//! Reports of shipping and recovery as text for people.
+//! Reports of what survives the disk as text for people: protection, shipping, recovery.
 
 use super::render::pairs;
 use crate::config::units::{show_duration, show_size};
 use std::time::Duration;
-use tidegate_tiering::engine::RecoveryStats;
+use tidegate_tiering::engine::{ProtectStats, RecoveryStats};
 use tidegate_tiering::recovery::{Examined, FromPacksReport, MissingObject, OddPack, RecoverReport};
+
+/// The lines of `tidegate stats` about protection.
+pub fn protection(stats: &ProtectStats) -> String {
+    let lag = match stats.pending.objects {
+        0 => "nothing waits".to_owned(),
+        n => {
+            let age = show_duration(Duration::from_millis(stats.lag_ms));
+            format!("{n} objects, {}, the oldest for {age}", show_size(stats.pending.bytes))
+        }
+    };
+    let tiers = if stats.tiers.is_empty() { "off".to_owned() } else { stats.tiers.join(", ") };
+    pairs(vec![("protection in", tiers), ("protection lag", lag)])
+}
 
 /// The lines of `tidegate stats` about shipping.
 pub fn recovery(stats: &RecoveryStats) -> String {

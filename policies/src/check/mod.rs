@@ -1,6 +1,7 @@
 //! Checks across fields and across rules, on a draft whose fields are fine by themselves.
 
 mod cost;
+mod protect;
 mod reach;
 mod rules;
 
@@ -13,6 +14,7 @@ pub(crate) fn draft(draft: &Draft, options: &CheckOptions, sink: &mut Sink) {
     if !draft.tiers_broken {
         tiers(&draft.tiers, options.configured_tiers.as_deref(), sink);
     }
+    protect::all(&draft.protections, &draft.tiers, sink);
     rules::ids(&draft.rules, sink);
     for (i, rule) in draft.rules.iter().enumerate() {
         // The sums of a rule that contradicts itself mean nothing.

@@ -3,7 +3,7 @@
 use super::draft::{Action, At, Draft, DraftRule};
 use super::fields::{Fields, list};
 use super::node::Node;
-use super::{MAX_ACTIONS, MAX_RULES, MAX_TIERS, filter};
+use super::{MAX_ACTIONS, MAX_RULES, MAX_TIERS, filter, protect};
 use crate::class::Class;
 use crate::diagnostic::{Sink, nearest};
 use crate::policy::{Fill, Goal, Layout, Since, Tier, Timer};
@@ -16,7 +16,7 @@ pub(crate) const KIND: &str = "LifecyclePolicy";
 /// Longest name of a policy or tier and longest rule id, in characters.
 const MAX_NAME: usize = 64;
 
-pub(crate) const DOCUMENT_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "tiers", "rules"];
+pub(crate) const DOCUMENT_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "tiers", "protect", "rules"];
 pub(crate) const METADATA_FIELDS: &[&str] = &["name"];
 pub(crate) const TIER_FIELDS: &[&str] = &["name", "class"];
 pub(crate) const RULE_FIELDS: &[&str] =
@@ -50,6 +50,12 @@ pub(crate) fn document(root: &Node, sink: &mut Sink) -> Option<Draft> {
     {
         draft.tiers = items.iter().enumerate().filter_map(|(i, n)| tier(n, &format!("tiers[{i}]"), sink)).collect();
         draft.tiers_broken = draft.tiers.len() < items.len();
+    }
+    if let Some(node) = fields.get("protect")
+        && let Some(items) = list(node, "protect", MAX_RULES, sink)
+    {
+        let read = |(i, n)| protect::read(n, &format!("protect[{i}]"), &draft.tiers, sink);
+        draft.protections = items.iter().enumerate().filter_map(read).collect();
     }
     let help = "add `rules:` with a list of rules, or `rules: []` for a policy that does nothing";
     if let Some(node) = fields.required("rules", help, sink)
@@ -143,22 +149,26 @@ fn transitions(fields: &Fields<'_>, tiers: &[At<Tier>], rule: &mut DraftRule, si
     }
 }
 
+/// The required field `to`: the position of a tier in the chain.
+pub(super) fn target(fields: &Fields<'_>, tiers: &[At<Tier>], sink: &mut Sink) -> Option<At<usize>> {
+    fields.required("to", "add `to:` with the name of a tier", sink)?;
+    let (at, name) = fields.text("to", sink)?;
+    let found = tiers.iter().position(|t| t.value.name == name);
+    if found.is_none() {
+        let known = || tiers.iter().map(|t| t.value.name.as_str());
+        let help = match nearest(name, known()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if tiers.is_empty() => "list the chain of tiers under `tiers:`".to_owned(),
+            None => format!("add it to `tiers:`, or use one of: {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        sink.error(at, &fields.path_of("to"), format!("there is no tier `{name}` in `tiers`"), help);
+    }
+    found.map(|value| At { at, value })
+}
+
 fn transition(node: &Node, path: &str, tiers: &[At<Tier>], rule: &mut DraftRule, sink: &mut Sink) -> Option<()> {
     let fields = Fields::read(node, path, TRANSITION_FIELDS, sink)?;
-    let to = fields.required("to", "add `to:` with the name of a tier", sink).and_then(|_| fields.text("to", sink));
-    let tier = to.and_then(|(at, name)| {
-        let found = tiers.iter().position(|t| t.value.name == name);
-        if found.is_none() {
-            let known = || tiers.iter().map(|t| t.value.name.as_str());
-            let help = match nearest(name, known()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None if tiers.is_empty() => "list the chain of tiers under `tiers:`".to_owned(),
-                None => format!("add it to `tiers:`, or use one of: {}", known().collect::<Vec<_>>().join(", ")),
-            };
-            sink.error(at, &fields.path_of("to"), format!("there is no tier `{name}` in `tiers`"), help);
-        }
-        found
-    });
+    let tier = target(&fields, tiers, sink).map(|to| to.value);
     let after = fields.parsed("after", sink, parse_duration);
     let since = fields.word("since", SINCE, sink);
     let full = fields.parsed("whenFull", sink, parse_percent);

@@ -2,8 +2,8 @@
 
 use crate::Millis;
 use crate::diagnostic::Place;
-use crate::filter::Filter;
-use crate::policy::{Fill, Layout, Policy, Rule, Tier, Timer};
+use crate::filter::{Filter, Pattern};
+use crate::policy::{Fill, Layout, Policy, Protection, Rule, Tier, Timer};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -18,7 +18,18 @@ pub(crate) struct Draft {
     pub tiers: Vec<At<Tier>>,
     /// A tier could not be read: positions in `tiers` are not those of the document.
     pub tiers_broken: bool,
+    pub protections: Vec<DraftProtection>,
     pub rules: Vec<DraftRule>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DraftProtection {
+    /// Path, such as `protect[0]`.
+    pub path: String,
+    pub bucket: At<Pattern>,
+    /// Position in the chain.
+    pub tier: At<usize>,
+    pub enabled: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +74,11 @@ impl Draft {
         Policy {
             name: self.name,
             tiers: self.tiers.into_iter().map(|t| t.value).collect(),
+            protections: self
+                .protections
+                .into_iter()
+                .map(|p| Protection { bucket: p.bucket.value, tier: p.tier.value, enabled: p.enabled })
+                .collect(),
             rules: self.rules.into_iter().map(rule).collect(),
         }
     }

@@ -76,14 +76,19 @@ fn keys_can_match(fields: &Fields<'_>, filter: &Filter, sink: &mut Sink) -> bool
     false
 }
 
+/// Whether a bucket can have this name.
+pub(super) fn is_bucket_name(name: &str) -> bool {
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+    letters && (3..=63).contains(&name.len())
+}
+
 fn bucket(fields: &Fields<'_>, sink: &mut Sink, ok: &mut bool) -> Option<String> {
     fields.get("bucket")?;
     let Some((at, name)) = fields.text("bucket", sink) else {
         *ok = false;
         return None;
     };
-    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
-    if !letters || !(3..=63).contains(&name.len()) {
+    if !is_bucket_name(name) {
         let help = "name one bucket: 3 to 63 lower-case letters, digits, `-` and `.`; without `bucket` a rule is about \
                     all buckets";
         let message = format!("{name:?} is not a bucket name, so the rule would never match");
@@ -109,7 +114,7 @@ fn key_part(fields: &Fields<'_>, field: &str, sink: &mut Sink, ok: &mut bool) ->
     Some(part.to_owned())
 }
 
-fn pattern(
+pub(super) fn pattern(
     fields: &Fields<'_>,
     field: &str,
     compile: impl Fn(&str) -> Result<Pattern, globset::Error>,

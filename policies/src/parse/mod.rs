@@ -5,18 +5,19 @@ mod draft;
 mod fields;
 mod filter;
 mod node;
+mod protect;
 
 use crate::class::Class;
 use crate::diagnostic::{Diagnostic, Place, Severity, Sink};
 use crate::policy::Policy;
 use crate::price::PriceBook;
-pub(crate) use draft::{Action, At, Draft, DraftRule};
+pub(crate) use draft::{Action, At, Draft, DraftProtection, DraftRule};
 
 /// Largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 /// Most tiers in the chain.
 pub const MAX_TIERS: usize = 16;
-/// Most rules in a document; OSS and S3 set the same limit.
+/// Most rules in a document, and most protections; OSS and S3 set the same limit for rules.
 pub const MAX_RULES: usize = 1000;
 /// Most transitions in a rule.
 pub const MAX_ACTIONS: usize = 64;
@@ -83,11 +84,12 @@ fn read(text: &str, options: &CheckOptions, sink: &mut Sink) -> Option<Draft> {
 
 /// The fields that the reader knows, by the schema's name of the type ("" for the document).
 #[cfg(test)]
-pub(crate) fn all_fields() -> [(&'static str, &'static [&'static str]); 9] {
+pub(crate) fn all_fields() -> [(&'static str, &'static [&'static str]); 10] {
     [
         ("", decode::DOCUMENT_FIELDS),
         ("Metadata", decode::METADATA_FIELDS),
         ("DocumentTier", decode::TIER_FIELDS),
+        ("DocumentProtection", protect::PROTECTION_FIELDS),
         ("DocumentRule", decode::RULE_FIELDS),
         ("DocumentTransition", decode::TRANSITION_FIELDS),
         ("DocumentExpiration", decode::EXPIRATION_FIELDS),

@@ -16,11 +16,14 @@ pub(crate) enum Place {
     Hot,
     Cold(String),
     Restored(String),
+    Protected(String),
 }
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Totals {
     pub places: BTreeMap<Place, Amount>,
+    /// Versions that wait to be protected.
+    pub waiting: Amount,
     pub buckets: u64,
     pub uploads: u64,
 }
@@ -108,34 +111,39 @@ impl Accounts {
 }
 
 impl Books {
-    fn place(value: &[u8]) -> Option<(Place, u64, Timestamp)> {
-        let record = ObjectRecord::decode(value).ok()?;
-        let place = match record.residency {
+    fn place(value: &[u8]) -> Option<(Place, ObjectRecord)> {
+        let mut record = ObjectRecord::decode(value).ok()?;
+        let place = match std::mem::replace(&mut record.residency, Residency::Hot) {
             Residency::Hot => Place::Hot,
             Residency::Cold { tier } => Place::Cold(tier),
             Residency::Restored { tier, .. } => Place::Restored(tier),
+            Residency::Protected { tier } => Place::Protected(tier),
         };
-        Some((place, record.size, record.modified))
+        Some((place, record))
     }
 
     fn add(&mut self, value: &[u8]) {
-        let Some((place, size, modified)) = Self::place(value) else { return };
+        let Some((place, record)) = Self::place(value) else { return };
         if place == Place::Hot {
-            self.dirty.add(modified);
+            self.dirty.add(record.modified);
         }
-        let amount = self.totals.places.entry(place).or_default();
-        amount.objects += 1;
-        amount.bytes = amount.bytes.saturating_add(size);
+        let waiting = record.waiting.map(|_| &mut self.totals.waiting);
+        for amount in waiting.into_iter().chain([self.totals.places.entry(place).or_default()]) {
+            amount.objects += 1;
+            amount.bytes = amount.bytes.saturating_add(record.size);
+        }
     }
 
     fn remove(&mut self, value: &[u8]) {
-        let Some((place, size, modified)) = Self::place(value) else { return };
+        let Some((place, record)) = Self::place(value) else { return };
         if place == Place::Hot {
-            self.dirty.remove(modified);
+            self.dirty.remove(record.modified);
         }
-        let amount = self.totals.places.entry(place).or_default();
-        amount.objects = amount.objects.saturating_sub(1);
-        amount.bytes = amount.bytes.saturating_sub(size);
+        let waiting = record.waiting.map(|_| &mut self.totals.waiting);
+        for amount in waiting.into_iter().chain([self.totals.places.entry(place).or_default()]) {
+            amount.objects = amount.objects.saturating_sub(1);
+            amount.bytes = amount.bytes.saturating_sub(record.size);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Transitions under disk pressure: the longest idle hot versions go first, where a fill-level rule wants it.
 
 use super::Core;
-use super::claims::Claim;
+use super::claims::{Aim, Claim, Work};
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::policy::ActivePolicy;
@@ -87,7 +87,7 @@ impl Core {
         let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { return Ok(None) };
         let (version, size) = (record.version, record.size);
         let claim = Claim { subject: subject.to_vec(), version, size, frees: size };
-        let done = self.claims().claim(tier, claim, now, self.settings.tiering.max_claims);
+        let done = self.claims().claim(&Aim::new(Work::Move, tier), claim, now, self.settings.tiering.max_claims);
         Ok(done.then_some(record.size))
     }
 }

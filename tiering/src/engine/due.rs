@@ -21,6 +21,10 @@ pub(crate) enum Action {
     Expire { rule: String },
     /// Drop the restored copy; the remote one is not touched.
     ExpireRestored,
+    /// Bring the body to a tier as well.
+    Protect { tier: String },
+    /// Be hot only: the tier's copy is needed no more.
+    Release { tier: String },
 }
 
 /// An action, and when to ask again if there is none.
@@ -31,10 +35,24 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// When the version stands in the due index: now for an action, else the next time to ask.
-    pub(crate) fn due(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.action == Action::Keep { self.next } else { Some(now) }
+    /// When the version stands in the due index: now for an action, else the next time to ask. What waits for its first
+    /// protection has an order of its own.
+    pub(crate) fn due(&self, record: &ObjectRecord, now: Timestamp) -> Option<Timestamp> {
+        match &self.action {
+            Action::Keep => self.next,
+            Action::Protect { .. } if record.residency == Residency::Hot => self.next,
+            _ => Some(now),
+        }
     }
+}
+
+/// The orders that hot versions stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// By their last use, for fill levels.
+    pub idle: bool,
+    /// By their age, to be protected.
+    pub waiting: bool,
 }
 
 /// The facts of a version, as policies see them.
@@ -44,9 +62,9 @@ pub(crate) fn facts<'a>(
     record: &'a ObjectRecord,
     last_access: Option<Timestamp>,
 ) -> ObjectFacts<'a> {
-    let current_tier = match &record.residency {
-        Residency::Hot => None,
-        Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.as_str()),
+    let (protected_in, current_tier) = match record.residency.is_hot() {
+        true => (record.residency.tier(), None),
+        false => (None, record.residency.tier()),
     };
     ObjectFacts {
         bucket,
@@ -59,6 +77,7 @@ pub(crate) fn facts<'a>(
         modified: record.modified.millis(),
         last_access: last_access.map_or(record.modified, |at| at.max(record.modified)).millis(),
         current_tier,
+        protected_in,
     }
 }
 
@@ -87,9 +106,14 @@ pub(crate) fn decide(
             (Decision::Transition { tier }, _) => {
                 Plan { action: Action::Transition { tier: tier.to_owned(), rule: rule() }, next }
             }
-            (_, Some(tier)) if record.residency == Residency::Hot => {
+            (_, Some(tier)) if record.residency.is_hot() => {
                 let rule = format!("storage class {}", record.attributes.storage_class.as_deref().unwrap_or(""));
                 Plan { action: Action::Transition { tier: tier.to_owned(), rule }, next }
+            }
+            (Decision::Protect { tier }, _) => Plan { action: Action::Protect { tier: tier.to_owned() }, next },
+            (Decision::Release, _) => {
+                let tier = record.residency.tier().unwrap_or_default().to_owned();
+                Plan { action: Action::Release { tier }, next }
             }
             _ => Plan { action: Action::Keep, next },
         },
@@ -106,6 +130,12 @@ impl Core {
         decide(&active.policy, &facts, record, declared, now)
     }
 
+    /// In which orders besides its due time a version stands.
+    pub(crate) fn orders(&self, bucket: &str, record: &ObjectRecord) -> Orders {
+        let (active, hot) = (self.policy(), record.residency == Residency::Hot);
+        Orders { idle: hot && active.lowest_fill.is_some(), waiting: hot && active.policy.protects(bucket).is_some() }
+    }
+
     /// Writes `record` to `batch` together with its place in the due index, and takes the old version's places out.
     /// Returns whether something is due at once.
     pub(crate) fn put_version(
@@ -117,10 +147,11 @@ impl Core {
     ) -> Result<bool, super::EngineError> {
         use super::record::Record;
         let now = self.clock.now();
-        record.due = self.plan(bucket, key, record, now).due(now);
-        let tracks_idle = self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
+        record.due = self.plan(bucket, key, record, now).due(record, now);
+        let orders = self.orders(bucket, record);
         record.idle =
-            tracks_idle.then(|| self.last_access(bucket, key).map_or(record.modified, |a| a.max(record.modified)));
+            orders.idle.then(|| self.last_access(bucket, key).map_or(record.modified, |a| a.max(record.modified)));
+        record.waiting = orders.waiting.then_some(record.modified);
         let subject = keys::object(bucket, key);
         self.drop_due(batch, &subject, old);
         if let Some(at) = record.due {
@@ -128,6 +159,9 @@ impl Core {
         }
         if let Some(at) = record.idle {
             push(batch, keys::due(DueKind::Idle, at, &subject), Some(Vec::new()));
+        }
+        if let Some(at) = record.waiting {
+            push(batch, keys::due(DueKind::Protect, at, &subject), Some(Vec::new()));
         }
         batch.ops.push(crate::meta::Op { table: Table::Object, key: subject, value: Some(record.encode()?) });
         Ok(record.due.is_some_and(|at| at <= now))
@@ -141,6 +175,9 @@ impl Core {
         }
         if let Some(at) = old.idle {
             push(batch, keys::due(DueKind::Idle, at, subject), None);
+        }
+        if let Some(at) = old.waiting {
+            push(batch, keys::due(DueKind::Protect, at, subject), None);
         }
     }
 }

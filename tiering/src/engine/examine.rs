@@ -195,15 +195,11 @@ impl<'a> Examination<'a> {
     ) -> Result<(), RecoveryError> {
         self.found.objects += 1;
         self.found.bytes = self.found.bytes.saturating_add(record.size);
-        let state = match &record.residency {
-            Residency::Hot => self.body(&record.body, true).await?,
-            Residency::Cold { tier } | Residency::Restored { tier, .. } if !self.tiers.contains_key(tier) => {
-                Bytes::Unknown
-            }
-            Residency::Cold { tier } | Residency::Restored { tier, .. } => {
-                let deep = self.deep || self.holed.contains(tier);
-                self.body(&record.body, deep).await?
-            }
+        let state = match record.residency.tier() {
+            None => self.body(&record.body, true).await?,
+            Some(tier) if !self.tiers.contains_key(tier) => Bytes::Unknown,
+            // What was protected is there as what was cold is.
+            Some(tier) => self.body(&record.body, self.deep || self.holed.contains(tier)).await?,
         };
         match state {
             Bytes::There => {}

@@ -59,6 +59,8 @@ pub(crate) enum DueKind {
     Upload = 2,
     /// The idle order of hot versions: `kind last-use(8) bucket NUL key`.
     Idle = 3,
+    /// The order of hot versions that wait to be protected: `kind modified(8) bucket NUL key`.
+    Protect = 4,
 }
 
 /// A key of the table Due.

@@ -42,14 +42,14 @@ pub(crate) struct Telling {
 }
 
 impl Telling {
-    /// Adds an object as it is once it is in `tier`. `bucket` gives the record of its bucket, if there still is one.
+    /// Adds an object as it is once it has this residency. `bucket` gives the record of its bucket, if there still is one.
     ///
     /// # Errors
     /// Of `bucket`; a key or a record beyond the format.
     pub(crate) fn object(
         &mut self,
         subject: &[u8],
-        (record, tier): (&ObjectRecord, &str),
+        (record, residency): (&ObjectRecord, Residency),
         bucket: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>, EngineError>,
     ) -> Result<(), EngineError> {
         let name = subject.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -59,8 +59,8 @@ impl Telling {
             }
             self.buckets.insert(name.to_vec());
         }
-        let residency = Residency::Cold { tier: tier.to_owned() };
-        let told = ObjectRecord { residency, restoring: None, due: None, idle: None, manifest: None, ..record.clone() };
+        let (due, idle, waiting) = (None, None, None);
+        let told = ObjectRecord { residency, restoring: None, due, idle, waiting, manifest: None, ..record.clone() };
         encode_op(&mut self.raw, Table::Object, subject, Some(&told.encode()?)).map_err(EngineError::Internal)?;
         self.objects += 1;
         if self.raw.len() >= FRAME_BYTES {
@@ -136,6 +136,7 @@ mod tests {
             restoring: Some(9),
             due: Some(Timestamp(3)),
             idle: Some(Timestamp(4)),
+            waiting: Some(Timestamp(5)),
             manifest: None,
         }
     }
@@ -145,7 +146,8 @@ mod tests {
         let mut telling = Telling::default();
         let subjects: Vec<Vec<u8>> = (0..30).map(|n| format!("b{}\0k{n}", n % 2).into_bytes()).collect();
         for subject in &subjects {
-            telling.object(subject, (&record(100_000), "ia"), |name| Ok(Some(name.to_vec()))).unwrap();
+            let cold = Residency::Cold { tier: "ia".into() };
+            telling.object(subject, (&record(100_000), cold), |name| Ok(Some(name.to_vec()))).unwrap();
         }
         let frames = telling.frames(3).unwrap();
         assert_eq!((frames.len(), frames.iter().map(|f| f.objects).sum::<usize>()), (3, 30));
@@ -160,7 +162,7 @@ mod tests {
                     _ => {
                         let told = ObjectRecord::decode(value)?;
                         assert_eq!(told.residency, Residency::Cold { tier: "ia".into() });
-                        assert_eq!((told.restoring, told.due, told.idle), (None, None, None));
+                        assert_eq!((told.restoring, told.due, told.idle, told.waiting), (None, None, None, None));
                         found.push(key.to_vec());
                     }
                 }

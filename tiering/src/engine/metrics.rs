@@ -13,7 +13,7 @@ macro_rules! metrics {
             pub bytes: IntGaugeVec,
             /// Remote packs' bytes by tier and state.
             pub remote_bytes: IntGaugeVec,
-            /// Versions waiting for a transition, by tier.
+            /// Versions waiting for a transition, a protection or its end, by tier.
             pub queue: IntGaugeVec,
             /// Failed jobs in a row, by tier.
             pub tier_failures: IntGaugeVec,
@@ -31,7 +31,7 @@ macro_rules! metrics {
                     objects: vec("tidegate_objects", "Object versions.", &["tier", "residency"])?,
                     bytes: vec("tidegate_object_bytes", "Logical bytes of object versions.", &["tier", "residency"])?,
                     remote_bytes: vec("tidegate_remote_pack_bytes", "Bytes of packs in tiers.", &["tier", "state"])?,
-                    queue: vec("tidegate_transition_queue_versions", "Versions waiting for a transition.", &["tier"])?,
+                    queue: vec("tidegate_transition_queue_versions", "Versions waiting for a transition, a protection or its end.", &["tier"])?,
                     tier_failures: vec("tidegate_tier_consecutive_failures", "Failed jobs in a row.", &["tier"])?,
                     broken_records: IntCounterVec::new(
                         Opts::new("tidegate_unusable_records_total", "Stored records found that cannot be used, each once."),
@@ -67,6 +67,14 @@ metrics! {
     transitioned_bytes: IntCounter("tidegate_transitioned_bytes_total", "Bytes of packs written to tiers."),
     /// Versions moved to tiers.
     transitioned_versions: IntCounter("tidegate_transitioned_versions_total", "Object versions moved to tiers."),
+    /// Versions protected.
+    protected_versions: IntCounter("tidegate_protected_versions_total", "Hot object versions whose bodies were brought to a tier as well."),
+    /// Age of the oldest version that waits to be protected.
+    protect_lag: Gauge("tidegate_protect_lag_seconds", "Age of the oldest object version of a protected bucket whose body is on local disks only; 0 when there is none."),
+    /// How many wait.
+    protect_pending_objects: IntGauge("tidegate_protect_pending_objects", "Object versions that wait to be protected."),
+    /// Their bytes.
+    protect_pending_bytes: IntGauge("tidegate_protect_pending_bytes", "Logical bytes of object versions that wait to be protected."),
     /// Versions restored.
     restored_versions: IntCounter("tidegate_restored_versions_total", "Object versions restored."),
     /// Thaws asked of tiers.

@@ -2,6 +2,7 @@
 //! the invariants and the locking table.
 
 mod accounts;
+mod act;
 mod blind;
 mod body;
 mod broken;
@@ -27,6 +28,7 @@ mod packbody;
 mod plan;
 mod plan_cost;
 mod policy;
+mod protect;
 mod read;
 pub(crate) mod record;
 mod reindex;
@@ -53,6 +55,7 @@ pub use fsck::{
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
+pub use protect::ProtectStats;
 pub use read::ObjectHandle;
 pub use report::*;
 pub use restore::MAX_RESTORE_DAYS;
@@ -157,6 +160,8 @@ pub(crate) struct Core {
     pub fruitless: AtomicU32,
     pub restores_wanted: AtomicBool,
     pub retry_now: Mutex<bool>,
+    /// The log says that protection is late.
+    pub protect_warned: AtomicBool,
     pub stop: CancellationToken,
 }
 
@@ -292,7 +297,9 @@ impl Core {
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
         refuse_unfinished(&settings.data_dir)?;
-        validate_policy_tiers(&components.policy, &components.tiers).map_err(EngineError::InvalidArgument)?;
+        validate_policy_tiers(&components.policy, &components.tiers)
+            .and_then(|()| protect::validate_protection(&components.policy, &components.tiers))
+            .map_err(EngineError::InvalidArgument)?;
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
@@ -356,6 +363,7 @@ impl Core {
             fruitless: AtomicU32::new(0),
             restores_wanted: AtomicBool::new(false),
             retry_now: Mutex::new(false),
+            protect_warned: AtomicBool::new(false),
             stop: CancellationToken::new(),
             settings,
         })

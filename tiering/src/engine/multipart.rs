@@ -208,6 +208,7 @@ impl Engine {
             restoring: None,
             due: None,
             idle: None,
+            waiting: None,
             manifest: None,
         };
         let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));

@@ -144,7 +144,16 @@ impl Engine {
     }
 
     async fn try_copy(&self, copy: &CopyObject) -> Result<Written, EngineError> {
-        let source = self.open_object(&copy.source_bucket, &copy.source_key)?;
+        let source_key = keys::object(&copy.source_bucket, &copy.source_key);
+        // The bytes as they are stored, which an older version may have written: a compare-and-swap has to name them.
+        let stored = self.core.meta.get(Table::Object, &source_key)?;
+        let source = match &stored {
+            Some(stored) => {
+                let record = ObjectRecord::decode(stored)?;
+                ObjectHandle::new(Arc::clone(&self.core), &copy.source_bucket, &copy.source_key, record)
+            }
+            None => self.open_object(&copy.source_bucket, &copy.source_key)?,
+        };
         if source.record().version != copy.source_version {
             return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
         }
@@ -153,19 +162,14 @@ impl Engine {
         if in_place {
             record.created = source.record().created;
         }
-        let source_key = keys::object(&copy.source_bucket, &copy.source_key);
         let mut batch = Batch::new(Reason::CopyObject);
         if let Some(ingested) = pins {
             batch = batch.holding(ingested.pins);
         } else {
+            let stored = stored.ok_or(EngineError::Conflict)?;
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
             // is committed; from then on the copy protects them itself. In place no less: another write may have taken
             // the version away, and a mark its chunks.
-            // An older version of the record may have written it: its bytes are not what encoding gives.
-            let stored = self.core.meta.get(Table::Object, &source_key)?.ok_or(EngineError::Conflict)?;
-            if ObjectRecord::decode(&stored)? != *source.record() {
-                return Err(EngineError::Conflict);
-            }
             batch = batch.expect(Expect::Equals(Table::Object, source_key, stored.to_vec()));
         }
         let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
@@ -204,6 +208,7 @@ impl Core {
             restoring: None,
             due: None,
             idle: None,
+            waiting: None,
             manifest: None,
         }
     }
@@ -333,7 +338,8 @@ impl Core {
         attributes.storage_class.clone_from(&copy.storage_class);
         let wants = self.classes.tier_of(copy.storage_class.as_deref());
         let stays = match &from.residency {
-            Residency::Hot => true,
+            // What was evicted of a protected body the tier serves to the copy, too.
+            Residency::Hot | Residency::Protected { .. } => true,
             // Changing the metadata of a cold object moves no byte: a copy would thaw it, or fail on an archive class.
             Residency::Cold { tier } | Residency::Restored { tier, .. } => {
                 wants == Some(tier.as_str()) || (in_place && wants.is_none() && copy.storage_class.is_none())

@@ -10,8 +10,8 @@ use super::record::{
     RestoreJob, ThawRecord, UploadRecord,
 };
 use super::report::{
-    DiskStats, GcReport, GcRequest, JobReport, JobStats, LocalStats, ObjectStatusReport, PackReport, RuleExplanation,
-    RunDueReport, SnapshotReport, StatsReport, TierPackReport, TierReport, TierStats,
+    Amount, DiskStats, GcReport, GcRequest, JobReport, JobStats, LocalStats, ObjectStatusReport, PackReport,
+    RuleExplanation, RunDueReport, SnapshotReport, StatsReport, TierPackReport, TierReport, TierStats,
 };
 use super::types::RestoreStatus;
 use super::{Core, Engine, EngineError};
@@ -37,6 +37,7 @@ impl Engine {
                 Place::Hot => &mut report.hot,
                 Place::Cold(_) => &mut report.cold,
                 Place::Restored(_) => &mut report.restored,
+                Place::Protected(_) => &mut report.protected,
             };
             sum.objects += amount.objects;
             sum.bytes += amount.bytes;
@@ -48,6 +49,7 @@ impl Engine {
         report.tiers = core.tiers.keys().map(|name| core.tier_stats(name)).collect::<Result<_, _>>()?;
         report.jobs = core.job_stats()?;
         report.recovery = core.recovery_stats();
+        report.protect = core.protect_stats(now)?;
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -65,11 +67,15 @@ impl Engine {
         for tier in self.core.tiers.keys() {
             places.entry(Place::Cold(tier.clone())).or_default();
         }
+        for tier in self.core.policy().policy.protecting_tiers() {
+            places.entry(Place::Protected(tier.to_owned())).or_default();
+        }
         for (place, amount) in places {
             let (tier, residency) = match &place {
                 Place::Hot => ("", "hot"),
                 Place::Cold(tier) => (tier.as_str(), "cold"),
                 Place::Restored(tier) => (tier.as_str(), "restored"),
+                Place::Protected(tier) => (tier.as_str(), "protected"),
             };
             metrics.objects.with_label_values(&[tier, residency]).set(gauge(amount.objects));
             metrics.bytes.with_label_values(&[tier, residency]).set(gauge(amount.bytes));
@@ -79,11 +85,20 @@ impl Engine {
             metrics.remote_bytes.with_label_values(&[&tier.name, "dead"]).set(gauge(tier.dead_bytes));
             metrics.queue.with_label_values(&[&tier.name]).set(0);
         }
+        let mut failures: BTreeMap<String, u32> = BTreeMap::new();
         for queue in self.core.claims().lengths() {
             let waiting = (queue.waiting + queue.thawing) as u64;
-            metrics.queue.with_label_values(&[&queue.tier]).set(gauge(waiting));
-            metrics.tier_failures.with_label_values(&[&queue.tier]).set(i64::from(queue.failures));
+            metrics.queue.with_label_values(&[&queue.aim.tier]).add(gauge(waiting));
+            let most = failures.entry(queue.aim.tier).or_default();
+            *most = queue.failures.max(*most);
         }
+        for (tier, failures) in failures {
+            metrics.tier_failures.with_label_values(&[&tier]).set(i64::from(failures));
+        }
+        self.core.watch_protection(stats.time)?;
+        let pending = stats.protect.as_ref().map_or_else(Amount::default, |p| p.pending);
+        metrics.protect_pending_objects.set(gauge(pending.objects));
+        metrics.protect_pending_bytes.set(gauge(pending.bytes));
         let (open, oldest) = self.core.open_restores()?;
         metrics.restores_open.set(ratio(open, 1));
         metrics.oldest_restore_age.set(oldest.map_or(0.0, |at| stats.time.since(at).as_secs_f64()));
@@ -108,7 +123,8 @@ impl Engine {
 
     /// What an operator should look at although requests are served: the cloud is behind.
     pub fn warnings(&self) -> Vec<String> {
-        self.core.recovery_warning().into_iter().filter(|_| !self.core.is_fenced()).collect()
+        let both = self.core.recovery_warning().into_iter().chain(self.core.protect_warning());
+        both.filter(|_| !self.core.is_fenced()).collect()
     }
 
     /// Everything about one object: where it is, why, and what comes next.
@@ -152,6 +168,7 @@ impl Engine {
                 matches: e.enabled && e.mismatch.is_none(),
                 reason: explain(e),
             })
+            .chain(self.core.explain_protection(bucket, record))
             .collect();
         report.job = self.core.job_of(bucket, key, record)?;
         Ok(report)
@@ -308,8 +325,8 @@ impl Core {
 
     fn local_stats(&self) -> LocalStats {
         let usage = self.local.usage();
-        let logical: u64 =
-            self.accounts.totals().places.iter().filter(|(p, _)| **p == Place::Hot).map(|(_, a)| a.bytes).sum();
+        let local = |p: &Place| matches!(p, Place::Hot | Place::Protected(_));
+        let logical: u64 = self.accounts.totals().places.iter().filter(|(p, _)| local(p)).map(|(_, a)| a.bytes).sum();
         LocalStats {
             unique_chunks: usage.chunks,
             unique_bytes: usage.raw_bytes,
@@ -336,7 +353,7 @@ impl Core {
     fn tier_stats(&self, name: &str) -> Result<TierStats, EngineError> {
         let mut stats = TierStats { name: name.to_owned(), ..Default::default() };
         for (place, amount) in self.accounts.totals().places {
-            if matches!(&place, Place::Cold(tier) | Place::Restored(tier) if tier == name) {
+            if matches!(&place, Place::Cold(t) | Place::Restored(t) | Place::Protected(t) if t == name) {
                 stats.objects += amount.objects;
                 stats.logical_bytes += amount.bytes;
             }
@@ -357,7 +374,7 @@ impl Core {
             |kind: &str, state: &str, count: u64| JobStats { kind: kind.to_owned(), state: state.to_owned(), count };
         let mut out = Vec::new();
         for queue in self.claims().lengths() {
-            let kind = format!("transition to {}", queue.tier);
+            let kind = queue.aim.to_string();
             let state = if queue.failures > 0 { "waiting after a failure" } else { "waiting" };
             out.push(job(&kind, state, queue.waiting as u64));
             out.push(job(&kind, "running", queue.running as u64));
@@ -408,6 +425,8 @@ fn explain(e: &tidegate_policies::RuleExplanation<'_>) -> String {
                 Decision::Keep => "keep".to_owned(),
                 Decision::Transition { tier } => format!("transition to {tier}"),
                 Decision::Expire => "expire".to_owned(),
+                Decision::Protect { tier } => format!("protect in {tier}"),
+                Decision::Release => "release".to_owned(),
             };
             let state = match action.state {
                 ActionState::Decides => "decides",

@@ -3,6 +3,7 @@
 use super::due::{Action, facts};
 use super::keys;
 use super::plan_cost::Costs;
+use super::protect::PROTECT;
 use super::record::{ObjectRecord, Record};
 use super::report::{Amount, PlanReport, PlanRequest, PlannedAction, PlannedRule};
 use super::types::Residency;
@@ -113,6 +114,8 @@ impl Core {
                 Action::Transition { tier, rule } => (format!("transition to {tier}"), rule.clone()),
                 Action::Expire { rule } => ("expire".to_owned(), rule.clone()),
                 Action::ExpireRestored => ("expire the restored copy".to_owned(), String::new()),
+                Action::Protect { tier } => (format!("protect in {tier}"), PROTECT.to_owned()),
+                Action::Release { tier } => (format!("release from {tier}"), PROTECT.to_owned()),
             };
             let (bucket, key) = (bucket.to_owned(), key.to_owned());
             making.action(PlannedAction { when: now, bucket, key, size: record.size, decision, rule }, report);
@@ -121,6 +124,15 @@ impl Core {
                     add(&mut report.transitions, record.size);
                     making.costs.moves(&mut way, &tier, now);
                     record.residency = Residency::Cold { tier };
+                }
+                Action::Protect { tier } => {
+                    add(&mut report.protections, record.size);
+                    making.costs.copies(&mut way, Some(&tier), now);
+                    record.residency = Residency::Protected { tier };
+                }
+                Action::Release { .. } => {
+                    making.costs.copies(&mut way, None, now);
+                    record.residency = Residency::Hot;
                 }
                 Action::ExpireRestored => {
                     if let Residency::Restored { tier, .. } = record.residency.clone() {
@@ -159,6 +171,8 @@ impl Core {
                 Action::Transition { tier, rule } => (format!("transition to {tier}"), Some(rule)),
                 Action::Expire { rule } => ("expire".to_owned(), Some(rule)),
                 Action::ExpireRestored => ("expire the restored copy".to_owned(), None),
+                Action::Protect { tier } => (format!("protect in {tier}"), Some(PROTECT.to_owned())),
+                Action::Release { tier } => (format!("release from {tier}"), Some(PROTECT.to_owned())),
             };
             return Some(super::report::NextAction { when: now, decision, rule });
         }

@@ -6,7 +6,6 @@ use super::Core;
 use super::body::BodyRef;
 use super::record::ObjectRecord;
 use super::report::PlanCost;
-use super::types::Residency;
 use crate::clock::Timestamp;
 use std::collections::BTreeMap;
 use tidegate_policies::{Class, GB, MONTH, Money, Policy, PriceBook, Request, RetrievalSpeed};
@@ -17,9 +16,27 @@ type Place = Option<String>;
 /// The way of one version through a plan.
 pub(super) struct Way {
     size: u64,
-    origin: Place,
+    origin: (Place, Option<String>),
     place: Place,
+    /// The tier that protects it where it is hot.
+    copy: Option<String>,
+    /// Since when a tier has it.
     since: Timestamp,
+}
+
+impl Way {
+    /// The tier that is billed for it.
+    fn tier(&self) -> Option<&str> {
+        self.place.as_deref().or(self.copy.as_deref())
+    }
+}
+
+/// Adds what is stored of a version: where it lies, and its copy.
+fn places(sums: &mut BTreeMap<Place, u64>, (place, copy): &(Place, Option<String>), size: u64) {
+    add(sums.entry(place.clone()).or_default(), size);
+    if copy.is_some() {
+        add(sums.entry(copy.clone()).or_default(), size);
+    }
 }
 
 /// Sums over the ways of all versions.
@@ -43,31 +60,45 @@ impl<'a> Costs<'a> {
 
     /// The version moves to `tier` at `now`.
     pub fn moves(&mut self, way: &mut Way, tier: &str, now: Timestamp) {
+        if way.copy.take_if(|copy| copy.as_str() == tier).is_some() {
+            // All of it is there already.
+            way.place = Some(tier.to_owned());
+            return;
+        }
         self.leaves(way, now);
         if let Some(from) = &way.place {
             add(self.read.entry(from.clone()).or_default(), way.size);
         }
         add(self.written.entry(tier.to_owned()).or_default(), way.size);
-        way.place = Some(tier.to_owned());
-        way.since = now;
+        (way.place, way.copy, way.since) = (Some(tier.to_owned()), None, now);
+    }
+
+    /// A hot version gets a copy in a tier, in another one, or loses it.
+    pub fn copies(&mut self, way: &mut Way, tier: Option<&str>, now: Timestamp) {
+        self.leaves(way, now);
+        if let Some(tier) = tier {
+            add(self.written.entry(tier.to_owned()).or_default(), way.size);
+        }
+        (way.copy, way.since) = (tier.map(str::to_owned), now);
     }
 
     /// The version is deleted at `now`.
     pub fn expires(&mut self, way: &Way, now: Timestamp) {
         self.leaves(way, now);
-        add(self.before.entry(way.origin.clone()).or_default(), way.size);
+        places(&mut self.before, &way.origin, way.size);
     }
 
     /// The version stays where it came to, if it went anywhere.
     pub fn stays(&mut self, way: Way) {
-        if way.place != way.origin {
-            add(self.before.entry(way.origin).or_default(), way.size);
-            add(self.after.entry(way.place).or_default(), way.size);
+        let end = (way.place, way.copy);
+        if end != way.origin {
+            places(&mut self.before, &way.origin, way.size);
+            places(&mut self.after, &end, way.size);
         }
     }
 
     fn leaves(&mut self, way: &Way, now: Timestamp) {
-        let Some(class) = way.place.as_deref().and_then(|tier| self.class(tier)).flatten() else { return };
+        let Some(class) = way.tier().and_then(|tier| self.class(tier)).flatten() else { return };
         let stored = u64::try_from(now.since(way.since).as_millis()).unwrap_or(u64::MAX);
         let rest = self.prices.min_duration(class).saturating_sub(stored);
         let early = self.early.entry(class).or_default();
@@ -135,12 +166,10 @@ impl<'a> Costs<'a> {
 impl Core {
     /// Where a version begins its way at `now`.
     pub(super) fn way(&self, record: &ObjectRecord, now: Timestamp) -> Way {
-        let place = match &record.residency {
-            Residency::Hot => None,
-            Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.clone()),
-        };
-        let since = place.as_deref().and_then(|tier| self.in_tier_since(record, tier)).unwrap_or(now);
-        Way { size: record.size, origin: place.clone(), place, since }
+        let tier = record.residency.tier().map(str::to_owned);
+        let since = tier.as_deref().and_then(|tier| self.in_tier_since(record, tier)).unwrap_or(now);
+        let (place, copy) = if record.residency.is_hot() { (None, tier) } else { (tier, None) };
+        Way { size: record.size, origin: (place.clone(), copy.clone()), place, copy, since }
     }
 
     /// When the youngest pack in which `tier` has this version was begun: from then on its bytes are billed.

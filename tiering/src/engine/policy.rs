@@ -1,5 +1,6 @@
 //! The active policy, its replacement while running, and the re-index that follows.
 
+use super::protect::validate_protection;
 use super::report::ReindexProgress;
 use super::{Core, Engine, EngineError};
 use crate::clock::Timestamp;
@@ -114,9 +115,12 @@ impl Engine {
     /// Replaces the policy. Existing versions are re-indexed in the background, see [`Engine::reindex_progress`].
     ///
     /// # Errors
-    /// [`EngineError::InvalidArgument`] when it names a tier that is not configured: then nothing changes.
+    /// [`EngineError::InvalidArgument`] when it names a tier that is not configured, or protects in one that cannot be read at
+    /// once: then nothing changes.
     pub async fn set_policy(&self, policy: Policy, text: String) -> Result<(), EngineError> {
-        validate_policy_tiers(&policy, &self.core.tiers).map_err(EngineError::InvalidArgument)?;
+        validate_policy_tiers(&policy, &self.core.tiers)
+            .and_then(|()| validate_protection(&policy, &self.core.tiers))
+            .map_err(EngineError::InvalidArgument)?;
         let active = Arc::new(ActivePolicy::new(policy, text));
         *self.core.policy.write().unwrap_or_else(PoisonError::into_inner) = active;
         self.core.start_reindex_if_changed()

@@ -60,7 +60,7 @@ pub(crate) struct Lease {
 }
 
 impl ReadLeases {
-    fn take(core: &Arc<Core>, record: &Arc<ObjectRecord>) -> Lease {
+    pub(crate) fn take(core: &Arc<Core>, record: &Arc<ObjectRecord>) -> Lease {
         let mut inner = core.reads.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.0 += 1;
         let id = inner.0;
@@ -340,7 +340,9 @@ impl Reader {
             batch.push((chunk, range));
         }
         self.announced = self.announced.saturating_sub(batch.len());
-        let wanted = Wanted { chunks: batch.iter().map(|(c, _)| *c).collect(), soon };
+        // A protected body is to be local: what was evicted, or set aside as damaged, comes back for good.
+        let keep = matches!(self.record.residency, Residency::Protected { .. });
+        let wanted = Wanted { chunks: batch.iter().map(|(c, _)| *c).collect(), soon, keep };
         let raw = self.core.chunks(wanted, self.tier()).await?;
         batch.iter().zip(raw).map(|((_, range), raw)| cut(&raw, range)).collect()
     }
@@ -360,10 +362,7 @@ impl Reader {
 
     /// The tier that has the bytes too, if any.
     fn tier(&self) -> Option<String> {
-        match &self.record.residency {
-            Residency::Hot => None,
-            Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.clone()),
-        }
+        self.record.residency.tier().map(str::to_owned)
     }
 }
 
@@ -383,6 +382,8 @@ pub(crate) struct Wanted {
     pub chunks: Vec<ChunkRef>,
     /// These or later ones, soon: the disk may begin with them.
     pub soon: Vec<ChunkId>,
+    /// What comes from a tier is kept, whatever the setting says.
+    pub keep: bool,
 }
 
 impl Core {
@@ -411,7 +412,9 @@ impl Core {
                 let fallback = if self.tier_is_online(tier) { "STANDARD_IA" } else { "GLACIER" };
                 self.classes.class_of(tier).unwrap_or(fallback).to_owned()
             }
-            Residency::Hot => record.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned()),
+            Residency::Hot | Residency::Protected { .. } => {
+                record.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned())
+            }
         }
     }
 
@@ -443,7 +446,7 @@ impl Core {
         tier: Option<String>,
     ) -> Result<Vec<Bytes>, EngineError> {
         let core = Arc::clone(self);
-        let Wanted { chunks: wanted, soon } = wanted;
+        let Wanted { chunks: wanted, soon, keep } = wanted;
         let task = tokio::task::spawn_blocking(move || {
             core.local.will_read(&soon);
             let found: Result<Vec<_>, _> = wanted.iter().map(|chunk| core.read_local(chunk)).collect();
@@ -454,7 +457,7 @@ impl Core {
             return Ok(found.into_iter().flatten().collect());
         }
         let missing: Vec<ChunkRef> = wanted.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(c, _)| *c).collect();
-        let fetched = self.recall(&missing, tier.as_deref()).await?;
+        let fetched = self.recall(&missing, tier.as_deref(), keep).await?;
         wanted
             .iter()
             .zip(found)
@@ -474,7 +477,8 @@ impl Core {
     ) -> Result<Vec<ChunkRef>, EngineError> {
         let len = u32::try_from(super::body::node_len(node.chunks))
             .map_err(|_| EngineError::Corrupt("a manifest node of impossible size".into()))?;
-        let raw = self.chunks(Wanted { chunks: vec![ChunkRef { id: node.id, len }], soon: Vec::new() }, tier).await?;
+        let wanted = Wanted { chunks: vec![ChunkRef { id: node.id, len }], soon: Vec::new(), keep: false };
+        let raw = self.chunks(wanted, tier).await?;
         decode_node(raw.first().map_or(&[][..], |b| b))
     }
 }

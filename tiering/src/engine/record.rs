@@ -75,6 +75,8 @@ pub(crate) struct ObjectRecord {
     pub due: Option<Timestamp>,
     /// Where it stands in the idle order (hot versions, when the policy has fill-level triggers).
     pub idle: Option<Timestamp>,
+    /// Where it stands among those that wait to be protected: hot versions of protected buckets, by `modified`.
+    pub waiting: Option<Timestamp>,
     /// The frame of its tier that tells of this version, as it was when it was moved; of a copy, that tells of the source. It is
     /// needed only when the namespace is lost; until then it keeps its pack alive.
     pub manifest: Option<ChunkId>,
@@ -89,7 +91,7 @@ impl Record for ObjectRecord {
     }
 }
 
-/// Version 1 of the record: packs told nothing of objects.
+/// Version 1 of the record: it knew no protection, and packs told nothing of objects.
 #[derive(Deserialize)]
 struct ObjectRecordV1 {
     version: VersionId,
@@ -125,6 +127,7 @@ impl From<ObjectRecordV1> for ObjectRecord {
             restoring,
             due,
             idle,
+            waiting: None,
             manifest: None,
         }
     }
@@ -306,13 +309,14 @@ mod tests {
             restoring: None,
             due: Some(Timestamp(3)),
             idle: None,
+            waiting: None,
             manifest: None,
         }
     }
 
     #[test]
     fn an_object_record_of_version_1_stays_readable_and_version_2_is_as_documented() {
-        let fields = concat!(
+        let front = concat!(
             "07",                                                                 // version id (varint)
             "05",                                                                 // size
             "203564343134303261626334623261373662393731396439313130313763353932", // ETag: length, text
@@ -327,18 +331,26 @@ mod tests {
             "0001",                                                               // body: inline, one chunk
             "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f",   // its id
             "05",                                                                 // its length
-            "01026961",                                                           // residency: cold, tier "ia"
-            "00",                                                                 // restore job: none
-            "0103",                                                               // due at 3
-            "00",                                                                 // not in the idle order
         );
-        let version_1 = hex::decode(format!("01{fields}")).unwrap();
+        let end = concat!(
+            "026961", // tier "ia"
+            "00",     // restore job: none
+            "0103",   // due at 3
+            "00",     // not in the idle order
+        );
+        let version_1 = hex::decode(format!("01{front}01{end}")).unwrap(); // residency 1: cold
         assert_eq!(ObjectRecord::decode(&version_1).unwrap(), sample());
-        let record = ObjectRecord { manifest: Some(ChunkId::of(b"told")), ..sample() };
+        let mut protected = sample();
+        protected.residency = Residency::Protected { tier: "ia".into() };
+        protected.waiting = Some(Timestamp(2));
+        protected.manifest = Some(ChunkId::of(b"told"));
         let told = "01aba59753b47e80f3b62be1cabd4d3c489b1d41943ec5fc303b154af11a409c4c";
-        let version_2 = format!("02{fields}{told}");
-        assert_eq!(hex::encode(record.encode().unwrap()), version_2);
-        assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
+        let [hot, waiting] = ["0000".to_owned(), format!("0102{told}")];
+        for (record, residency, later) in [(sample(), "01", hot), (protected, "03", waiting)] {
+            let version_2 = format!("02{front}{residency}{end}{later}");
+            assert_eq!(hex::encode(record.encode().unwrap()), version_2);
+            assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
+        }
     }
 
     #[test]

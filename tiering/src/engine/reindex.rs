@@ -1,10 +1,10 @@
 //! The re-index after a change of rules: the only walk over the namespace that looks for work, and only then.
 
 use super::Core;
+use super::due::Orders;
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::record::{ObjectRecord, Record, UploadRecord};
-use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table, Value};
 use futures::StreamExt;
@@ -72,10 +72,9 @@ impl Core {
             let (bucket, key) = keys::split_object(subject)
                 .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
             let now = self.clock.now();
-            let due = self.plan(bucket, key, &record, now).due(now);
-            let idle_wanted =
-                self.policy().policy.lowest_fill_trigger().is_some() && record.residency == Residency::Hot;
-            if due == record.due && idle_wanted == record.idle.is_some() {
+            let due = self.plan(bucket, key, &record, now).due(&record, now);
+            let stands = Orders { idle: record.idle.is_some(), waiting: record.waiting.is_some() };
+            if due == record.due && stands == self.orders(bucket, &record) {
                 return Ok(());
             }
             match self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await? {

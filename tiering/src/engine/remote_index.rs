@@ -60,6 +60,7 @@ fn place(slot: u32, entry: &RemoteEntry) -> Location {
         freq: 0,
         colour: false,
         cached: false,
+        spared: false,
         doubted: false,
     }
 }

@@ -2,6 +2,7 @@
 //! command line as tables. Sizes are bytes, points in time are milliseconds since the epoch, lengths of time say `_ms`.
 //! Fields are only ever added, so that an older command line understands a newer server.
 
+use super::protect::ProtectStats;
 use super::types::{Checksum, Residency};
 use crate::clock::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct StatsReport {
     pub cold: Amount,
     /// Objects that are in a tier and restored locally.
     pub restored: Amount,
+    /// Objects that are hot and in a tier as well.
+    pub protected: Amount,
     /// The local chunk store.
     pub local: LocalStats,
     /// The local disk and its limits.
@@ -49,6 +52,9 @@ pub struct StatsReport {
     /// Shipping to the recovery tier, when it is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryStats>,
+    /// Protection, where the policy asks for it or anything is protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protect: Option<ProtectStats>,
 }
 
 /// How far the recovery tier is.
@@ -291,6 +297,8 @@ pub struct PlanReport {
     pub transitions: Amount,
     /// All expirations.
     pub expirations: Amount,
+    /// All bodies that are brought to a tier and stay hot.
+    pub protections: Amount,
     /// What it costs, where the price book knows the tiers.
     pub cost: Option<PlanCost>,
 }

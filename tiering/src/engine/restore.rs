@@ -438,7 +438,7 @@ impl Core {
     }
 
     /// Brings all of a body to local packs, a bounded batch at a time.
-    async fn recall_body(self: &Arc<Self>, record: &ObjectRecord, tier: &str) -> Result<(), EngineError> {
+    pub(super) async fn recall_body(self: &Arc<Self>, record: &ObjectRecord, tier: &str) -> Result<(), EngineError> {
         match &record.body {
             BodyRef::Inline(chunks) => self.recall_all(chunks, tier).await,
             BodyRef::Nodes(nodes) => {

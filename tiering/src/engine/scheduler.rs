@@ -2,15 +2,13 @@
 //! waits for one: back-pressure makes it pass on to the next entry.
 
 use super::Core;
-use super::claims::{Claim, Failure, Grouping, backoff};
-use super::due::Action;
+use super::claims::{Aim, Claim, Failure, Grouping, Work, backoff};
 use super::error::EngineError;
 use super::keys::{self, DueKind};
-use super::record::{ObjectRecord, Record, RemotePackState};
+use super::record::RemotePackState;
 use super::transition::{Done, Transition};
-use super::types::Residency;
 use crate::clock::Timestamp;
-use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use crate::meta::{MetaStore, Table};
 use crate::tier::TierErrorKind;
 use futures::{FutureExt, StreamExt};
 use std::collections::HashSet;
@@ -29,6 +27,8 @@ pub(crate) struct Scheduler {
     core: Arc<Core>,
     objects: Cursor,
     uploads: Cursor,
+    /// Versions that wait to be protected.
+    waiting: Cursor,
     last_gc: Timestamp,
     last_access_flush: Timestamp,
     last_thaw_poll: Timestamp,
@@ -78,6 +78,7 @@ impl Scheduler {
             core: Arc::clone(core),
             objects: Cursor::default(),
             uploads: Cursor::default(),
+            waiting: Cursor::default(),
             last_gc: now,
             last_access_flush: now,
             last_thaw_poll: Timestamp(0),
@@ -127,6 +128,7 @@ impl Scheduler {
             self.core.claims().retry_now();
         }
         let mut busy = noted(&core, "what is due", self.due_objects(now).await);
+        busy |= noted(&core, "what waits to be protected", self.waiting_objects(now).await);
         busy |= noted(&core, "uploads to abort", self.due_uploads(now).await);
         busy |= self.start_jobs(now);
         noted(&core, "remote deletes", self.delete_doomed(now).await);
@@ -134,6 +136,7 @@ impl Scheduler {
         noted(&core, "last reads", self.flush_access(now).await);
         noted(&core, "reclaiming", self.reclaim(now).await);
         noted(&core, "the lag", core.update_lag(now));
+        noted(&core, "the lag of protection", core.watch_protection(now));
         busy
     }
 
@@ -170,6 +173,28 @@ impl Scheduler {
         Ok(false)
     }
 
+    /// Claims what waits to be protected, the oldest first.
+    async fn waiting_objects(&mut self, now: Timestamp) -> Result<bool, EngineError> {
+        for _ in 0..PAGES_A_TURN {
+            let mut progress = false;
+            for key in self.page(DueKind::Protect, now)? {
+                let Some((at, subject)) = keys::split_due(&key) else {
+                    self.core.broken.report(Table::Due, &key, &EngineError::Corrupt("it is too short".into()));
+                    continue;
+                };
+                match self.core.act_waiting(at, subject, now) {
+                    Err(e @ EngineError::Unavailable(_)) => return Err(e),
+                    other => progress |= noted(&self.core, "one version", other),
+                }
+            }
+            if progress || self.waiting.0.is_none() {
+                return Ok(progress);
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(false)
+    }
+
     async fn due_uploads(&mut self, now: Timestamp) -> Result<bool, EngineError> {
         let entries = self.page(DueKind::Upload, now)?;
         let full = entries.len() >= self.core.settings.tiering.due_batch;
@@ -194,6 +219,7 @@ impl Scheduler {
     fn page(&mut self, kind: DueKind, now: Timestamp) -> Result<Vec<Vec<u8>>, EngineError> {
         let cursor = match kind {
             DueKind::Upload => &mut self.uploads,
+            DueKind::Protect => &mut self.waiting,
             _ => &mut self.objects,
         };
         let (first, end) = keys::due_until(kind, now);
@@ -213,13 +239,14 @@ impl Scheduler {
             bytes: settings.pack_bytes,
             members: settings.max_group,
             linger: Duration::from_millis(settings.linger_ms),
+            protect_linger: Duration::from_millis(settings.protect_linger_ms),
             workers: settings.workers,
         };
         let mut started = false;
-        while let Some((tier, group)) = self.core.claims().next_group(now, rule) {
+        while let Some((aim, group)) = self.core.claims().next_group(now, rule) {
             started = true;
             let core = Arc::clone(&self.core);
-            self.core.jobs.spawn(core.transition(tier, group));
+            self.core.jobs.spawn(core.run_job(aim, group));
         }
         started
     }
@@ -361,18 +388,24 @@ fn noted<T: Default>(core: &Core, what: &str, outcome: Result<T, EngineError>) -
 }
 
 impl Core {
-    /// Runs one transition job and gives its claims back, whatever becomes of it.
-    async fn transition(self: Arc<Self>, tier: String, mut group: Vec<Claim>) {
-        let run = AssertUnwindSafe(Transition::new(&self, &tier).run(&mut group)).catch_unwind().await;
+    /// Runs one job and gives its claims back, whatever becomes of it.
+    async fn run_job(self: Arc<Self>, aim: Aim, mut group: Vec<Claim>) {
+        let work = async {
+            match aim.work {
+                Work::Release => self.release_all(&aim.tier, &group).await,
+                Work::Move | Work::Protect => Transition::new(&self, &aim).run(&mut group).await,
+            }
+        };
+        let run = AssertUnwindSafe(work).catch_unwind().await;
         let outcome = run.unwrap_or_else(|_| Err(EngineError::Internal("the job panicked".into())));
         let (min, max) = self.retry_bounds();
         let now = self.clock.now();
         let failed = match outcome {
             Ok(done) => {
                 let Done { moved, waiting, resting } = done;
-                tracing::info!(%tier, ?moved, thawing = waiting.len(), resting = resting.len(), "transition");
+                tracing::info!(job = %aim, ?moved, thawing = waiting.len(), resting = resting.len(), "done");
                 if resting.is_empty() {
-                    self.clear_tier_error(&tier);
+                    self.clear_tier_error(&aim.tier);
                 }
                 if moved.versions > 0 {
                     // Their local copies can be evicted now.
@@ -383,16 +416,16 @@ impl Core {
                 drop(put_off);
                 let poll = Duration::from_millis(self.settings.tiering.thaw_poll_ms);
                 let mut claims = self.claims();
-                claims.postpone(&tier, waiting, now.plus(poll));
+                claims.postpone(&aim, waiting, now.plus(poll));
                 claims.rest(resting, now, (min, max));
                 None
             }
             Err(e) => {
-                self.note_tier_error(&tier, "transition", &e);
+                self.note_tier_error(&aim.tier, &aim.to_string(), &e);
                 Some(Failure { now, min, max, of_tier: is_of_tier(&e) })
             }
         };
-        self.claims().finish(&tier, group, failed);
+        self.claims().finish(&aim, group, failed);
         self.wake.notify_one();
     }
 
@@ -420,61 +453,6 @@ impl Core {
 
     async fn abort_due_upload(&self, subject: &[u8], id: &str, at: Timestamp) -> Result<(), EngineError> {
         if self.upload(subject, id)?.due == Some(at) { self.abort_upload(subject, id).await } else { Ok(()) }
-    }
-
-    /// Does what is due for one version. False when nothing could be done now (claimed already, or a full table).
-    async fn act(self: &Arc<Self>, at: Timestamp, subject: &[u8], now: Timestamp) -> Result<bool, EngineError> {
-        let stored = self.meta.get(Table::Object, subject)?;
-        // Entry and version go in one commit, so that without one this is a race with a delete that is being applied.
-        let Some(stored) = stored else { return Ok(false) };
-        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
-        if record.due != Some(at) || self.claims().holds(subject) {
-            return Ok(false);
-        }
-        let (bucket, key) =
-            keys::split_object(subject).ok_or_else(|| EngineError::Corrupt("a due entry names no object".into()))?;
-        let plan = self.plan(bucket, key, &record, now);
-        let outcome = match plan.action {
-            Action::Transition { tier, .. } => {
-                let frees = if record.residency == Residency::Hot { record.size } else { 0 };
-                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees };
-                return Ok(self.claims().claim(&tier, claim, now, self.settings.tiering.max_claims));
-            }
-            Action::Expire { rule } => {
-                tracing::debug!(bucket, key, %rule, "expire");
-                self.metrics.expired_versions.inc();
-                self.commit_delete(subject, &stored, &record, Reason::Expire).await
-            }
-            Action::ExpireRestored => {
-                let mut next = record.clone();
-                if let Residency::Restored { tier, .. } = &record.residency {
-                    next.residency = Residency::Cold { tier: tier.clone() };
-                }
-                self.replace(subject, &stored, &record, next, Reason::RestoreExpired).await?
-            }
-            Action::Keep => self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await?,
-        };
-        match outcome {
-            // A client's write won: its commit has set the due time anew.
-            Ok(()) | Err(MetaError::Conflict { .. }) => Ok(true),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    /// Replaces the record of exactly this version; computes its due time anew.
-    pub(crate) async fn replace(
-        &self,
-        subject: &[u8],
-        stored: &[u8],
-        old: &ObjectRecord,
-        mut next: ObjectRecord,
-        reason: Reason,
-    ) -> Result<Result<(), MetaError>, EngineError> {
-        let (bucket, key) = keys::split_object(subject)
-            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
-        let mut batch = Batch::new(reason).expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()));
-        self.put_version(&mut batch, (bucket, key), Some(old), &mut next)?;
-        Ok(self.meta.commit(batch).await.map(drop))
     }
 
     /// How late the oldest due action is, for the metric and the alert on it.

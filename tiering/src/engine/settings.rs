@@ -101,6 +101,10 @@ pub struct TieringSettings {
     pub pack_bytes: u64,
     /// How long a transition may wait for others to fill its pack: 60 s.
     pub linger_ms: u64,
+    /// How long a body may wait for others before it is protected: 1 s.
+    pub protect_linger_ms: u64,
+    /// Bodies that wait longer to be protected make a warning: 30 s.
+    pub protect_warn_ms: u64,
     /// How often the scheduler looks, when nobody wakes it: 1 s.
     pub poll_ms: u64,
     /// Entries of the due index that one look takes: 2,000.
@@ -109,7 +113,7 @@ pub struct TieringSettings {
     pub max_claims: usize,
     /// Versions with which a transition job begins, and by which it grows while its pack is not full: 4,000.
     pub max_group: usize,
-    /// Transition jobs that run side by side: 2.
+    /// Jobs of each kind (moves, protections) that run side by side: 2.
     pub workers: usize,
     /// First wait after a failed job, doubled each time: 1 s.
     pub retry_min_ms: u64,
@@ -136,6 +140,8 @@ impl Default for TieringSettings {
         Self {
             pack_bytes: 48 << 20,
             linger_ms: 60_000,
+            protect_linger_ms: 1_000,
+            protect_warn_ms: 30_000,
             poll_ms: 1_000,
             due_batch: 2_000,
             max_claims: 100_000,

@@ -1,18 +1,20 @@
-//! Moving versions to a tier: plan packs, upload, verify, commit by compare-and-swap.
+//! Moving versions to a tier, or protecting them in one: plan packs, upload, verify, commit by compare-and-swap.
 //!
 //! ```text
-//! due ── claim ── group (linger) ── draft pack ── intent ── upload ── Live + footer ── Hot→Cold (compare-and-swap)
+//! due ── claim ── group (linger) ── draft pack ── intent ── upload ── Live + footer ── Hot→Cold, or Hot→Protected
 //!                                                  │          │                          │
 //!                                   crash here:    └ orphan, doomed at start ┘           └ lost race: member skipped
 //! ```
 //!
-//! The due index keeps its entries until the last step, so a crash anywhere only means that the versions are found due
+//! The last step is a compare-and-swap. What was protected in the tier has all of its chunks there, and becomes cold without
+//! an upload. The due index keeps its entries until the last step, so a crash anywhere only means that the versions are found due
 //! again. A pack is streamed from local frames: nothing is spooled, and a job holds one draft at a time, whatever
 //! the size of the object.
 
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
-use super::claims::Claim;
+use super::claims::{Aim, Claim, Work};
+use super::due::Action;
 use super::error::EngineError;
 use super::keys;
 use super::manifests::Telling;
@@ -65,7 +67,7 @@ pub(crate) struct Done {
 
 /// So many versions of a job may fail by themselves before the whole job counts as failed: a source that is down
 /// shall not be asked for each of thousands.
-const MAX_RESTING: usize = 16;
+pub(super) const MAX_RESTING: usize = 16;
 
 /// Packs that running jobs have made and not referred to yet: a mark leaves them alone.
 #[derive(Debug, Default)]
@@ -90,7 +92,7 @@ struct Member {
     packs: BTreeSet<PackId>,
     /// Some of its chunks are in the draft.
     in_draft: bool,
-    /// The frame that tells of it.
+    /// The frame of the tier that tells of it.
     manifest: Option<ChunkId>,
 }
 
@@ -106,9 +108,10 @@ struct Draft {
     told: HashMap<ChunkId, Arc<Frame>>,
 }
 
-/// One job: moves a group of versions to one tier.
+/// One job: moves a group of versions to one tier, or protects them there.
 pub(crate) struct Transition {
     core: Arc<Core>,
+    aim: Aim,
     tier: String,
     draft: Draft,
     ready: Vec<Member>,
@@ -123,10 +126,11 @@ pub(crate) struct Transition {
 }
 
 impl Transition {
-    pub(crate) fn new(core: &Arc<Core>, tier: &str) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, aim: &Aim) -> Self {
         Self {
             core: Arc::clone(core),
-            tier: tier.to_owned(),
+            aim: aim.clone(),
+            tier: aim.tier.clone(),
             draft: Draft::default(),
             ready: Vec::new(),
             made: Vec::new(),
@@ -154,7 +158,7 @@ impl Transition {
             match self.add(claim).await {
                 Ok(()) => {}
                 Err(e) if self.is_its_own(&e) && self.resting.len() < MAX_RESTING => {
-                    self.core.note_tier_error(&self.tier, "transition of one version", &e);
+                    self.core.note_tier_error(&self.tier, "transition or protection of one version", &e);
                     self.resting.push(claim.clone());
                 }
                 Err(e) => outcome = Err(e),
@@ -179,7 +183,7 @@ impl Transition {
         if self.draft.bytes >= full || held >= READY_BYTES {
             return Vec::new();
         }
-        self.core.claims().more(&self.tier, settings.max_group, settings.pack_bytes - self.draft.bytes)
+        self.core.claims().more(&self.aim, settings.max_group, settings.pack_bytes - self.draft.bytes)
     }
 
     /// Whether only the version that was being planned is concerned: its bytes are damaged, or the tier that they come
@@ -199,17 +203,18 @@ impl Transition {
             return Ok(());
         };
         let record = ObjectRecord::decode(&stored)?;
-        let already = matches!(&record.residency, Residency::Cold { tier } if *tier == self.tier);
+        let already = match &record.residency {
+            Residency::Cold { tier } => self.protects() || *tier == self.tier,
+            Residency::Protected { tier } => self.protects() && *tier == self.tier,
+            Residency::Hot | Residency::Restored { .. } => false,
+        };
         // A copy that was restored since the version was claimed has been asked for: it stays its days.
         let asked_for = record.restoring.is_some() || matches!(record.residency, Residency::Restored { .. });
-        if record.version != claim.version || already || asked_for {
+        if record.version != claim.version || already || asked_for || self.is_overtaken(claim, &record)? {
             self.moved.skipped += 1;
             return Ok(());
         }
-        let source = match &record.residency {
-            Residency::Hot => None,
-            Residency::Cold { tier } | Residency::Restored { tier, .. } => Some(tier.clone()),
-        };
+        let source = record.residency.tier().map(str::to_owned);
         if let Some(tier) = &source
             && !self.core.tier_is_online(tier)
             && !self.core.all_thawed(&record, (tier, RestorePriority::Bulk), &mut self.thawed).await?
@@ -217,13 +222,15 @@ impl Transition {
             self.waiting.push(claim.clone());
             return Ok(());
         }
+        // What was protected in this tier has been told of there.
+        let manifest = record.manifest.filter(|_| source.as_deref() == Some(self.tier.as_str()));
         let mut member = Member {
             subject: claim.subject.clone(),
             stored: stored.to_vec(),
             record,
             packs: BTreeSet::new(),
             in_draft: false,
-            manifest: None,
+            manifest,
         };
         match member.record.body.clone() {
             BodyRef::Inline(chunks) => self.place_all(&mut member, &chunks, FrameKind::Chunk, &source).await?,
@@ -239,6 +246,27 @@ impl Transition {
         }
         self.ready.push(member);
         Ok(())
+    }
+
+    /// Whether a version that was to be protected has come to be due for something else, or is to be protected no more.
+    fn is_overtaken(&self, claim: &Claim, record: &ObjectRecord) -> Result<bool, EngineError> {
+        if !self.protects() {
+            return Ok(false);
+        }
+        let (bucket, key) = keys::split_object(&claim.subject)
+            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
+        let plan = self.core.plan(bucket, key, record, self.core.clock.now());
+        Ok(!matches!(plan.action, Action::Protect { tier } if tier == self.tier))
+    }
+
+    fn protects(&self) -> bool {
+        self.aim.work == Work::Protect
+    }
+
+    /// What the versions are to be.
+    fn aimed(&self) -> Residency {
+        let tier = self.tier.clone();
+        if self.protects() { Residency::Protected { tier } } else { Residency::Cold { tier } }
     }
 
     async fn place_all(
@@ -292,7 +320,8 @@ impl Transition {
     }
 
     /// Uploads the draft and commits the versions that are complete with it. `growing` is the version that is still
-    /// being planned. The pack tells of all that are complete, so there is one even when the tier has all their chunks.
+    /// being planned. The pack tells of all that are complete, so there is one even when the tier has all their chunks; but none
+    /// for what was protected there.
     async fn seal_with(&mut self, growing: Option<&mut Member>) -> Result<(), EngineError> {
         let (mut draft, mut ready) = (std::mem::take(&mut self.draft), std::mem::take(&mut self.ready));
         self.tell(&mut draft, &mut ready).await?;
@@ -303,7 +332,7 @@ impl Transition {
             {
                 growing.packs.insert(pack);
             }
-            for member in &mut ready {
+            for member in ready.iter_mut().filter(|member| member.in_draft) {
                 member.packs.insert(pack);
             }
         }
@@ -324,16 +353,18 @@ impl Transition {
     /// Adds the frames to a draft that tell of `members`.
     async fn tell(&self, draft: &mut Draft, members: &mut [Member]) -> Result<(), EngineError> {
         let mut telling = Telling::default();
-        for member in members.iter() {
+        for member in members.iter().filter(|member| member.manifest.is_none()) {
             let bucket = |name: &[u8]| Ok(self.core.meta.get(Table::Bucket, name)?.map(|v| v.to_vec()));
-            telling.object(&member.subject, (&member.record, &self.tier), bucket)?;
+            telling.object(&member.subject, (&member.record, self.aimed()), bucket)?;
         }
         let level = self.core.settings.chunks.zstd_level;
         let frames = tokio::task::spawn_blocking(move || telling.frames(level));
         let frames = frames.await.map_err(|e| EngineError::Internal(format!("compress manifests: {e}")))??;
-        let mut untold = members.iter_mut();
+        let mut untold = members.iter_mut().filter(|member| member.manifest.is_none());
         for told in frames {
-            untold.by_ref().take(told.objects).for_each(|member| member.manifest = Some(told.id));
+            for member in untold.by_ref().take(told.objects) {
+                (member.manifest, member.in_draft) = (Some(told.id), true);
+            }
             draft.frames.push(told.planned());
             draft.told.insert(told.id, told.frame);
         }
@@ -399,19 +430,19 @@ impl Transition {
         Ok(id)
     }
 
-    /// Hot to Cold for all members at once; those that changed meanwhile drop out, which is not an error.
+    /// Hot to Cold (or to Protected) for all members at once; those that changed meanwhile drop out, which is not an error.
     async fn commit(&mut self, mut members: Vec<Member>) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             if members.is_empty() {
                 return Ok(());
             }
-            let mut batch = Batch::new(Reason::Transition);
+            let mut batch = Batch::new(if self.protects() { Reason::Protect } else { Reason::Transition });
             let mut packs = BTreeSet::new();
             for member in &members {
                 packs.extend(member.packs.iter().copied());
                 batch.expects.push(Expect::Equals(Table::Object, member.subject.clone(), member.stored.clone()));
                 let mut record = member.record.clone();
-                record.residency = Residency::Cold { tier: self.tier.clone() };
+                record.residency = self.aimed();
                 record.manifest = member.manifest;
                 let (bucket, key) = keys::split_object(&member.subject)
                     .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
@@ -430,7 +461,10 @@ impl Transition {
                 Ok(_) => {
                     failpoint::hit("transition.after_commit");
                     self.moved.versions += members.len() as u64;
-                    self.core.metrics.transitioned_versions.inc_by(members.len() as u64);
+                    let metrics = &self.core.metrics;
+                    let count =
+                        if self.protects() { &metrics.protected_versions } else { &metrics.transitioned_versions };
+                    count.inc_by(members.len() as u64);
                     return Ok(());
                 }
                 Err(MetaError::Conflict { table: Table::Object, key }) => {

@@ -78,6 +78,7 @@ async fn version(core: &Core, nodes: u32) -> Member {
         restoring: None,
         due: None,
         idle: None,
+        waiting: None,
         manifest: None,
     };
     let mut batch = Batch::new(Reason::PutObject);
@@ -94,7 +95,7 @@ async fn a_version_of_five_tebibytes_becomes_cold_and_refers_to_all_its_packs() 
     let core = &engine.core;
     let mut member = version(core, ((5u64 << 40) / (128 << 20)) as u32).await;
     member.packs = packs(core, (5u64 << 40).div_ceil(48 << 20) as u32).await;
-    let mut job = Transition::new(core, "ia");
+    let mut job = Transition::new(core, &Aim::new(Work::Move, "ia"));
     job.commit(vec![member]).await.unwrap();
     assert_eq!(job.moved.versions, 1);
     let stored = core.meta.get(Table::Object, &keys::object("bkt", "large")).unwrap().unwrap();
@@ -137,8 +138,8 @@ async fn a_version_whose_record_is_older_than_this_code_is_copied_and_deleted_li
     let mut record = version(core, 1).await.record;
     (record.body, record.size) = (BodyRef::Inline(Vec::new()), 0);
     let mut stored = record.encode().unwrap();
-    // Version 1 ended before the last field, which is none.
-    assert_eq!((stored[0], stored.pop()), (2, Some(0)));
+    // Version 1 ended before the last two fields, which are none.
+    assert_eq!((stored[0], stored.pop(), stored.pop()), (2, Some(0), Some(0)));
     stored[0] = 1;
     core.meta
         .commit(Batch::new(Reason::PutObject).put(Table::Object, keys::object("bkt", "old"), stored))

@@ -164,6 +164,27 @@ pub enum Residency {
         /// When the local copy may be dropped.
         until: Timestamp,
     },
+    /// Hot, and in a tier as well: to clients it is hot, the loss of the disk does not lose it, and under pressure its local
+    /// copy may go without an upload.
+    Protected {
+        /// Name of the tier.
+        tier: String,
+    },
+}
+
+impl Residency {
+    /// The tier that has the bytes, if one has.
+    pub fn tier(&self) -> Option<&str> {
+        match self {
+            Residency::Hot => None,
+            Residency::Cold { tier } | Residency::Restored { tier, .. } | Residency::Protected { tier } => Some(tier),
+        }
+    }
+
+    /// Whether clients see a hot object.
+    pub fn is_hot(&self) -> bool {
+        matches!(self, Residency::Hot | Residency::Protected { .. })
+    }
 }
 
 /// What `x-amz-restore` says.

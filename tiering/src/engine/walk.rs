@@ -28,6 +28,8 @@ struct Owner<'a> {
     key: &'a [u8],
     /// Its chunks must stay on local disks.
     keep: bool,
+    /// They shall stay while there is anything else to evict.
+    spare: bool,
     /// The tier that has them all.
     tier: Option<&'a str>,
 }
@@ -143,7 +145,7 @@ impl<'a> Walk<'a> {
                 Err(e) => self.unreadable_record(table, key, value, &e),
             },
             _ => match PartRecord::decode(value) {
-                Ok(part) => self.body(&part.body, Owner { table, key, keep: true, tier: None }),
+                Ok(part) => self.body(&part.body, Owner { table, key, keep: true, spare: false, tier: None }),
                 Err(e) => self.unreadable_record(table, key, value, &e),
             },
         }
@@ -155,19 +157,20 @@ impl<'a> Walk<'a> {
     }
 
     fn record(&mut self, key: &[u8], record: &ObjectRecord) {
-        let (keep, tier) = match &record.residency {
-            Residency::Hot => (true, None),
-            Residency::Restored { tier, .. } => (true, Some(tier.as_str())),
+        let keep = match &record.residency {
+            Residency::Hot | Residency::Restored { .. } => true,
+            Residency::Protected { .. } => false,
             // What a restore has brought so far must not be taken away again under its hands.
-            Residency::Cold { tier } => (record.restoring.is_some(), Some(tier.as_str())),
+            Residency::Cold { .. } => record.restoring.is_some(),
         };
+        let (spare, tier) = (record.residency.is_hot(), record.residency.tier());
         if let (Some(tier), Some(manifest)) = (tier, &record.manifest) {
             // It keeps its pack; that it is gone is no loss of anybody's bytes.
             let touched = self.touched;
             self.count(manifest, tier);
             self.touched = touched;
         }
-        self.body(&record.body, Owner { table: Table::Object, key, keep, tier });
+        self.body(&record.body, Owner { table: Table::Object, key, keep, spare, tier });
     }
 
     fn body(&mut self, body: &BodyRef, owner: Owner<'_>) {
@@ -213,7 +216,11 @@ impl<'a> Walk<'a> {
     fn chunk(&mut self, id: &ChunkId, owner: Owner<'_>) {
         let in_tier = owner.tier.is_some_and(|tier| self.count(id, tier));
         if !owner.keep && in_tier {
-            self.mark.cached(id);
+            if owner.spare {
+                self.mark.spare(id)
+            } else {
+                self.mark.cached(id)
+            };
             return;
         }
         // What no known pack has, the local copy must serve. What is not local either (set aside as damaged), any tier

@@ -1,7 +1,7 @@
 //! Marking: which chunks are needed. Nothing is counted, so nothing can drift.
 //!
 //! A cycle flips one colour. The engine then walks everything that names chunks and calls [`Mark::live`] or
-//! [`Mark::cached`] for each; it also calls [`Mark::live`] for every commit that it observes until the sweep. A chunk
+//! [`Mark::cached`] or [`Mark::spare`] for each; it also calls [`Mark::live`] for every commit that it observes until the sweep. A chunk
 //! that a writer touches (put, dedup hit, pin) takes the new colour under the lock that a sweep needs to remove it, and
 //! what running writers touched before takes it when the cycle begins. What still has the old colour when the walk is
 //! complete is dead. A mark that is dropped instead of swept removes nothing.
@@ -75,7 +75,21 @@ impl Mark {
         let Some(at) = shard.find(id) else { return false };
         let mut place = shard.location(at);
         if place.colour != self.colour {
-            (place.colour, place.cached) = (self.colour, true);
+            (place.colour, place.cached, place.spared) = (self.colour, true, false);
+            shard.store(at, place);
+        }
+        true
+    }
+
+    /// As [`Mark::cached`], for what is to stay as long as there is any other copy to evict. A chunk that is cached as well is
+    /// spared, one that is live as well stays live, in whatever order they are said. False when it is not here.
+    pub fn spare(&self, id: &ChunkId) -> bool {
+        let mut shard = self.store.index.lock(id);
+        let Some(at) = shard.find(id) else { return false };
+        let mut place = shard.location(at);
+        // With this cycle's colour, only this cycle's word can have made it evictable: every touch takes that away.
+        if place.colour != self.colour || place.cached {
+            (place.colour, place.cached, place.spared) = (self.colour, true, true);
             shard.store(at, place);
         }
         true
@@ -164,7 +178,7 @@ impl Inner {
             report.count_unreached(place.frame_len(), kept);
             if kept {
                 // Not evictable either: that the cloud has it was true as of an earlier mark.
-                (place.colour, place.cached) = (colour, false);
+                (place.colour, place.cached, place.spared) = (colour, false, false);
                 shard.store(at, place);
                 continue;
             }

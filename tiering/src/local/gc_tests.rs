@@ -401,3 +401,36 @@ fn writers_that_dedup_against_chunks_being_swept_never_lose_them() {
     let (again, _) = open(image.path());
     assert!(left.iter().all(|n| is_there(&again, *n)));
 }
+
+#[test]
+fn spared_chunks_are_evicted_after_all_cached_ones_and_live_ones_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    put_all(&store, 0..300);
+    store.sync().unwrap();
+    let mark_all = || {
+        let mark = store.begin_mark().unwrap();
+        for n in 0..300 {
+            let id = chunk(n).0;
+            match n % 3 {
+                0 => mark.spare(&id),
+                1 => mark.cached(&id),
+                _ => mark.live(&id),
+            };
+        }
+        // In whatever order it is said: live wins, and spared over cached.
+        mark.cached(&chunk(0).0);
+        (mark.cached(&chunk(301).0), mark.spare(&chunk(301).0), mark.spare(&chunk(2).0), mark.live(&chunk(3).0));
+        (mark.cached(&chunk(6).0), mark.spare(&chunk(6).0));
+        mark
+    };
+    let goal = |bytes| SweepGoal { bytes_to_free: bytes, ..SweepGoal::default() };
+    let here = |n: u64| is_there(&store, n);
+    let cached = store.usage().file_bytes / 4;
+    mark_all().sweep(goal(cached), Doubt::None, &never).unwrap();
+    assert!((0..300).filter(|n| n % 3 != 1).all(here), "only cached ones went");
+    assert!((0..300).filter(|n| n % 3 == 1).filter(|n| here(*n)).count() < 50);
+    mark_all().sweep(goal(u64::MAX), Doubt::None, &never).unwrap();
+    assert!((0..300).filter(|n| n % 3 == 2 || *n == 3).all(here), "live ones stay");
+    assert!((0..300).filter(|n| n % 3 != 2 && *n != 3).all(|n| !here(n)), "all others went");
+}

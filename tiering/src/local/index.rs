@@ -22,6 +22,9 @@ const MAX_SHARD: usize = INDEX_MASK as usize - 1;
 /// Packs are numbered with 24 bits in one run of the process.
 pub const MAX_SLOT: u32 = (1 << 24) - 1;
 
+/// The bits of the kind that say a chunk is spared.
+const SPARED_CHUNK: u8 = 0;
+
 /// Where a chunk's frame stands, and what eviction and marking know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
@@ -41,6 +44,8 @@ pub struct Location {
     pub colour: bool,
     /// The cloud has it, too (as of the last mark).
     pub cached: bool,
+    /// Of what is `cached`, this goes last: a hot body that a tier has as well. Never set for a manifest node.
+    pub spared: bool,
     /// Something that a mark could not read may name it (see [`super::gc::Doubt`]).
     pub doubted: bool,
 }
@@ -52,7 +57,9 @@ impl Location {
     }
 
     pub(crate) fn pack_bits(&self) -> [u8; 11] {
-        let flags = (self.kind as u8 & 3)
+        // Two bits for two kinds of frames have room for one thing more.
+        let kind = if self.spared && self.kind == FrameKind::Chunk { SPARED_CHUNK } else { self.kind as u8 & 3 };
+        let flags = kind
             | (self.codec as u8 & 1) << 2
             | u8::from(self.doubted) << 3
             | (self.freq & 3) << 4
@@ -73,6 +80,7 @@ impl Location {
             freq: (flags >> 4) & 3,
             colour: flags & 0x40 != 0,
             cached: flags & 0x80 != 0,
+            spared: flags & 3 == SPARED_CHUNK,
             doubted: flags & 0x08 != 0,
         }
     }

@@ -16,6 +16,7 @@ fn place(n: u32) -> Location {
         freq: (n % 4) as u8,
         colour: n.is_multiple_of(5),
         cached: n.is_multiple_of(7),
+        spared: false,
         doubted: n.is_multiple_of(11),
     }
 }

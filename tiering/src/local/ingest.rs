@@ -148,8 +148,8 @@ impl Ingest {
         check_frame(header).map_err(|e| LocalError::Invalid(format!("chunk {id}: {e}")))?;
         let appended = self.store.append(class, header, stored, purpose)?;
         let (slot, offset) = (appended.pack.slot, appended.offset);
-        let place =
-            Location { slot, offset, stored_len, kind, codec, freq: 0, colour: false, cached: false, doubted: false };
+        let (freq, colour, cached, spared, doubted) = (0, false, false, false, false);
+        let place = Location { slot, offset, stored_len, kind, codec, freq, colour, cached, spared, doubted };
         if self.store.insert_or_touch(&id, place, &appended.pack)? {
             let counters = &self.store.counters;
             counters.stored_raw_bytes.fetch_add(u64::from(raw_len), Ordering::Relaxed);

@@ -93,6 +93,7 @@ fn place_of(pack: &Pack, e: &FooterEntry) -> Location {
         freq: 0,
         colour: false,
         cached: false,
+        spared: false,
         doubted: false,
     }
 }

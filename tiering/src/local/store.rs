@@ -325,7 +325,7 @@ impl Inner {
         // Read under the shard's lock: see the mark's own order.
         let colour = self.colour.load(Ordering::Acquire);
         if place.colour != colour || place.cached {
-            (place.colour, place.cached) = (colour, false);
+            (place.colour, place.cached, place.spared) = (colour, false, false);
             shard.store(at, place);
         }
     }

@@ -1,4 +1,5 @@
-//! Giving disk space back: dead packs are deleted, packs with much to reclaim are rewritten, cached chunks evicted.
+//! Giving disk space back: dead packs are deleted, packs with much to reclaim are rewritten, cached chunks evicted, those that
+//! are spared (hot bodies that a tier has as well) last.
 //!
 //! A pack is rewritten in one order only: copy what is needed to the open pack of the main queue, make that durable
 //! (bytes and name), move the index entries one by one, delete the old file. A crash anywhere leaves duplicates, never
@@ -101,6 +102,29 @@ enum Evict {
     Unread,
     /// All: the second round, when the first did not give enough.
     All,
+    /// All, and those spared chunks that were not read since they came.
+    SparedUnread,
+    /// All, the spared ones included.
+    Spared,
+}
+
+impl Evict {
+    /// The rounds of eviction, each only when those before it did not give enough.
+    const ROUNDS: [Evict; 4] = [Evict::Unread, Evict::All, Evict::SparedUnread, Evict::Spared];
+
+    /// Whether a chunk may go in this round, read or not.
+    fn concerns(self, place: &Location) -> bool {
+        match self {
+            Evict::No => false,
+            Evict::Unread | Evict::All => place.cached && !place.spared,
+            Evict::SparedUnread | Evict::Spared => place.cached,
+        }
+    }
+
+    /// Whether chunks that were read go as well.
+    fn takes_read(self) -> bool {
+        matches!(self, Evict::All | Evict::Spared)
+    }
 }
 
 /// Share of the cached bytes that the small queue may hold before victims are taken from it (S3-FIFO's 10%).
@@ -253,12 +277,12 @@ impl Inner {
         should_stop: &dyn Fn() -> bool,
         report: &mut SweepReport,
     ) -> Result<bool, LocalError> {
-        for round in [Evict::Unread, Evict::All] {
-            let mut cached = self.cached_bytes();
+        for round in Evict::ROUNDS {
+            let mut cached = self.cached_bytes(round);
             let worth = |p: &Pack| {
                 let gone = cached.get(&p.slot).map_or(0, |c| c.all);
                 let kept = p.live_bytes.load(Ordering::Relaxed).saturating_sub(gone);
-                gone > 0 && (round == Evict::All || share_gone(p, kept) >= WORTHWHILE)
+                gone > 0 && (round.takes_read() || share_gone(p, kept) >= WORTHWHILE)
             };
             // A small store, or one that was just filled, has most of its chunks in packs that are still open.
             self.complete_lanes(&worth)?;
@@ -278,7 +302,7 @@ impl Inner {
                 let here = cached.remove(&pack.slot).unwrap_or_default();
                 let queue = if pack.class == PackClass::Main { &mut main_left } else { &mut small_left };
                 *queue = queue.saturating_sub(here.all);
-                let goes = if round == Evict::All { here.all } else { here.unread };
+                let goes = if round.takes_read() { here.all } else { here.unread };
                 let kept = pack.live_bytes.load(Ordering::Relaxed).saturating_sub(goes);
                 if self.step(&pack, (round, kept), should_stop, report)? == Step::Stop {
                     return Ok(false);
@@ -288,12 +312,12 @@ impl Inner {
         Ok(true)
     }
 
-    /// Bytes of cached chunks by pack.
-    fn cached_bytes(&self) -> HashMap<u32, CachedIn> {
+    /// Bytes of cached chunks that a round concerns, by pack.
+    fn cached_bytes(&self, round: Evict) -> HashMap<u32, CachedIn> {
         let mut sums: HashMap<u32, CachedIn> = HashMap::new();
         for n in 0..=255u8 {
             let shard = self.index.lock_shard(n);
-            for place in (0..shard.len()).map(|at| shard.location(at)).filter(|p| p.cached) {
+            for place in (0..shard.len()).map(|at| shard.location(at)).filter(|p| round.concerns(p)) {
                 let sum = sums.entry(place.slot).or_default();
                 sum.all += place.frame_len();
                 sum.unread += if place.freq == 0 { place.frame_len() } else { 0 };
@@ -382,7 +406,7 @@ impl Inner {
             return None;
         }
         // `cached` is taken away by every touch, so a pinned chunk is never dropped.
-        let goes = place.cached && (evict == Evict::All || (evict == Evict::Unread && place.freq == 0));
+        let goes = evict.concerns(&place) && (evict.takes_read() || place.freq == 0);
         if !goes {
             return Some(place);
         }
@@ -426,7 +450,7 @@ impl Inner {
             return Ok(());
         }
         // Colour, freshness and reads are those of now: a writer or reader may have come by during the copy.
-        let freq = if now.cached && evict != Evict::No { now.freq.saturating_sub(1) } else { now.freq };
+        let freq = if evict.concerns(&now) { now.freq.saturating_sub(1) } else { now.freq };
         shard.store(at, Location { freq, slot: m.to.slot, offset: m.to.offset, ..now });
         m.target.pack.add_live(m.to.frame_len());
         pack.remove_live(m.from.frame_len());

@@ -140,6 +140,10 @@ reasons! {
     UpdateObject = 23,
     /// A cold object was brought back to local disk.
     Promote = 24,
+    /// Bodies of hot objects are in a tier as well.
+    Protect = 25,
+    /// Hot objects are in a tier no more.
+    Release = 26,
 }
 
 /// One physical change: `value` replaces what is at `key`, `None` removes it. Applying it twice is applying it once.

@@ -140,7 +140,9 @@ impl<'a> Tables<'a> {
 
     fn object(&mut self, key: &[u8], stored: &Value) -> Result<(), EngineError> {
         let Ok(record) = ObjectRecord::decode(stored) else { return Ok(()) };
-        for (kind, at) in [(DueKind::Object, record.due), (DueKind::Idle, record.idle)] {
+        for (kind, at) in
+            [(DueKind::Object, record.due), (DueKind::Idle, record.idle), (DueKind::Protect, record.waiting)]
+        {
             if let Some(at) = at {
                 self.is_due((Table::Object, key, stored), kind, at)?;
             }
@@ -183,6 +185,7 @@ impl<'a> Tables<'a> {
             Some(&k) if k == DueKind::Object as u8 => DueKind::Object,
             Some(&k) if k == DueKind::Upload as u8 => DueKind::Upload,
             Some(&k) if k == DueKind::Idle as u8 => DueKind::Idle,
+            Some(&k) if k == DueKind::Protect as u8 => DueKind::Protect,
             _ => {
                 self.unreadable(Table::Due, entry, &EngineError::Corrupt("it is of no known kind".into()));
                 return Ok(());
@@ -198,6 +201,7 @@ impl<'a> Tables<'a> {
             DueKind::Upload => UploadRecord::decode(stored).map(|r| r.due == Some(at)),
             DueKind::Object => ObjectRecord::decode(stored).map(|r| r.due == Some(at)),
             DueKind::Idle => ObjectRecord::decode(stored).map(|r| r.idle == Some(at)),
+            DueKind::Protect => ObjectRecord::decode(stored).map(|r| r.waiting == Some(at)),
         });
         let expect = match (stands, &stored) {
             // Of a record that does not decode nobody can say; it is reported as such.

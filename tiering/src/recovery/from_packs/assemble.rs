@@ -104,7 +104,11 @@ impl Assembly {
             self.index.apply(Table::Bucket, bucket.as_bytes(), Some(&bucket_record.encode()?))?;
         }
         // Where it was found, whatever the tier was called then.
-        let residency = Residency::Cold { tier: tier.to_owned() };
+        let tier = tier.to_owned();
+        let residency = match record.residency {
+            Residency::Protected { .. } => Residency::Protected { tier },
+            _ => Residency::Cold { tier },
+        };
         let record = ObjectRecord { residency, manifest: Some(id), ..record };
         self.index.apply(Table::Object, key, Some(&record.encode()?))?;
         Ok(())

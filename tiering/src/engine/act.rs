@@ -1,0 +1,111 @@
+//! What is done for one version that the scheduler has found in an order of the due index.
+
+use super::Core;
+use super::claims::{Aim, Claim, Work};
+use super::due::Action;
+use super::error::EngineError;
+use super::keys;
+use super::record::{ObjectRecord, Record};
+use super::types::Residency;
+use crate::clock::Timestamp;
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use std::sync::Arc;
+
+impl Core {
+    /// Does what is due for one version. False when nothing could be done now (claimed already, or a full table).
+    pub(super) async fn act(
+        self: &Arc<Self>,
+        at: Timestamp,
+        subject: &[u8],
+        now: Timestamp,
+    ) -> Result<bool, EngineError> {
+        let stored = self.meta.get(Table::Object, subject)?;
+        // Entry and version go in one commit, so that without one this is a race with a delete that is being applied.
+        let Some(stored) = stored else { return Ok(false) };
+        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
+        if record.due != Some(at) {
+            return Ok(false);
+        }
+        let (bucket, key) =
+            keys::split_object(subject).ok_or_else(|| EngineError::Corrupt("a due entry names no object".into()))?;
+        let plan = self.plan(bucket, key, &record, now);
+        // Its end needs no job and waits for none: a tier that is down must not keep what has expired.
+        if self.claims().holds(subject) && !matches!(plan.action, Action::Expire { .. }) {
+            return Ok(false);
+        }
+        let most = self.settings.tiering.max_claims;
+        let outcome = match plan.action {
+            Action::Transition { tier, .. } => {
+                let frees = if record.residency == Residency::Hot { record.size } else { 0 };
+                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees };
+                return Ok(self.claims().claim(&Aim::new(Work::Move, &tier), claim, now, most));
+            }
+            // A body that waits for its first protection stands in that order, and is found there.
+            Action::Protect { .. } if record.residency == Residency::Hot => {
+                self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await?
+            }
+            Action::Protect { tier } => {
+                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees: 0 };
+                return Ok(self.claims().claim(&Aim::new(Work::Protect, &tier), claim, now, most));
+            }
+            Action::Release { tier } => {
+                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees: 0 };
+                return Ok(self.claims().claim(&Aim::new(Work::Release, &tier), claim, now, most));
+            }
+            Action::Expire { rule } => {
+                tracing::debug!(bucket, key, %rule, "expire");
+                self.metrics.expired_versions.inc();
+                self.commit_delete(subject, &stored, &record, Reason::Expire).await
+            }
+            Action::ExpireRestored => {
+                let mut next = record.clone();
+                if let Residency::Restored { tier, .. } = &record.residency {
+                    next.residency = Residency::Cold { tier: tier.clone() };
+                }
+                self.replace(subject, &stored, &record, next, Reason::RestoreExpired).await?
+            }
+            Action::Keep => self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await?,
+        };
+        match outcome {
+            // A client's write won: its commit has set the due time anew.
+            Ok(()) | Err(MetaError::Conflict { .. }) => Ok(true),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Replaces the record of exactly this version; computes its due time anew.
+    pub(crate) async fn replace(
+        &self,
+        subject: &[u8],
+        stored: &[u8],
+        old: &ObjectRecord,
+        mut next: ObjectRecord,
+        reason: Reason,
+    ) -> Result<Result<(), MetaError>, EngineError> {
+        let (bucket, key) = keys::split_object(subject)
+            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
+        let mut batch = Batch::new(reason).expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()));
+        self.put_version(&mut batch, (bucket, key), Some(old), &mut next)?;
+        Ok(self.meta.commit(batch).await.map(drop))
+    }
+
+    /// Claims a version that waits to be protected, unless something else is to be done with it, which its due time sees to.
+    /// False when nothing could be done now.
+    pub(super) fn act_waiting(&self, at: Timestamp, subject: &[u8], now: Timestamp) -> Result<bool, EngineError> {
+        if self.claims().holds(subject) {
+            return Ok(false);
+        }
+        let Some(stored) = self.meta.get(Table::Object, subject)? else { return Ok(false) };
+        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
+        if record.waiting != Some(at) {
+            return Ok(false);
+        }
+        let (bucket, key) = keys::split_object(subject)
+            .ok_or_else(|| EngineError::Corrupt("an entry of what waits names no object".into()))?;
+        let Action::Protect { tier } = self.plan(bucket, key, &record, now).action else { return Ok(false) };
+        let (version, size) = (record.version, record.size);
+        // Once protected, it can be evicted.
+        let claim = Claim { subject: subject.to_vec(), version, size, frees: size };
+        Ok(self.claims().claim(&Aim::new(Work::Protect, &tier), claim, now, self.settings.tiering.max_claims))
+    }
+}
