@@ -183,6 +183,11 @@ async fn packs_that_tell_nothing_and_are_not_needed_are_counted_and_never_delete
     new.fsck(&request, new.fsck_estimate(&request, |_| None).unwrap(), |_| {}).await.unwrap();
     assert_eq!(names(clouds.ia.as_ref()).await, packs);
     assert_eq!(get(&new, "known").await.unwrap(), b"known");
+    // One that somebody deleted in the tier is forgotten when a repair is asked for.
+    clouds.ia.delete(&damaged).await.unwrap();
+    let report = new.fsck(&request, new.fsck_estimate(&request, |_| None).unwrap(), |_| {}).await.unwrap();
+    assert!(report.findings.iter().any(|f| f.what == damaged && f.repair == Repair::Begun), "{:?}", report.findings);
+    until("it is forgotten", || new.tier_packs("ia", None, 10).unwrap().len() == 2).await;
     // What is needed afterwards is garbage after that, as anything else.
     put_cold(&new, "now told", b"of an object of which nothing is told", IA).await;
     new.delete_object("bkt", "now told", None).await.unwrap();

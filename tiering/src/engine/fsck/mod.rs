@@ -18,6 +18,7 @@ pub use report::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
 };
 
+use super::doom::RemotePack;
 use super::walk::Gone;
 use super::{Core, Engine, EngineError};
 use crate::local::PackFiles;
@@ -43,6 +44,8 @@ pub(super) type Progress<'a> = &'a mut (dyn FnMut(FsckProgress) + Send);
 #[derive(Default)]
 struct Checked {
     orphans: Vec<(String, Vec<Orphan>)>,
+    /// Records of packs that are gone, and of which nobody knew what they were for.
+    forgettable: Vec<RemotePack>,
     /// The latest epoch that a name in a tier has.
     newest_epoch: u64,
     mendings: Vec<Mending>,
@@ -185,7 +188,8 @@ impl Core {
             stage(progress, &name, 0, packs);
             let check = TierCheck::new(self, &tier, handle, found);
             let outcome = check.run(versions, &mut |done| stage(progress, &name, done, packs)).await?;
-            let Outcome { checked: counts, gone, orphans, newest_epoch, complete, more } = outcome;
+            let Outcome { checked: counts, gone, orphans, forgettable, newest_epoch, complete, more } = outcome;
+            checked.forgettable.extend(forgettable);
             checked.more |= more;
             report.tiers.push(counts);
             checked.newest_epoch = checked.newest_epoch.max(newest_epoch);

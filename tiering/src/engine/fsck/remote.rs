@@ -42,6 +42,8 @@ pub(super) struct Outcome {
     /// Dangling packs.
     pub gone: Vec<PackId>,
     pub orphans: Vec<Orphan>,
+    /// Records of packs that are gone, and of which nobody knew what they were for.
+    pub forgettable: Vec<RemotePack>,
     /// The latest epoch that a name in this deployment's folder has.
     pub newest_epoch: u64,
     /// The listing came to its end.
@@ -195,7 +197,16 @@ impl<'a> TierCheck<'a> {
     fn dangling(&mut self, pack: &RemotePack, fault: Fault) {
         let record = &pack.record;
         let finding = Finding::new(FindingKind::DanglingPack, &record.name, &fault.text);
-        self.add(finding.sized(record.bytes).since(record.created));
+        let finding = finding.sized(record.bytes).since(record.created);
+        if fault.absent && self.core.is_untold(pack) {
+            self.add(finding.possible());
+            match self.out.forgettable.len() < MAX_REPAIRS {
+                true => self.out.forgettable.push(pack.clone()),
+                false => self.out.more = true,
+            }
+        } else {
+            self.add(finding);
+        }
         if fault.readable {
             return;
         }
@@ -306,17 +317,19 @@ struct Fault {
     text: String,
     /// Its bytes can be read nevertheless.
     readable: bool,
+    /// The tier says that it has no such object.
+    absent: bool,
 }
 
 impl Fault {
     fn absent() -> Self {
         let text = "it is not there. Upload the affected objects again, or put the pack back under its name";
-        Fault { text: text.to_owned(), readable: false }
+        Fault { text: text.to_owned(), readable: false, absent: true }
     }
 
     fn size(record: &RemotePackRecord, found: u64) -> Self {
         let text = format!("it has {found} bytes and must have {}. Put the pack back as it was written", record.bytes);
-        Fault { text, readable: false }
+        Fault { text, readable: false, absent: false }
     }
 }
 
@@ -325,7 +338,7 @@ fn fault(record: &RemotePackRecord, listed: &Listed) -> Option<Fault> {
     let latest = listed.versions.iter().find(|v| v.latest).or(listed.versions.first())?;
     if latest.marker {
         let text = format!("it is hidden behind a marker: remove the marker (version {})", latest.version);
-        return Some(Fault { text, readable: false });
+        return Some(Fault { text, readable: false, absent: false });
     }
     if latest.size != record.bytes {
         return Some(Fault::size(record, latest.size));
@@ -335,7 +348,7 @@ fn fault(record: &RemotePackRecord, listed: &Listed) -> Option<Fault> {
     let known = |wanted: &str| listed.versions.iter().any(|v| v.version == wanted && !v.marker);
     if let Some(wanted) = named.filter(|wanted| listed.count == listed.versions.len() as u64 && !known(wanted)) {
         let text = format!("version {wanted} is not there, version {} is, of the same size", latest.version);
-        return Some(Fault { text, readable: true });
+        return Some(Fault { text, readable: true, absent: false });
     }
     None
 }

@@ -25,7 +25,7 @@ impl Core {
         (report, found): (&mut FsckReport, &mut Found),
         progress: Progress<'_>,
     ) -> Result<(), EngineError> {
-        let Checked { orphans, newest_epoch, mendings, more, gaps, .. } = checked;
+        let Checked { orphans, forgettable, newest_epoch, mendings, more, gaps, .. } = checked;
         let rewound = (newest_epoch > self.meta.epoch()).then(|| {
             "a tier has objects of an epoch that this namespace has not seen: an older copy of the data directory was put \
              back, and what seems an orphan may be all that is left of newer objects"
@@ -55,6 +55,12 @@ impl Core {
             }
             done += 1;
             self.mend_one(mending, found).await?;
+        }
+        for pack in forgettable {
+            let (tier, name) = (pack.tier.clone(), pack.record.name.clone());
+            // It goes the way of every pack that nobody needs; that the tier has it no more is no error there.
+            let repair = if self.doom_pack(pack).await? { Repair::Begun } else { Repair::Done };
+            found.repaired((Some(&tier), FindingKind::DanglingPack), &name, repair);
         }
         self.wake.notify_one();
         for (tier, orphans) in &orphans {
