@@ -35,7 +35,6 @@ pub mod report;
 mod restore;
 mod scheduler;
 mod scrub;
-
 mod settings;
 mod ship;
 mod shipmetrics;
@@ -55,7 +54,8 @@ pub use policy::validate_policy_tiers;
 pub use read::ObjectHandle;
 pub use report::*;
 pub use restore::MAX_RESTORE_DAYS;
-pub use settings::{EngineSettings, HOT, LimitSettings, Recall, TieringSettings};
+pub use scrub::{DamagedChunk, ScrubProgress, ScrubReport, ScrubRequest, ScrubStats};
+pub use settings::{EngineSettings, HOT, LimitSettings, Recall, ScrubSettings, TieringSettings};
 pub use types::*;
 
 use crate::clock::Clock;
@@ -147,6 +147,7 @@ pub(crate) struct Core {
     pub runtime: tokio::runtime::Handle,
     pub jobs: TaskTracker,
     pub gc_running: Arc<tokio::sync::Mutex<()>>,
+    pub scrub: scrub::ScrubState,
     pub wake: Notify,
     /// Packs may be waiting to be deleted remotely.
     pub doomed_wanted: AtomicBool,
@@ -313,6 +314,7 @@ impl Core {
         let remote = RemoteIndex::default();
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
+        let scrub = scrub::ScrubState::load(&packs);
         let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
         for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
             tier.expect(&transition::folder(&deployment));
@@ -346,6 +348,7 @@ impl Core {
             runtime,
             jobs: TaskTracker::new(),
             gc_running: Arc::default(),
+            scrub,
             wake: Notify::new(),
             doomed_wanted: AtomicBool::new(true),
             fruitless: AtomicU32::new(0),

@@ -48,6 +48,7 @@ impl Engine {
         report.tiers = core.tiers.keys().map(|name| core.tier_stats(name)).collect::<Result<_, _>>()?;
         report.jobs = core.job_stats()?;
         report.recovery = core.recovery_stats();
+        report.scrub = core.scrub.stats();
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -84,6 +85,10 @@ impl Engine {
             metrics.queue.with_label_values(&[&queue.tier]).set(gauge(waiting));
             metrics.tier_failures.with_label_values(&[&queue.tier]).set(i64::from(queue.failures));
         }
+        metrics.scrub_running.set(i64::from(stats.scrub.running));
+        metrics.scrub_position.set(ratio(stats.scrub.bytes_done, stats.scrub.bytes_total));
+        let complete = stats.scrub.last_complete.map_or(0, |at| at.millis());
+        metrics.scrub_last_complete.set(ratio(complete, 1_000));
         let (open, oldest) = self.core.open_restores()?;
         metrics.restores_open.set(ratio(open, 1));
         metrics.oldest_restore_age.set(oldest.map_or(0.0, |at| stats.time.since(at).as_secs_f64()));

@@ -39,6 +39,6 @@ pub use files::{PackFiles, ShortPack, UnknownPack};
 pub use gc::{Doubt, Mark};
 pub use ingest::{Ingest, Put};
 pub use recover::{LastEnd, RecoveryReport};
-pub use scrub::ScrubStep;
+pub use scrub::{ScrubCursor, ScrubStep};
 pub use store::{LocalSettings, LocalStore, LocalUsage};
 pub use sweep::{SweepGoal, SweepReport};
