@@ -7,12 +7,15 @@ mod body;
 mod broken;
 mod capacity;
 mod claims;
+mod deployment;
 mod digest;
 mod doom;
 mod due;
 pub mod error;
 pub(crate) mod examine;
 pub mod fsck;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gc;
 mod ingest;
 mod keys;
@@ -290,6 +293,7 @@ impl Core {
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
         refuse_unfinished(&settings.data_dir)?;
+        deployment::refuse_robbed(&settings.data_dir)?;
         validate_policy_tiers(&components.policy, &components.tiers).map_err(EngineError::InvalidArgument)?;
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
@@ -300,7 +304,8 @@ impl Core {
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let clock = Arc::clone(&components.clock);
         let (meta, opened) =
-            JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))?;
+            JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))
+                .map_err(|e| deployment::with_recovery(e, settings.recovery.as_ref()))?;
         tracing::info!(?opened, "namespace");
         let ship = settings.recovery.clone().map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
@@ -315,7 +320,8 @@ impl Core {
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let scrub = scrub::ScrubState::load(&packs);
-        let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
+        let deployment =
+            deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
         for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
             tier.expect(&transition::folder(&deployment));
         }
