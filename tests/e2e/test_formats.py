@@ -319,7 +319,7 @@ def test_the_torn_end_of_an_unsealed_pack_is_no_damage(world, tmp_path, torn):
 def test_the_torn_end_of_the_journal_is_cut_off(world, tmp_path):
     data = copied(world["killed"].data, tmp_path / "data")
     [*_, last] = journal.read_journal(data / "journal", journal.State(), 0)
-    file = sorted((data / "journal").iterdir())[-1]
+    file = sorted((data / "journal").glob("*.seg"))[-1]
     rewrite(file, file.read_bytes()[: last.end - 20] + bytes(4096))
     done = tool("read_store.py", data, *[f"--tier={n}={f}" for n, f in world["tiers"].items()])
     assert "torn end of the journal, cut off: " in done.stdout and f"record {last.seq - 1} of" in done.stdout
@@ -339,7 +339,7 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_is_used(world, tmp_path)
 @pytest.mark.parametrize("what", ["a record", "the segment's header"])
 def test_damage_of_the_journal_is_named(world, tmp_path, what):
     data = without_packs(world["stopped"].data, tmp_path)
-    file = sorted((data / "journal").iterdir())[-1]
+    file = sorted((data / "journal").glob("*.seg"))[-1]
     at, offset = {"a record": (64 + 20, 64), "the segment's header": (30, 0)}[what]
     flip(file, at)
     done = tool("read_store.py", data, check=False)

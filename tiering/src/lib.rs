@@ -133,6 +133,9 @@ pub mod clock;
 pub mod disk;
 pub mod engine;
 pub mod failpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod journal;
 pub mod local;
 pub mod meta;

@@ -241,14 +241,14 @@ async fn a_scrub_names_every_object_that_lost_a_chunk_and_a_put_of_the_same_byte
     all.retain(|(path, _)| path.extension().is_some_and(|e| e == "pack"));
     all.sort();
     rot(&all[0].0, all[0].1);
-    let report = engine.scrub(|_| {}).await.unwrap();
+    let report = engine.scrub(ScrubRequest::default(), |_| true).await.unwrap();
     assert_eq!((report.lost, report.lossy_total), (1, 2), "{report:?}");
     let named: Vec<&str> = report.lossy.iter().map(|l| l.what.as_str()).collect();
     assert_eq!(named, ["bkt / one", "bkt / two"]);
     assert_eq!(bed.metric("tidegate_damaged_objects", None), 2.0);
     assert!(matches!(get(&engine, "one").await, Err(EngineError::Corrupt(_))));
     // A second scrub finds no new damage, and still says who suffers.
-    let report = engine.scrub(|_| {}).await.unwrap();
+    let report = engine.scrub(ScrubRequest::default(), |_| true).await.unwrap();
     assert_eq!((report.lost, report.lossy_total), (0, 2), "{report:?}");
 
     put(&engine, "three", &shared).await.unwrap();
@@ -294,7 +294,7 @@ async fn a_scrub_says_repaired_only_of_what_is_local_again_and_lost_only_of_what
                 }
             }
         }
-        let report = engine.scrub(|_| {}).await.unwrap();
+        let report = engine.scrub(ScrubRequest::default(), |_| true).await.unwrap();
         assert_eq!((report.damaged.len(), report.repaired, report.lost), (1, u64::from(!full), 0), "{report:?}");
         assert_eq!(report.damaged[0].repaired, !full);
         assert_eq!(get(&engine, "cold/a").await.unwrap(), body);
@@ -316,11 +316,12 @@ async fn what_a_scrub_found_is_reported_even_when_it_cannot_find_out_who_suffers
     rot(&all[0].0, all[0].1);
     // The engine is shut down while the scrub reads: the walk behind it does not run.
     let mut stopped = false;
-    let report = engine.scrub(|_| {
+    let report = engine.scrub(ScrubRequest::default(), |_| {
         if !std::mem::replace(&mut stopped, true) {
             let handle = tokio::runtime::Handle::current();
             tokio::task::block_in_place(|| handle.block_on(engine.shutdown())).unwrap();
         }
+        true
     });
     let report = report.await.unwrap();
     assert_eq!((report.damaged.len(), report.lost), (1, 1), "{report:?}");
@@ -336,7 +337,7 @@ async fn a_scrub_names_what_its_walk_could_not_read() {
     engine.shutdown().await.unwrap();
     write_raw(&bed, &[(Table::Object, b"bkt\0aaa".to_vec(), vec![99, 1, 2, 3])]);
     let engine = bed.open().await;
-    let report = engine.scrub(|_| {}).await.unwrap();
+    let report = engine.scrub(ScrubRequest::default(), |_| true).await.unwrap();
     assert_eq!((report.unreadable_total, report.unreadable[0].what.as_str()), (1, "bkt / aaa"), "{report:?}");
     engine.shutdown().await.unwrap();
 }

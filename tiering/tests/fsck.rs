@@ -303,7 +303,7 @@ async fn a_local_pack_that_is_missing_short_or_unknown_is_found_with_the_keys_th
     put(&engine, "one", &noise(1, 200_000)).await.unwrap();
     put(&engine, "two", &noise(2, 200_000)).await.unwrap();
     put_cold(&engine, "safe", 3).await;
-    engine.scrub(|_| {}).await.unwrap(); // seals
+    engine.scrub(ScrubRequest::default(), |_| true).await.unwrap(); // seals
     let local = |key: &str| {
         let status = engine.object_status("bkt", key).unwrap();
         status.packs.into_iter().filter(|p| p.tier.is_none()).map(|p| p.name).collect::<Vec<_>>()

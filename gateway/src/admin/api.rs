@@ -15,8 +15,9 @@ use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
 use tidegate_tiering::engine::{
     Engine, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, ReindexProgress, RunDueReport,
-    ScrubProgress, ScrubReport, SnapshotReport, StatsReport, TierPackReport, TierReport,
+    ScrubProgress, ScrubReport, ScrubRequest, SnapshotReport, StatsReport, TierPackReport, TierReport,
 };
+use tokio::sync::mpsc::error::TrySendError;
 
 /// Lines of progress that may wait for a slow client; more are left out, the result never is.
 pub(super) const PROGRESS_LINES: usize = 64;
@@ -251,7 +252,8 @@ impl Drop for Scrubbing {
     }
 }
 
-async fn scrub(state: State) -> Result<HttpResponse, ApiError> {
+async fn scrub(state: State, body: Bytes) -> Result<HttpResponse, ApiError> {
+    let request: ScrubRequest = parse_body(&body)?;
     let engine = state.engine()?;
     if !state.may_scrub() {
         return Err(ApiError::busy("a scrub is running; wait for it"));
@@ -262,14 +264,15 @@ async fn scrub(state: State) -> Result<HttpResponse, ApiError> {
         let _scrubbing = scrubbing;
         let progress = lines.clone();
         let outcome = engine
-            .scrub(move |at| {
-                // Full or closed: the client is slow or gone, which must not slow the scrub.
-                let _ = progress.try_send(ScrubLine::Progress(at));
+            .scrub(request, move |at| {
+                // Full: the client is slow, which must not slow the scrub. Closed: it is gone, and with it the wish.
+                !matches!(progress.try_send(ScrubLine::Progress(at)), Err(TrySendError::Closed(_)))
             })
             .await;
         let last = match outcome {
             Ok(report) => {
-                tracing::info!(chunks = report.chunks, damaged = report.damaged.len(), "scrub ended");
+                let ScrubReport { complete, chunks, damaged_total, repaired, lost, .. } = report;
+                tracing::info!(complete, chunks, damaged_total, repaired, lost, "scrub ended");
                 ScrubLine::Result(report)
             }
             Err(error) => {

@@ -1,7 +1,7 @@
 //! The command line as it is typed. [`super::Invocation`] is what the rest sees.
 
 use super::s3_url::S3Url;
-use crate::config::units::parse_duration;
+use crate::config::units::{parse_duration, parse_quantity};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -69,8 +69,10 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Read every local chunk, verify its digest, repair from the tiers what can be repaired
-    Scrub,
+    /// Read every local chunk, verify its digest, repair what a tier or another local pack has
+    ///
+    /// Goes on where the last scrub was interrupted. When this command is ended, so is the scrub, and the next one goes on.
+    Scrub(Scrub),
     /// Compare the namespace, the local packs and what the tiers list; changes nothing without --repair
     ///
     /// With neither --local nor --remote: both. Says first what the listings cost.
@@ -119,6 +121,21 @@ pub struct Fsck {
     /// Only say what it costs: asks no tier
     #[arg(long, visible_alias = "dry-run")]
     pub estimate: bool,
+}
+
+/// How to scrub.
+#[derive(Debug, Default, Args)]
+pub struct Scrub {
+    /// Bytes to read in a second at most, such as 50MiB; 0: as fast as the disk gives [default: store.scrub.bytes_per_second]
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub rate: Option<u64>,
+    /// Begin anew, although an earlier scrub was interrupted
+    #[arg(long)]
+    pub restart: bool,
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    parse_quantity("bytes_per_second", text.strip_suffix("/s").unwrap_or(text))
 }
 
 /// Run the server.

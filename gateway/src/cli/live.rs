@@ -1,6 +1,6 @@
 //! Commands that ask the live server.
 
-use super::args::{ClockCommand, Command, Fsck, ObjectCommand, PolicyCommand, TierCommand};
+use super::args::{ClockCommand, Command, Fsck, ObjectCommand, PolicyCommand, Scrub, TierCommand};
 use super::client::AdminClient;
 use super::{Exit, Failure};
 use crate::admin::Reloaded;
@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tidegate_tiering::engine::{
     FsckEstimate, FsckReport, FsckRequest, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest,
-    RunDueReport, ScrubReport, StatsReport, TierPackReport, TierReport,
+    RunDueReport, ScrubProgress, ScrubReport, ScrubRequest, StatsReport, TierPackReport, TierReport,
 };
 
-/// Longest line of a streamed answer, in bytes: a scrub's result names every damaged chunk.
+/// Longest line of a streamed answer, in bytes: a check's result names thousands of findings.
 const MAX_LINE_BYTES: usize = 256 * 1024 * 1024;
 
 /// Runs `command` against the server of `config`.
@@ -49,7 +49,7 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
             let report = report?;
             output.show(&report, render::gc);
         }
-        Command::Scrub => return scrub(client, output).await,
+        Command::Scrub(options) => return scrub(options, client, output).await,
         Command::Fsck(options) => return fsck(options, client, output).await,
         Command::Clock(ClockCommand::Advance { by }) => {
             let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
@@ -148,15 +148,23 @@ async fn tier(command: TierCommand, client: &AdminClient, output: &Output) -> Re
     }
 }
 
-async fn scrub(client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
-    let response = client.open("/scrub", &json!({})).await?;
+async fn scrub(options: Scrub, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
+    let request = ScrubRequest { bytes_per_second: options.rate, restart: options.restart };
+    let response = client.open("/scrub", &request).await?;
     let bar = output.progress("scrub");
     let mut result: Option<ScrubReport> = None;
+    let mut begun = false;
     let line = |line| {
         match line {
             ScrubLine::Progress(at) => {
                 bar.set_length(at.bytes_total);
                 bar.set_position(at.bytes_done);
+                if !std::mem::replace(&mut begun, true) {
+                    // What an earlier scrub has done says nothing of this one's speed.
+                    bar.reset_eta();
+                }
+                let ScrubProgress { packs_done, packs_total, damaged, repaired, .. } = at;
+                bar.set_message(format!("{packs_done}/{packs_total} packs, {damaged} damaged, {repaired} repaired"));
             }
             ScrubLine::Result(report) => result = Some(report),
             ScrubLine::Error(error) => return Err(Failure::new(error.error)),
@@ -167,9 +175,7 @@ async fn scrub(client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
     bar.finish_and_clear();
     let report = result.ok_or_else(|| Failure::new("the server ended the scrub without a result; see its log"))?;
     output.show(&report, render::scrub);
-    let clean = report.damaged.is_empty() && report.lossy_total == 0 && report.unreadable_total == 0;
-    // A note says that something is not known: that is no clean bill either.
-    Ok(if clean && report.notes.is_empty() { Exit::Ok } else { Exit::Problems })
+    Ok(if report.is_clean() { Exit::Ok } else { Exit::Problems })
 }
 
 async fn fsck(options: Fsck, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_policies::PriceBook;
 use tidegate_tiering::chunk::ChunkSettings;
-use tidegate_tiering::engine::{EngineSettings, LimitSettings, TieringSettings};
+use tidegate_tiering::engine::{EngineSettings, LimitSettings, ScrubSettings, TieringSettings};
 use tidegate_tiering::local::{BudgetSettings, LocalSettings, default_max_bytes};
 use tidegate_tiering::meta::{Durability, MetaSettings};
 
@@ -29,6 +29,8 @@ pub struct StoreSettings {
     pub limits: LimitSettings,
     /// Transitions, recalls, restores.
     pub tiering: TieringSettings,
+    /// Reading what nobody reads.
+    pub scrub: ScrubSettings,
 }
 
 /// When a write is acknowledged.
@@ -160,6 +162,7 @@ impl StoreSettings {
             meta: self.meta(),
             limits: self.limits,
             tiering: self.tiering,
+            scrub: self.scrub,
             recovery: None,
             prices: PriceBook::default(),
         }

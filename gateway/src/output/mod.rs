@@ -3,6 +3,7 @@
 pub mod render;
 mod render_fsck;
 mod render_recover;
+mod render_scrub;
 mod render_tier;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -79,7 +80,7 @@ impl Output {
 
     /// A bar for long work on a known number of bytes, on a terminal only.
     pub fn progress(&self, what: &'static str) -> ProgressBar {
-        self.bar("{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}", what)
+        self.bar("{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {msg}", what)
     }
 
     fn bar(&self, template: &str, what: &'static str) -> ProgressBar {

@@ -7,13 +7,15 @@ use comfy_table::{CellAlignment, Table};
 use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
-    Amount, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency, ScrubReport,
-    StatsReport, TierPackReport, TierReport, Unreadable,
+    Amount, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency, StatsReport,
+    TierPackReport, TierReport, Unreadable,
 };
 
 pub use super::render_fsck::{fsck, fsck_estimate};
 use super::render_recover;
 pub use super::render_recover::{from_packs, missing, odd_pack, recovered};
+use super::render_scrub;
+pub use super::render_scrub::scrub;
 pub use super::render_tier::{conformance, conformance_plan};
 
 /// `right` names the columns of numbers.
@@ -62,6 +64,7 @@ pub fn stats(report: &StatsReport) -> String {
         ("disk", format!("{} used of {}", show_size(disk.used_bytes), show_size(disk.max_bytes))),
         ("disk free", format!("{}, floor {}", show_size(disk.free_bytes), show_size(disk.free_floor_bytes))),
         ("oldest due action", late(report.oldest_due_lag_ms)),
+        ("scrub", render_scrub::scrub_state(&report.scrub)),
     ]);
     if let Some(protect) = &report.protect {
         text += &render_recover::protection(protect);
@@ -306,16 +309,16 @@ pub fn gc(report: &GcReport) -> String {
     text + &notes(&report.notes)
 }
 
-fn unreadable(named: &[Unreadable]) -> String {
+pub(super) fn unreadable(named: &[Unreadable]) -> String {
     named.iter().fold(String::new(), |text, found| text + &format!("  {}: {}\n", found.what, found.detail))
 }
 
-fn notes(notes: &[String]) -> String {
+pub(super) fn notes(notes: &[String]) -> String {
     notes.iter().fold(String::new(), |text, note| text + &format!("note: {note}\n"))
 }
 
 /// Which bodies cannot be read in full.
-fn lossy(named: &[LossyBody], total: u64) -> String {
+pub(super) fn lossy(named: &[LossyBody], total: u64) -> String {
     let mut text = String::new();
     if total > 0 {
         let _ = writeln!(text, "{total} cannot be read in full; upload the same bytes again, or delete them:");
@@ -324,39 +327,6 @@ fn lossy(named: &[LossyBody], total: u64) -> String {
         }
     }
     text
-}
-
-/// `tidegate scrub`.
-pub fn scrub(report: &ScrubReport) -> String {
-    let mut text = String::new();
-    if !report.damaged.is_empty() {
-        let mut damaged = table(["chunk", "pack", "repaired", "detail"]);
-        for chunk in &report.damaged {
-            damaged.add_row([
-                chunk.chunk.clone(),
-                chunk.pack.clone(),
-                if chunk.repaired { "yes" } else { "no" }.to_owned(),
-                chunk.detail.clone(),
-            ]);
-        }
-        text += &finish(damaged, &[2]);
-    }
-    let _ = writeln!(
-        text,
-        "{} packs, {} chunks, {} read: {} damaged, {} repaired, {} lost",
-        report.packs,
-        report.chunks,
-        show_size(report.bytes),
-        report.damaged.len(),
-        report.repaired,
-        report.lost
-    );
-    text += &lossy(&report.lossy, report.lossy_total);
-    if report.unreadable_total > 0 {
-        let _ = writeln!(text, "{} could not be read, which may hide more:", report.unreadable_total);
-        text += &unreadable(&report.unreadable);
-    }
-    text + &notes(&report.notes)
 }
 
 /// `tidegate index rebuild`.
@@ -389,7 +359,7 @@ mod tests {
     use super::*;
     use tidegate_tiering::clock::Timestamp;
     use tidegate_tiering::engine::{
-        DamagedChunk, JobReport, NextAction, PackReport, PlanCost, PlannedAction, RuleExplanation, TierStats,
+        JobReport, NextAction, PackReport, PlanCost, PlannedAction, RuleExplanation, TierStats,
     };
 
     #[test]
@@ -478,18 +448,5 @@ mod tests {
         let report = GcReport { dry_run: true, freed_bytes: 1024, ..GcReport::default() };
         assert!(gc(&report).contains("1.00 KiB would be given back"));
         assert!(gc(&GcReport { dry_run: false, ..report }).contains("1.00 KiB given back"));
-    }
-
-    #[test]
-    fn damage_is_listed() {
-        let chunk = DamagedChunk { chunk: "abcd".into(), detail: "digest".into(), ..DamagedChunk::default() };
-        let text = scrub(&ScrubReport { damaged: vec![chunk], lost: 1, ..ScrubReport::default() });
-        assert!(text.contains("abcd") && text.contains("1 damaged, 0 repaired, 1 lost"), "{text}");
-        let found = Unreadable { what: "bkt / k".into(), detail: "rotten".into() };
-        let notes = vec!["not known".into()];
-        let text =
-            scrub(&ScrubReport { unreadable: vec![found], unreadable_total: 1, notes, ..ScrubReport::default() });
-        assert!(text.contains("1 could not be read") && text.contains("bkt / k: rotten"), "{text}");
-        assert!(text.contains("note: not known"), "{text}");
     }
 }

@@ -107,6 +107,20 @@ metrics! {
     damaged_objects: IntGauge("tidegate_damaged_objects", "Objects and parts of which the last mark found chunks neither local nor in a tier."),
     /// What the last mark could not read.
     gc_unreadable: IntGauge("tidegate_gc_unreadable", "Manifest nodes and records that the last mark could not read; what they may name is kept."),
+    /// A scrub runs.
+    scrub_running: IntGauge("tidegate_scrub_running", "1 while a scrub reads local packs."),
+    /// Read by scrubs.
+    scrub_bytes: IntCounter("tidegate_scrub_bytes_total", "Bytes of local frames that scrubs have read and verified."),
+    /// Found by scrubs.
+    scrub_damaged: IntCounter("tidegate_scrub_damaged_frames_total", "Frames that scrubs found damaged or unreadable."),
+    /// Healed by scrubs.
+    scrub_healed: IntCounter("tidegate_scrub_healed_frames_total", "Damaged frames that scrubs replaced, from a tier or from another copy."),
+    /// Lost.
+    scrub_lost: IntCounter("tidegate_scrub_lost_frames_total", "Damaged frames of which complete passes of scrubs found no other copy."),
+    /// How far.
+    scrub_position: Gauge("tidegate_scrub_position_ratio", "How much of its pass the scrub has behind it, 0 to 1; an interrupted one too. 0 when none was begun."),
+    /// When all was verified.
+    scrub_last_complete: Gauge("tidegate_scrub_last_complete_timestamp_seconds", "When a scrub last came to the end of all local packs; 0 when none ever did."),
     /// Memory.
     local_index_bytes: Gauge("tidegate_local_index_bytes", "Memory of the index of local chunks."),
     /// Memory.

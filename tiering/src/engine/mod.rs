@@ -8,12 +8,15 @@ mod body;
 mod broken;
 mod capacity;
 mod claims;
+mod deployment;
 mod digest;
 pub(crate) mod doom;
 mod due;
 pub mod error;
 pub(crate) mod examine;
 pub mod fsck;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gc;
 mod ingest;
 pub(crate) mod keys;
@@ -38,7 +41,6 @@ pub mod report;
 mod restore;
 mod scheduler;
 mod scrub;
-
 mod settings;
 mod ship;
 mod shipmetrics;
@@ -59,7 +61,8 @@ pub use protect::ProtectStats;
 pub use read::ObjectHandle;
 pub use report::*;
 pub use restore::MAX_RESTORE_DAYS;
-pub use settings::{EngineSettings, HOT, LimitSettings, Recall, TieringSettings};
+pub use scrub::{DamagedChunk, ScrubProgress, ScrubReport, ScrubRequest, ScrubStats};
+pub use settings::{EngineSettings, HOT, LimitSettings, Recall, ScrubSettings, TieringSettings};
 pub use types::*;
 
 use crate::clock::Clock;
@@ -153,6 +156,7 @@ pub(crate) struct Core {
     pub runtime: tokio::runtime::Handle,
     pub jobs: TaskTracker,
     pub gc_running: Arc<tokio::sync::Mutex<()>>,
+    pub scrub: scrub::ScrubState,
     pub wake: Notify,
     /// Packs may be waiting to be deleted remotely.
     pub doomed_wanted: AtomicBool,
@@ -297,6 +301,7 @@ impl Core {
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
         refuse_unfinished(&settings.data_dir)?;
+        deployment::refuse_robbed(&settings.data_dir)?;
         validate_policy_tiers(&components.policy, &components.tiers)
             .and_then(|()| protect::validate_protection(&components.policy, &components.tiers))
             .map_err(EngineError::InvalidArgument)?;
@@ -309,7 +314,8 @@ impl Core {
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let clock = Arc::clone(&components.clock);
         let (meta, opened) =
-            JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))?;
+            JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))
+                .map_err(|e| deployment::with_recovery(e, settings.recovery.as_ref()))?;
         tracing::info!(?opened, "namespace");
         let ship = settings.recovery.clone().map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
@@ -324,7 +330,9 @@ impl Core {
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let from_packs = doom::from_packs(&meta)?;
-        let deployment = state::deployment_id(&settings.data_dir, components.clock.now())?;
+        let scrub = scrub::ScrubState::load(&packs);
+        let deployment =
+            deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
         for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
             tier.expect(&transition::folder(&deployment));
         }
@@ -358,6 +366,7 @@ impl Core {
             runtime,
             jobs: TaskTracker::new(),
             gc_running: Arc::default(),
+            scrub,
             wake: Notify::new(),
             doomed_wanted: AtomicBool::new(true),
             fruitless: AtomicU32::new(0),

@@ -50,6 +50,7 @@ impl Engine {
         report.jobs = core.job_stats()?;
         report.recovery = core.recovery_stats();
         report.protect = core.protect_stats(now)?;
+        report.scrub = core.scrub.stats();
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -99,6 +100,10 @@ impl Engine {
         let pending = stats.protect.as_ref().map_or_else(Amount::default, |p| p.pending);
         metrics.protect_pending_objects.set(gauge(pending.objects));
         metrics.protect_pending_bytes.set(gauge(pending.bytes));
+        metrics.scrub_running.set(i64::from(stats.scrub.running));
+        metrics.scrub_position.set(ratio(stats.scrub.bytes_done, stats.scrub.bytes_total));
+        let complete = stats.scrub.last_complete.map_or(0, |at| at.millis());
+        metrics.scrub_last_complete.set(ratio(complete, 1_000));
         let (open, oldest) = self.core.open_restores()?;
         metrics.restores_open.set(ratio(open, 1));
         metrics.oldest_restore_age.set(oldest.map_or(0.0, |at| stats.time.since(at).as_secs_f64()));

@@ -108,14 +108,18 @@ impl Core {
         {
             return Ok((tier.to_owned(), at));
         }
-        // An archive is the last resort: it answers once the pack has been thawed.
-        let (online, archives): (Vec<_>, Vec<_>) =
-            self.remote.tiers_with(id).into_iter().partition(|name| self.tier_is_online(name));
-        online
+        self.tiers_to_ask(id)
             .into_iter()
-            .chain(archives)
             .find_map(|name| self.remote.locate(&name, id).map(|at| (name, at)))
             .ok_or_else(|| EngineError::Corrupt(format!("chunk {id} is neither in a local pack nor in a tier")))
+    }
+
+    /// Tiers that have a chunk. An archive is the last resort: it answers once the pack has been thawed.
+    pub(super) fn tiers_to_ask(&self, id: &ChunkId) -> Vec<String> {
+        let (mut online, archives): (Vec<_>, Vec<_>) =
+            self.remote.tiers_with(id).into_iter().partition(|name| self.tier_is_online(name));
+        online.extend(archives);
+        online
     }
 
     /// Joins requests that are on their way and starts the missing ones.

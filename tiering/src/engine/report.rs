@@ -55,6 +55,8 @@ pub struct StatsReport {
     /// Protection, where the policy asks for it or anything is protected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protect: Option<ProtectStats>,
+    /// Scrubbing of local packs.
+    pub scrub: super::ScrubStats,
 }
 
 /// How far the recovery tier is.
@@ -473,63 +475,6 @@ pub struct LossyBody {
     pub what: String,
     /// Chunks (and manifest nodes) of it that are nowhere; uploading the same bytes again brings them back.
     pub chunks: u64,
-}
-
-/// How far a scrub has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ScrubProgress {
-    /// Packs read.
-    pub packs_done: u64,
-    /// Packs to read.
-    pub packs_total: u64,
-    /// Bytes read.
-    pub bytes_done: u64,
-    /// Bytes to read.
-    pub bytes_total: u64,
-}
-
-/// What a scrub found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ScrubReport {
-    /// Packs read.
-    pub packs: u64,
-    /// Chunks whose digest was computed.
-    pub chunks: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Chunks that failed, and what became of them.
-    pub damaged: Vec<DamagedChunk>,
-    /// How many of them were fetched again from a tier.
-    pub repaired: u64,
-    /// How many of them no tier has. What is neither repaired nor lost is in a tier, and could not be brought back now.
-    pub lost: u64,
-    /// Bodies that cannot be read in full, by this damage or by earlier damage: the first hundred. Uploading the same bytes
-    /// anywhere mends all of them.
-    pub lossy: Vec<LossyBody>,
-    /// How many such bodies there are.
-    pub lossy_total: u64,
-    /// Records and manifests that could not be read, which may hide more such bodies: the first hundred.
-    pub unreadable: Vec<Unreadable>,
-    /// How many there are.
-    pub unreadable_total: u64,
-    /// What else is to be said, such as why it is not known who suffers.
-    pub notes: Vec<String>,
-}
-
-/// A chunk that failed its digest.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DamagedChunk {
-    /// Chunk id in hex.
-    pub chunk: String,
-    /// Local pack id.
-    pub pack: String,
-    /// Whether it was fetched again from a tier.
-    pub repaired: bool,
-    /// What was wrong, and which objects suffer when it is known.
-    pub detail: String,
 }
 
 /// A snapshot that was taken.

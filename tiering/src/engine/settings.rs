@@ -25,6 +25,8 @@ pub struct EngineSettings {
     pub limits: LimitSettings,
     /// Transitions, recalls, restores.
     pub tiering: TieringSettings,
+    /// Reading what nobody reads.
+    pub scrub: ScrubSettings,
     /// Shipping of the namespace to a tier, when it is wanted.
     pub recovery: Option<RecoverySettings>,
     /// What plans count with.
@@ -80,6 +82,21 @@ impl LimitSettings {
         ]
         .into_iter()
         .find_map(|(name, wrong, want)| wrong.then_some((name, want)))
+    }
+}
+
+/// Scrubbing of local packs.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScrubSettings {
+    /// Bytes that a scrub reads in a second at most, where its caller names no other rate: 64 MiB. 0: as fast as the disk gives.
+    pub bytes_per_second: u64,
+}
+
+impl Default for ScrubSettings {
+    /// A third of what one hard disk reads, so that clients do not notice: some 5.5 TB a day.
+    fn default() -> Self {
+        Self { bytes_per_second: 64 << 20 }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Small shared states of the engine: last reads, claims, last errors of tiers, the deployment's id.
+//! Small shared states of the engine: last reads, claims, last errors of tiers.
 
 use super::Core;
 use super::claims::Claims;
@@ -6,10 +6,8 @@ use super::error::EngineError;
 use super::keys;
 use super::record::{AccessRecord, ObjectRecord, Record};
 use crate::clock::Timestamp;
-use crate::disk;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -113,30 +111,5 @@ impl Core {
 
     pub(crate) fn tier_error(&self, tier: &str) -> Option<String> {
         self.tier_errors.0.lock().unwrap_or_else(PoisonError::into_inner).get(tier).cloned()
-    }
-}
-
-/// The id that makes this deployment's remote names its own; made once.
-pub(crate) fn deployment_id(data_dir: &Path, now: Timestamp) -> Result<String, EngineError> {
-    let path = data_dir.join("deployment");
-    let failed = |what: &str, e: std::io::Error| EngineError::Internal(format!("{what} {}: {e}", path.display()));
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text.trim().len() == 32 && text.trim().bytes().all(|b| b.is_ascii_hexdigit()) => {
-            Ok(text.trim().to_owned())
-        }
-        Ok(_) => Err(EngineError::Corrupt(format!(
-            "{} does not hold the 32 hex digits of a deployment's id: bring it back from a backup, or from the names in \
-             the tiers (packs/<deployment>/...)",
-            path.display()
-        ))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let id = format!("{:032x}", keys::fresh_id(now));
-            let temporary = data_dir.join("deployment.tmp");
-            disk::write_synced(&temporary, id.as_bytes()).map_err(|e| failed("write", e))?;
-            disk::rename(&temporary, &path).map_err(|e| failed("rename to", e))?;
-            disk::sync_dir(data_dir).map_err(|e| failed("sync the folder of", e))?;
-            Ok(id)
-        }
-        Err(e) => Err(failed("read", e)),
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Gone {
     pub files: HashMap<PackId, u64>,
     /// Packs that a tier does not have, or not whole.
     pub packs: HashSet<(String, PackId)>,
+    /// Chunks that the disk could not read the last time.
+    pub suspects: bool,
 }
 
 /// One walk: what it marks locally and what it counts remotely.
@@ -237,7 +239,9 @@ impl<'a> Walk<'a> {
 
     /// Whether a local pack has the chunk; it is marked then.
     fn is_here(&self, id: &ChunkId) -> bool {
-        self.mark.live(id) && (self.gone.files.is_empty() || !self.core.local.is_beyond(id, &self.gone.files))
+        let Gone { files, suspects, .. } = self.gone;
+        let local = &self.core.local;
+        self.mark.live(id) && (files.is_empty() || !local.is_beyond(id, files)) && !(*suspects && local.is_suspect(id))
     }
 
     /// Notes that every pack of `tier` with this chunk is needed: which of them a job gives up in the end is not known

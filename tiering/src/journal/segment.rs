@@ -108,6 +108,7 @@ impl SegmentWriter {
         let path = dir.join(segment_name(header.first_seq));
         disk::rename(&self.path, &path).map_err(|e| MetaError::io("rename", &self.path, &e))?;
         sync_dir(dir)?;
+        super::reach::note(dir, header.first_seq)?;
         self.path = path;
         Ok(self)
     }

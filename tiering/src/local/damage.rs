@@ -24,7 +24,7 @@ fn line(pack: PackId, offset: u32) -> [u8; LINE] {
     out
 }
 
-/// Adds a frame. Not synced: losing the line means finding the damage again.
+/// Adds a frame. Not synced ([`sync`] does that): losing the line means finding the damage again.
 pub(super) fn remember(dir: &Path, pack: PackId, offset: u32) -> io::Result<()> {
     let path = path(dir);
     let append = || OpenOptions::new().append(true).open(&path);
@@ -40,6 +40,14 @@ pub(super) fn remember(dir: &Path, pack: PackId, offset: u32) -> io::Result<()> 
     // Opened to append, it is written at its end whatever the offset says: two threads do not write over each other.
     let len = file.metadata()?.len();
     disk::write_all_at(&file, [&line(pack, offset), &[]], len)
+}
+
+/// Makes the list durable, its name included.
+pub(super) fn sync(dir: &Path) -> io::Result<()> {
+    match OpenOptions::new().append(true).open(path(dir)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        file => disk::sync_data(&file?).and_then(|()| disk::sync_dir(dir)),
+    }
 }
 
 /// The frames on the list. Lines that are torn are left out.

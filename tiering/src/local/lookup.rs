@@ -19,6 +19,11 @@ impl LocalStore {
         self.inner.packs.get(slot).map(|pack| pack.id)
     }
 
+    /// Whether the disk could not read a chunk's frame the last time.
+    pub(crate) fn is_suspect(&self, id: &ChunkId) -> bool {
+        self.inner.suspects.contains(id)
+    }
+
     /// The error that every write gets since a sync failed, if one did.
     pub fn writes_refused(&self) -> Option<LocalError> {
         self.inner.packs.check_writable().err()

@@ -31,7 +31,7 @@ pub mod store;
 mod suspects;
 pub mod sweep;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use budget::{BudgetSettings, DiskBudget, Purpose, RECALL_PERCENT, default_max_bytes};
 pub use error::LocalError;
@@ -39,6 +39,17 @@ pub use files::{PackFiles, ShortPack, UnknownPack};
 pub use gc::{Doubt, Mark};
 pub use ingest::{Ingest, Put};
 pub use recover::{LastEnd, RecoveryReport};
-pub use scrub::ScrubStep;
+pub use scrub::{ScrubCursor, ScrubStep};
 pub use store::{LocalSettings, LocalStore, LocalUsage};
 pub use sweep::{SweepGoal, SweepReport};
+
+/// Reads the snapshot of the chunk index in `dir`, for [`crate::fuzzing`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_index_snapshot(dir: &std::path::Path) {
+    if let Ok(Some(snapshot)) = snapshot::Snapshot::open(dir) {
+        let _ = snapshot.read_shards(|_, entries| {
+            entries.for_each(drop);
+            Ok(())
+        });
+    }
+}

@@ -299,7 +299,11 @@ impl PackSet {
     /// the file go on.
     pub fn retire(&self, pack: &Arc<Pack>, budget: &DiskBudget) -> Result<u64, LocalError> {
         let path = sealed_path(&self.dir, pack.id);
-        disk::remove(&path).map_err(|e| LocalError::io("delete", &path, e))?;
+        match disk::remove(&path) {
+            // Somebody was faster; a sweep must not stop at it for ever.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(LocalError::io("delete", &path, e)),
+            _ => {}
+        }
         if let Some(slot) = self.slots.write().unwrap_or_else(PoisonError::into_inner).get_mut(pack.slot as usize) {
             *slot = None;
         }

@@ -257,7 +257,7 @@ impl Inner {
         let path = sealed_path(&self.packs.dir, id);
         let file = File::open(&path).map_err(|e| LocalError::io("open", &path, e))?;
         let len = file.metadata().map_err(|e| LocalError::io("read", &path, e))?.len();
-        let (header, entries) = match read_sealed(&file) {
+        let (header, entries) = match read_sealed(&file, id) {
             Ok(found) => {
                 report.sealed_packs += 1;
                 found
@@ -351,6 +351,10 @@ impl Inner {
         }
         if last_end == LastEnd::Unknown {
             write_again(&file, found.valid_end).map_err(|e| fail("write again", e))?;
+        }
+        if let Some(damage) = &found.header_damage {
+            report.damaged.push(format!("{}: {damage}; it is written anew, its frames are whole", path.display()));
+            disk::write_all_at(&file, [&found.header.encode(), &[]], 0).map_err(|e| fail("write the header of", e))?;
         }
         if found.holes {
             report.damaged.push(format!("{}: damaged bytes between whole frames", path.display()));

@@ -402,10 +402,14 @@ impl Inner {
     }
 
     fn read_verified(&self, id: &ChunkId) -> Result<Option<(Frame, Bytes)>, LocalError> {
+        let mut last = None;
         for _ in 0..MAX_READ_ATTEMPTS {
             let Some((place, pack)) = self.locate(id) else { return Ok(None) };
             // Gone since: the chunk has moved, or was dropped.
-            let Some(file) = self.packs.file(&pack)? else { continue };
+            let Some(file) = self.packs.file(&pack)? else {
+                last = Some((place, pack));
+                continue;
+            };
             let checked = match read_at(&file, u64::from(place.offset), FRAME_HEADER_LEN + place.stored_len as usize) {
                 Ok(bytes) => check(id, &bytes),
                 Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err("the file ends before it".into()),
@@ -429,8 +433,11 @@ impl Inner {
                 }
             };
         }
-        let reason = "its pack is missing from the disk though the index names it";
-        Err(LocalError::Corrupt { id: *id, pack: PackId([0; 16]), offset: 0, detail: reason.into() })
+        // Somebody moved the file away. The next put shall store the chunk, not find that it is there.
+        self.suspects.add(id);
+        let (pack, offset) = last.map_or((PackId([0; 16]), 0), |(place, pack)| (pack.id, place.offset));
+        let detail = "its pack is missing from the disk though the index names it".into();
+        Err(LocalError::Corrupt { id: *id, pack, offset, detail })
     }
 
     /// Takes a damaged chunk out of the index, unless it has moved meanwhile.

@@ -1,4 +1,4 @@
-//! Chunks whose frames the disk could not read (`EIO`).
+//! Chunks whose frames the disk could not read (`EIO`, or the file is not there).
 //!
 //! Such a frame is neither good nor proven damaged: a loose cable makes every frame unreadable for a while. Setting them aside,
 //! the tempting alternative, would give all of them up. So the index goes on naming the frame, but the next put of the

@@ -13,9 +13,9 @@ use super::suspects::is_unreadable;
 use super::{LocalError, Purpose};
 use crate::chunk::ChunkId;
 use crate::failpoint;
+use crate::pack::PackClass;
 use crate::pack::format::{ENTRY_LEN, FRAME_HEADER_LEN, FooterEntry};
 use crate::pack::reader::read_at;
-use crate::pack::{PackClass, format::FrameHeader};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -360,6 +360,15 @@ impl Inner {
         Ok(Step::Done)
     }
 
+    /// Rewrites a pack without evicting anything and deletes it when nothing is left in it.
+    pub(super) fn rewrite_whole(&self, pack: &Arc<Pack>, report: &mut SweepReport) -> Result<(), LocalError> {
+        if pack.pending.load(Ordering::Acquire) > 0 {
+            return Ok(());
+        }
+        let kept = pack.live_bytes.load(Ordering::Relaxed);
+        self.step(pack, (Evict::No, kept), &|| false, report).map(drop)
+    }
+
     /// Whether the copies fit, with their footer entries and the overhead of two packs that they may begin.
     fn room_for_copies(&self, pack: &Pack, kept: u64) -> Result<(), LocalError> {
         let entries = pack.live_count.load(Ordering::Acquire) * ENTRY_LEN as u64;
@@ -430,11 +439,14 @@ impl Inner {
     ) -> Result<Option<Move>, LocalError> {
         let bytes = match read_at(file, u64::from(entry.offset), FRAME_HEADER_LEN + from.stored_len as usize) {
             Ok(bytes) => bytes,
-            Err(e) if is_unreadable(&e) => return Ok(None),
+            Err(e) if is_unreadable(&e) || e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(e) => return Err(LocalError::io("read", &pack.path(&self.packs.dir), e)),
         };
-        let Ok((frame, _)) = check(&entry.id, &bytes) else { return Ok(None) };
-        let header = FrameHeader { id: entry.id, ..entry.header() };
+        // What was verified is what is written: kind and codec come from the frame, not from the footer.
+        let whole = check(&entry.id, &bytes).ok();
+        let Some((frame, header)) = whole.and_then(|(frame, _)| frame.header(entry.id).ok().map(|h| (frame, h))) else {
+            return Ok(None);
+        };
         let target = self.append(PackClass::Main, &header, &frame.stored, Purpose::Compaction)?;
         let to = Location { slot: target.pack.slot, offset: target.offset, ..from };
         Ok(Some(Move { id: entry.id, from, to, target }))

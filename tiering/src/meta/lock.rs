@@ -11,6 +11,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub(crate) struct DataLock {
     file: File,
+    /// The folder is locked as well: the file may be deleted, and then a second process would make another one.
+    folder: File,
 }
 
 impl Drop for DataLock {
@@ -19,6 +21,7 @@ impl Drop for DataLock {
     fn drop(&mut self) {
         // Nothing to do about a failure: the descriptor is closed next.
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(&self.folder, FlockOperation::Unlock);
     }
 }
 
@@ -33,7 +36,11 @@ impl DataLock {
             .truncate(false)
             .open(&path)
             .map_err(|e| MetaError::io("open", &path, &e))?;
-        if let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let folder = File::open(root).map_err(|e| MetaError::io("open", root, &e))?;
+        let locked = [&folder, &file]
+            .into_iter()
+            .try_for_each(|file| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive));
+        if let Err(e) = locked {
             if e != rustix::io::Errno::WOULDBLOCK {
                 return Err(MetaError::io("lock", &path, &e.into()));
             }
@@ -46,7 +53,7 @@ impl DataLock {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{} {}", std::process::id(), clock.now()))
             .map_err(|e| MetaError::io("write to", &path, &e))?;
-        Ok(DataLock { file })
+        Ok(DataLock { file, folder })
     }
 }
 
@@ -54,6 +61,17 @@ impl DataLock {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn a_lock_whose_file_is_deleted_still_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = ManualClock::new(Timestamp(0));
+        let lock = DataLock::take(dir.path(), &clock).unwrap();
+        std::fs::remove_file(dir.path().join("lock")).unwrap();
+        assert!(matches!(DataLock::take(dir.path(), &clock), Err(MetaError::Locked { .. })));
+        drop(lock);
+        DataLock::take(dir.path(), &clock).unwrap();
+    }
 
     #[test]
     fn a_dropped_lock_is_free_even_while_a_duplicate_of_its_descriptor_is_open() {

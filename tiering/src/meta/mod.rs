@@ -12,6 +12,8 @@
 //!   machine has not restarted since.
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keeper;
 mod lock;
 pub(crate) mod marker;

@@ -6,7 +6,7 @@ use super::rebuild::{RebuildProgress, Source, rebuild_index};
 use super::{MetaError, MetaSettings, SledIndex};
 use crate::clock::Clock;
 use crate::disk;
-use crate::journal::{SegmentHeader, SegmentWriter, Tail, list_segments, parse_ops, read_from};
+use crate::journal::{SegmentHeader, SegmentWriter, Tail, list_segments, parse_ops, reach, read_from};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -96,8 +96,13 @@ pub(crate) fn recover(
     let layout = Layout::new(root);
     layout.prepare()?;
     let marker = Marker::load(root)?;
-    if list_segments(&layout.journal)?.is_empty() {
+    let segments = list_segments(&layout.journal)?;
+    let Some(newest) = segments.last() else {
         return create(lock, layout, settings, clock, marker.as_ref());
+    };
+    match wish.rebuild {
+        None => reach::check(&layout.journal, &segments, LOST)?,
+        Some(_) => reach::note(&layout.journal, newest.first_seq)?,
     }
     let trusted = match wish.rebuild {
         Some(reason) => Err(reason.to_owned()),
@@ -151,7 +156,9 @@ fn create(
 ) -> Result<Recovered, MetaError> {
     let began = Instant::now();
     let snapshots = super::snapshot::list(&layout.snapshots)?;
-    if marker.is_some_and(|m| m.seq > 0) || !snapshots.is_empty() {
+    // It says anything else than that the index is being made only after the first segment was there.
+    let had_journal = marker.is_some_and(|m| m.seq > 0 || m.state != IndexState::Rebuilding);
+    if had_journal || !snapshots.is_empty() {
         let what = "the journal is gone, but the store was in use".to_owned();
         return Err(MetaError::corrupt(&layout.journal, 0, what, "Bring the journal folder back from a backup"));
     }

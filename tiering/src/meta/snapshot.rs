@@ -194,6 +194,36 @@ fn write_blocks(out: &mut HashingWriter, index: &SledIndex) -> Result<u64, Failu
     Ok(total)
 }
 
+/// A snapshot of any blocks (number of entries, body) with the right checksums.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn sealed(blocks: &[(u32, &[u8])]) -> Vec<u8> {
+    let mut out = vec![0u8; HEADER_BYTES];
+    out[0..8].copy_from_slice(&MAGIC);
+    out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    let sum = checksum16(&[&out[..48]]);
+    out[48..].copy_from_slice(&sum);
+    for (count, body) in blocks {
+        let mut head = [0u8; BLOCK_HEADER_BYTES];
+        head[0..4].copy_from_slice(&BLOCK_MAGIC);
+        head[4..8].copy_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+        head[8..12].copy_from_slice(&count.to_le_bytes());
+        let sum = checksum16(&[&head[..16], body]);
+        head[16..].copy_from_slice(&sum);
+        out.extend_from_slice(&head);
+        out.extend_from_slice(body);
+    }
+    let at = out.len() as u64;
+    let entries = blocks.iter().map(|(count, _)| u64::from(*count)).sum::<u64>();
+    out.extend_from_slice(&TRAILER_MAGIC);
+    out.extend_from_slice(&[0; 4]);
+    for word in [entries, 0, at] {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    let digest = blake3::hash(&out);
+    out.extend_from_slice(digest.as_bytes());
+    out
+}
+
 /// A visitor of entries.
 pub(crate) type VisitEntry<'a> = dyn FnMut(Table, &[u8], &[u8]) -> Result<(), MetaError> + 'a;
 

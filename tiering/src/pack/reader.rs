@@ -1,8 +1,8 @@
 //! Reading pack files: footers of sealed packs, single frames, and the scan that recovers an open pack after a crash.
 
 use super::format::{
-    FRAME_HEADER_LEN, FRAME_MAGIC, FooterEntry, FormatError, FrameHeader, HEADER_LEN, PackHeader, PackId, TRAILER_LEN,
-    Trailer, decode_frame,
+    FRAME_HEADER_LEN, FRAME_MAGIC, FooterEntry, FormatError, FrameHeader, HEADER_LEN, PackClass, PackHeader, PackId,
+    TRAILER_LEN, Trailer, decode_frame,
 };
 use crate::chunk::codec::{self, Codec};
 use bytes::Bytes;
@@ -89,17 +89,20 @@ fn read_now(file: &File, offset: u64, into: [&mut [u8]; 2]) -> bool {
     }
 }
 
-/// Reads header and footer of a sealed pack.
+/// Reads header and footer of the sealed pack that is `expected` here.
 ///
 /// # Errors
 /// [`ReadError`] when it is not whole; then [`scan`] finds what is left of it.
-pub fn read_sealed(file: &File) -> Result<(PackHeader, Vec<FooterEntry>), ReadError> {
+pub fn read_sealed(file: &File, expected: PackId) -> Result<(PackHeader, Vec<FooterEntry>), ReadError> {
     let len = file.metadata()?.len();
     let short = FormatError::Short { what: "sealed pack" };
     if len < (HEADER_LEN + TRAILER_LEN) as u64 {
         return Err(short.into());
     }
     let header = PackHeader::decode(&read_at(file, 0, HEADER_LEN)?)?;
+    if header.id != expected {
+        return Err(another_pack(&header).into());
+    }
     let trailer_at = len - TRAILER_LEN as u64;
     let trailer = Trailer::decode(&read_at(file, trailer_at, TRAILER_LEN)?)?;
     if trailer.id != header.id {
@@ -115,11 +118,17 @@ pub fn read_sealed(file: &File) -> Result<(PackHeader, Vec<FooterEntry>), ReadEr
     Ok((header, entries))
 }
 
+fn another_pack(header: &PackHeader) -> FormatError {
+    FormatError::Invalid { what: "pack header", detail: format!("names pack {}", header.id) }
+}
+
 /// What a scan found.
 #[derive(Debug)]
 pub struct Scan {
-    /// The pack's header.
+    /// The pack's header; a made up one of class [`PackClass::Main`] when it is damaged.
     pub header: PackHeader,
+    /// What is wrong with the header. Its frames name and verify themselves, so they are none the worse for it.
+    pub header_damage: Option<FormatError>,
     /// Every frame that is whole: header and digest of the chunk fit.
     pub entries: Vec<FooterEntry>,
     /// Where the last whole frame ends; everything after it is torn or a footer.
@@ -135,17 +144,18 @@ pub struct Scan {
 /// that follows.
 ///
 /// # Errors
-/// [`ReadError`] when reading fails or the pack header itself is damaged.
+/// [`ReadError`] when reading fails, when the header names another pack, or when header and all frames are damaged.
 pub fn scan(file: &File, expected: PackId) -> Result<Scan, ReadError> {
     let len = file.metadata()?.len();
     if len < HEADER_LEN as u64 {
         return Err(FormatError::Short { what: "pack header" }.into());
     }
-    let header = PackHeader::decode(&read_at(file, 0, HEADER_LEN)?)?;
-    if header.id != expected {
-        return Err(FormatError::Invalid { what: "pack header", detail: format!("names pack {}", header.id) }.into());
-    }
-    let mut found = Scan { header, entries: Vec::new(), valid_end: HEADER_LEN as u64, holes: false };
+    let (header, header_damage) = match PackHeader::decode(&read_at(file, 0, HEADER_LEN)?) {
+        Ok(header) if header.id != expected => return Err(another_pack(&header).into()),
+        Ok(header) => (header, None),
+        Err(e) => (PackHeader { id: expected, class: PackClass::Main, created_ms: expected.begun().millis() }, Some(e)),
+    };
+    let mut found = Scan { header, header_damage, entries: Vec::new(), valid_end: HEADER_LEN as u64, holes: false };
     let mut at = HEADER_LEN as u64;
     while at < len {
         match whole_frame(file, at, len)? {
@@ -162,7 +172,10 @@ pub fn scan(file: &File, expected: PackId) -> Result<Scan, ReadError> {
             },
         }
     }
-    Ok(found)
+    match found.header_damage {
+        Some(damage) if found.entries.is_empty() => Err(damage.into()),
+        _ => Ok(found),
+    }
 }
 
 fn whole_frame(file: &File, at: u64, len: u64) -> io::Result<Option<FrameHeader>> {

@@ -58,12 +58,21 @@ impl Mine {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Mine::default()),
             Err(e) => return Err(local("read", &path, &e)),
         };
-        serde_json::from_str(&text).map_err(|e| RecoveryError::Local(format!("{} is damaged: {e}", path.display())))
+        serde_json::from_str(&text).map_err(|e| {
+            let path = path.display();
+            RecoveryError::Local(format!(
+                "{path} is damaged ({e}): put it back from a backup, or move it away and restart, which says what else can be done"
+            ))
+        })
     }
 
     fn save(&self, dir: &Path) -> Result<(), RecoveryError> {
         let text = serde_json::to_vec(self).map_err(|e| RecoveryError::Local(e.to_string()))?;
         write_file(&dir.join(FILE), &text)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_none() && self.wanted.is_empty()
     }
 
     fn owns(&self, claim: &ClaimRecord) -> bool {
@@ -111,6 +120,7 @@ impl Claimant<'_> {
         for _ in 0..MAX_RACES {
             let last = self.last().await?;
             match &last {
+                Some(last) if !force && mine.is_empty() => return Err(self.unknown(last)),
                 Some(last) if !force && !mine.owns(last) => return Err(fenced(last)),
                 None if mine.held.is_some() => {
                     return Err(RecoveryError::Refused(format!(
@@ -140,6 +150,23 @@ impl Claimant<'_> {
             }
         }
         Err(RecoveryError::Refused("other stores claim this deployment all the time".to_owned()))
+    }
+
+    /// Claims of others cannot be told from one's own without the file.
+    fn unknown(&self, last: &ClaimRecord) -> RecoveryError {
+        let held = Held { term: last.term, nonce: last.nonce.clone() };
+        let mine = Mine { version: VERSION, held: Some(held), ..Mine::default() };
+        RecoveryError::Fenced(format!(
+            "{} is not there, so nothing says that the claims in the recovery tier are this store's: the last one is term {}, of {}, by \
+             `{}` on {}. Put the file back from a backup. Or, if that was this store and no other has taken its place since, \
+             write this into it and restart: {}",
+            self.data_dir.join(FILE).display(),
+            last.term,
+            last.claimed,
+            last.by,
+            last.host,
+            serde_json::to_string(&mine).unwrap_or_default()
+        ))
     }
 
     async fn create(&self, held: &Held) -> Result<(), RecoveryError> {

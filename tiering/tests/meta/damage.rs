@@ -121,6 +121,9 @@ fn a_damaged_or_missing_earlier_segment_is_refused() {
     image(dir.path(), short.path(), &|_| None);
     std::fs::remove_file(segments(short.path()).pop().unwrap()).unwrap();
     let error = open_error(short.path()).to_string();
+    assert!(error.contains("this segment is gone"), "{error}");
+    std::fs::remove_file(short.path().join("journal/reach")).unwrap();
+    let error = open_error(short.path()).to_string();
     assert!(error.contains("had been committed"), "{error}");
     let report = rebuild(short.path(), &small(), clock().as_ref(), &mut |_| {}).unwrap();
     assert!(report.records > 50);

@@ -118,6 +118,7 @@ fn image(from: &Path, to: &Path, cut: &dyn Fn(&Path) -> Option<u64>) {
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut all: Vec<_> = std::fs::read_dir(dir.join("journal")).unwrap().map(|e| e.unwrap().path()).collect();
+    all.retain(|path| path.extension().is_some_and(|e| e == "seg"));
     all.sort();
     all
 }
