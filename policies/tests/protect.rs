@@ -16,7 +16,7 @@ tiers:
 
 const POLICY: &str = "\
 protect:
-  - { bucket: off, to: ia, status: disabled }
+  - { bucket: not-this, to: ia, status: disabled }
   - { bucket: photos-new, to: std }
   - { bucket: 'photos-*', to: ia }
 rules:
@@ -37,7 +37,7 @@ fn the_first_item_in_force_that_names_a_bucket_counts() {
     let policy = policy();
     assert_eq!(policy.protects("photos-new"), Some("std"));
     assert_eq!(policy.protects("photos-old"), Some("ia"));
-    assert_eq!((policy.protects("off"), policy.protects("photos")), (None, None));
+    assert_eq!((policy.protects("not-this"), policy.protects("photos")), (None, None));
     assert_eq!(policy.protecting_tiers().collect::<Vec<_>>(), ["std", "ia"]);
     assert_eq!(Policy::none().protects("photos-new"), None);
 }

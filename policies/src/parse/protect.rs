@@ -18,7 +18,7 @@ pub(super) fn read(node: &Node, path: &str, tiers: &[At<Tier>], sink: &mut Sink)
     let help = "add `bucket:` with a bucket's name or a pattern such as \"media-*\"";
     let node = fields.required("bucket", help, sink)?;
     let mut ok = true;
-    let bucket = pattern(&fields, "bucket", Pattern::for_keys, sink, &mut ok)?;
+    let bucket = pattern(&fields, "bucket", Pattern::for_keys, sink, &mut ok).filter(|_| ok)?;
     if bucket.literal && !is_bucket_name(&bucket.text) {
         let help =
             "name a bucket (3 to 63 lower-case letters, digits, `-` and `.`), or write a pattern such as \"media-*\"";
@@ -27,7 +27,7 @@ pub(super) fn read(node: &Node, path: &str, tiers: &[At<Tier>], sink: &mut Sink)
         return None;
     }
     let bucket = At { at: node.at, value: bucket };
-    ok.then_some(DraftProtection {
+    Some(DraftProtection {
         path: path.to_owned(),
         bucket,
         tier: tier?,
