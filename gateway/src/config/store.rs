@@ -161,6 +161,7 @@ impl StoreSettings {
             limits: self.limits,
             tiering: self.tiering,
             recovery: None,
+            standby: None,
             prices: PriceBook::default(),
         }
     }

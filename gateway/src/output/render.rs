@@ -13,7 +13,7 @@ use tidegate_tiering::engine::{
 
 pub use super::render_fsck::{fsck, fsck_estimate};
 use super::render_recover;
-pub use super::render_recover::{missing, recovered};
+pub use super::render_recover::{missing, promoted, recovered, rejoined, standby};
 pub use super::render_tier::{conformance, conformance_plan};
 
 /// `right` names the columns of numbers.
@@ -64,6 +64,9 @@ pub fn stats(report: &StatsReport) -> String {
     ]);
     if let Some(recovery) = &report.recovery {
         text += &render_recover::recovery(recovery);
+    }
+    if let Some(following) = &report.standby {
+        text += &standby(following);
     }
     text.push('\n');
     if !report.tiers.is_empty() {

@@ -12,6 +12,7 @@ mod doom;
 mod due;
 pub mod error;
 pub(crate) mod examine;
+mod follow;
 pub mod fsck;
 mod gc;
 mod ingest;
@@ -26,6 +27,7 @@ mod packbody;
 mod plan;
 mod plan_cost;
 mod policy;
+mod promoted;
 mod read;
 mod record;
 mod reindex;
@@ -49,6 +51,8 @@ pub use error::EngineError;
 pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
 };
+pub use follow::{FollowEnd, PromoteReport, StandbyStats};
+pub(crate) use keys::split_object as object_name;
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
@@ -129,6 +133,8 @@ pub(crate) struct Core {
     pub deployment: String,
     /// Shipping to the recovery tier.
     pub ship: Option<Arc<ship::Ship>>,
+    /// Following of what another store ships: then this is a standby.
+    pub follow: Option<Arc<follow::Follow>>,
     /// The disk was lost once: bytes that are nowhere are no surprise.
     pub recovered: bool,
     pub reads: ReadLeases,
@@ -199,6 +205,11 @@ impl Engine {
         let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || Core::open(settings, components, runtime));
         let core = Arc::new(opening.await.map_err(|e| EngineError::Internal(format!("open the store: {e}")))??);
+        if let Some(follow) = core.follow.clone() {
+            core.meta.add_observer(Arc::new(follow::FollowPacks(Arc::downgrade(&core))));
+            follow.begin(&core).await;
+            core.jobs.spawn(follow.run(Arc::clone(&core)));
+        }
         if let Some(ship) = core.ship.clone() {
             ship.begin(&core).await;
             core.jobs.spawn(ship.run(Arc::clone(&core)));
@@ -208,6 +219,7 @@ impl Engine {
         }
         if !core.is_fenced() {
             core.start_reindex_if_changed()?;
+            core.start_examination()?;
         }
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
         core.jobs.spawn(Scheduler::new(&core).run());
@@ -255,6 +267,15 @@ fn refuse_unfinished(data_dir: &std::path::Path) -> Result<(), EngineError> {
     )))
 }
 
+fn new_follow(
+    wanted: crate::recovery::StandbySettings,
+    components: &Components,
+) -> Result<Arc<follow::Follow>, EngineError> {
+    let tier = components.tiers.get(&wanted.from).map(Arc::clone);
+    let tier = tier.ok_or_else(|| EngineError::InvalidArgument(format!("{:?} is no tier", wanted.from)))?;
+    Ok(Arc::new(follow::Follow::new(wanted, tier, &components.registry)?))
+}
+
 fn new_ship(
     wanted: crate::recovery::RecoverySettings,
     components: &Components,
@@ -284,11 +305,16 @@ fn local_settings(settings: &EngineSettings, budget: &DiskBudget) -> LocalSettin
 
 impl Core {
     fn open(
-        settings: EngineSettings,
+        mut settings: EngineSettings,
         components: Components,
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
         refuse_unfinished(&settings.data_dir)?;
+        follow::check_role(&settings.data_dir, settings.standby.is_some())?;
+        if settings.standby.is_some() {
+            // Nothing is put into local packs: the engine that is opened after a promotion finds them as they are.
+            settings.tiering.recall = Recall::Stream;
+        }
         validate_policy_tiers(&components.policy, &components.tiers).map_err(EngineError::InvalidArgument)?;
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
@@ -298,10 +324,16 @@ impl Core {
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let clock = Arc::clone(&components.clock);
-        let (meta, opened) =
-            JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))?;
+        let (dir, its) = (&settings.data_dir, settings.meta.clone());
+        let (meta, opened) = match &settings.standby {
+            Some(_) => JournaledStore::open_follower(dir, its, observers, Arc::clone(&clock))?,
+            None => JournaledStore::open(dir, its, data, observers, Arc::clone(&clock))?,
+        };
         tracing::info!(?opened, "namespace");
-        let ship = settings.recovery.clone().map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
+        let follow = settings.standby.clone().map(|wanted| new_follow(wanted, &components)).transpose()?;
+        // A standby ships nothing.
+        let ships = settings.recovery.clone().filter(|_| follow.is_none());
+        let ship = ships.map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
         let local = local_settings(&settings, &budget);
@@ -324,7 +356,8 @@ impl Core {
             local,
             tiers: components.tiers,
             ship,
-            recovered: settings.data_dir.join(crate::recovery::FINISHED).exists(),
+            recovered: follow.is_some() || crate::recovery::bytes_may_be_missing(&settings.data_dir),
+            follow,
             remote,
             inflight: InFlight::default(),
             policy: RwLock::new(Arc::new(ActivePolicy::new(components.policy, components.policy_text))),

@@ -49,6 +49,9 @@ pub struct StatsReport {
     /// Shipping to the recovery tier, when it is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryStats>,
+    /// How far a standby is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby: Option<super::StandbyStats>,
 }
 
 /// How far the recovery tier is.

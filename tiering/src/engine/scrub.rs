@@ -12,6 +12,10 @@ impl Engine {
     /// # Errors
     /// A failure to read at all; damage is in the report, and so is a failure to find out who suffers from it.
     pub async fn scrub(&self, mut progress: impl FnMut(ScrubProgress) + Send) -> Result<ScrubReport, EngineError> {
+        if self.core.follow.is_some() {
+            let what = "a standby writes nothing into local packs, so it repairs nothing: scrub once it is promoted";
+            return Err(EngineError::InvalidRequest(what.to_owned()));
+        }
         let mut report = ScrubReport::default();
         let usage = self.core.local.usage();
         let mut seen = ScrubProgress { packs_total: usage.packs, bytes_total: usage.file_bytes, ..Default::default() };

@@ -13,7 +13,7 @@
 
 mod error;
 mod keeper;
-mod lock;
+pub(crate) mod lock;
 pub(crate) mod marker;
 mod open;
 mod rebuild;

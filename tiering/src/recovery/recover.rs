@@ -25,9 +25,9 @@ pub const UNFINISHED: &str = "recover.json";
 /// The file in one whose recovery is: what came of it.
 pub(crate) const FINISHED: &str = "recovered.json";
 /// The list of what is missing, an object a line.
-const MISSING: &str = "recovered-missing.jsonl";
+pub(super) const MISSING: &str = "recovered-missing.jsonl";
 /// The folder that files are fetched into.
-const FETCHED: &str = "recover";
+pub(super) const FETCHED: &str = "recover";
 /// Requests at a time.
 const SIDE_BY_SIDE: usize = 16;
 
@@ -174,9 +174,9 @@ pub async fn recover(
     Ok(report)
 }
 
-struct Work<'a> {
-    request: &'a RecoverRequest<'a>,
-    tier: &'a dyn Tier,
+pub(super) struct Work<'a> {
+    pub(super) request: &'a RecoverRequest<'a>,
+    pub(super) tier: &'a dyn Tier,
 }
 
 impl Work<'_> {
@@ -229,7 +229,7 @@ impl Work<'_> {
     }
 
     /// The deployment of a tier that has one.
-    async fn only_deployment(&self) -> Result<String, RecoveryError> {
+    pub(super) async fn only_deployment(&self) -> Result<String, RecoveryError> {
         let mut found: Vec<String> = Vec::new();
         loop {
             // `0` comes right after `/`: behind everything of the one before.
@@ -341,7 +341,7 @@ impl Work<'_> {
         state.save(dir)
     }
 
-    async fn fetch(
+    pub(super) async fn fetch(
         &self,
         dir: &Path,
         plan: &Plan,
@@ -351,8 +351,9 @@ impl Work<'_> {
         for folder in [&journal, &snapshots] {
             std::fs::create_dir_all(folder).map_err(|e| local("create", folder, &e))?;
         }
+        let mut epoch = 0;
         if let Some(snapshot) = &plan.snapshot {
-            self.fetch_snapshot(&snapshots, snapshot, progress).await?;
+            epoch = self.fetch_snapshot(&snapshots, snapshot, progress).await?;
         }
         let until = self.request.at.map_or(u64::MAX, Timestamp::millis);
         let fetches = plan.parts.iter().map(|part| self.fetch_piece(&journal, part, until));
@@ -363,7 +364,7 @@ impl Work<'_> {
         // A journal without a segment would be taken for a new store.
         let first = journal.join(segment_name(plan.first_seq()));
         if !first.exists() {
-            write_file(&first, &empty_segment(plan.first_seq(), 0, plan.last_ms))?;
+            write_file(&first, &empty_segment(plan.first_seq(), epoch, plan.last_ms))?;
         }
         Ok(())
     }
@@ -385,12 +386,13 @@ impl Work<'_> {
         Ok(part.size)
     }
 
+    /// Returns the epoch that it began in.
     async fn fetch_snapshot(
         &self,
         folder: &Path,
         snapshot: &WholeSnapshot,
         progress: &mut dyn FnMut(RecoverProgress),
-    ) -> Result<(), RecoveryError> {
+    ) -> Result<u64, RecoveryError> {
         let path = folder.join(format!("{:020}.snap", snapshot.name.start));
         let mut whole = Vec::new();
         for (n, (name, size)) in snapshot.parts.iter().enumerate() {
@@ -406,11 +408,11 @@ impl Work<'_> {
             join(&whole, &tmp).map_err(|e| local("write", &tmp, &e))?;
             std::fs::rename(&tmp, &path).map_err(|e| local("rename", &tmp, &e))?;
         }
-        meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?;
+        let (start, _) = meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?;
         for part in whole.iter().filter(|part| part.exists()) {
             std::fs::remove_file(part).map_err(|e| local("remove", part, &e))?;
         }
-        Ok(())
+        Ok(start.epoch)
     }
 
     async fn examine(
@@ -445,7 +447,7 @@ fn join(parts: &[PathBuf], to: &Path) -> std::io::Result<()> {
 }
 
 /// Puts what was fetched where a store has it: the snapshot first, so that a journal is never without it.
-fn place(dir: &Path) -> Result<(), RecoveryError> {
+pub(super) fn place(dir: &Path) -> Result<(), RecoveryError> {
     let fetched = dir.join(FETCHED);
     for name in ["snapshots", "journal"] {
         let (from, to) = (fetched.join(name), dir.join(name));
