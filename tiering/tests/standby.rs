@@ -14,12 +14,12 @@ use tidegate_tiering::clock::Clock;
 use tidegate_tiering::engine::{Engine, EngineError, FollowEnd, GcRequest, Residency, StandbyStats};
 use tidegate_tiering::meta::MetaSettings;
 use tidegate_tiering::recovery::{
-    LostChange, Prepared, RecoverRequest, RecoveryError, RecoverySettings, StandbyPhase, StandbyRequest, StandbySettings,
-    finish_promotion, prepare_standby, recover, restart_standby,
+    LostChange, Prepared, RecoverRequest, RecoveryError, RecoverySettings, StandbyPhase, StandbyRequest,
+    StandbySettings, finish_promotion, prepare_standby, recover, restart_standby,
 };
-use tidegate_tiering::tier::Tier;
 use tidegate_tiering::tier::memory::MemoryTier;
 use tidegate_tiering::tier::object::{DirectorySettings, ObjectTier};
+use tidegate_tiering::tier::{Tier, TierMetrics};
 
 fn memory() -> Arc<dyn Tier> {
     Arc::new(MemoryTier::new().unwrap())
@@ -223,7 +223,9 @@ async fn a_branch_that_ended_is_left_and_the_history_is_fetched() {
     let reader = start_over(&reader_bed, reader).await;
     level(&recovered, &reader).await;
     assert_eq!(residency(&reader, "undone"), None);
-    assert!(!std::fs::read_dir(two.path()).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with("aside")));
+    assert!(
+        !std::fs::read_dir(two.path()).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with("aside"))
+    );
     for engine in [reader, recovered, engine] {
         engine.shutdown().await.unwrap();
     }
@@ -250,7 +252,9 @@ async fn what_was_removed_meanwhile_is_bridged_by_a_snapshot() {
         n += 1;
         let there = tier.list("meta/", None, 10_000).await.unwrap();
         let covers = |name: &str| {
-            let span = name.rsplit_once('/').map(|(_, file)| file.split('-').map(|n| n.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>());
+            let span = name
+                .rsplit_once('/')
+                .map(|(_, file)| file.split('-').map(|n| n.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>());
             name.contains("/journal/") && span.is_some_and(|s| s[0] <= last + 1)
         };
         if !there.iter().any(|meta| covers(&meta.name)) {
@@ -287,7 +291,9 @@ async fn a_standby_takes_over_another_follows_it_and_the_old_primary_rejoins() {
     put(&new, "hot/0", &noise(100, 20_000)).await.unwrap();
     until("the old one notices", || old.writes_refused().is_some()).await;
     old.shutdown().await.unwrap();
-    assert!(old_bed.open().await.writes_refused().is_some_and(|by| by.contains("promote")), "fenced at its start");
+    let again = old_bed.open().await;
+    assert!(again.writes_refused().is_some_and(|by| by.contains("another store")), "fenced at its start");
+    again.shutdown().await.unwrap();
     level(&new, &other).await;
     assert!(residency(&other, "after").is_some());
     until("what came over is examined", || {
@@ -295,7 +301,10 @@ async fn a_standby_takes_over_another_follows_it_and_the_old_primary_rejoins() {
     })
     .await;
     let missing = std::fs::read_to_string(dirs[1].path().join("promoted-missing.jsonl")).unwrap();
-    assert!((9..=10).contains(&missing.lines().count()), "hot/0 was uploaded again, before or after the look: {missing}");
+    assert!(
+        (9..=10).contains(&missing.lines().count()),
+        "hot/0 was uploaded again, before or after the look: {missing}"
+    );
 
     // The old one goes on alone for a while, as one that cannot reach the cloud would.
     let mut alone_bed = Bed::new(dirs[0].path(), Arc::clone(&tier));
@@ -339,7 +348,8 @@ async fn pieces_that_come_out_of_order_are_waited_for() {
         }
         replica.put(name, Arc::new(bytes::Bytes::from(all))).await.unwrap();
     };
-    let names = async || -> Vec<String> { tier.list("", None, 10_000).await.unwrap().into_iter().map(|m| m.name).collect() };
+    let names =
+        async || -> Vec<String> { tier.list("", None, 10_000).await.unwrap().into_iter().map(|m| m.name).collect() };
     for name in names().await {
         copy(&name).await;
     }
@@ -351,13 +361,15 @@ async fn pieces_that_come_out_of_order_are_waited_for() {
         put(&engine, &format!("late/{n}"), b"late").await.unwrap();
         shipped(&engine).await;
     }
-    let mut fresh: Vec<String> = names().await.into_iter().filter(|n| !known.contains(n) && n.contains("/journal/")).collect();
+    let mut fresh: Vec<String> =
+        names().await.into_iter().filter(|n| !known.contains(n) && n.contains("/journal/")).collect();
     assert!(fresh.len() > 1);
     let first = fresh.remove(0);
     for name in &fresh {
         copy(name).await;
     }
-    until("it says what is missing", || stats(&reader).last_error.is_some_and(|e| e.contains("are not there (yet)"))).await;
+    until("it says what is missing", || stats(&reader).last_error.is_some_and(|e| e.contains("are not there (yet)")))
+        .await;
     assert_eq!(residency(&reader, "late/2"), None);
     copy(&first).await;
     level(&engine, &reader).await;
@@ -367,7 +379,8 @@ async fn pieces_that_come_out_of_order_are_waited_for() {
         put(&engine, &format!("late/{n}"), b"late").await.unwrap();
         shipped(&engine).await;
     }
-    let fresh: Vec<String> = names().await.into_iter().filter(|n| !known.contains(n) && n.contains("/journal/")).collect();
+    let fresh: Vec<String> =
+        names().await.into_iter().filter(|n| !known.contains(n) && n.contains("/journal/")).collect();
     for name in &fresh[1..] {
         copy(name).await;
     }
@@ -381,8 +394,8 @@ async fn pieces_that_come_out_of_order_are_waited_for() {
 const CHILD: &str = "TIDEGATE_STANDBY_CHILD";
 
 fn folder(path: &Path) -> Arc<dyn Tier> {
-    let settings = DirectorySettings { path: path.to_owned(), ..DirectorySettings::default() };
-    Arc::new(ObjectTier::directory("ia", &settings, None).unwrap())
+    let settings = DirectorySettings { path: path.to_owned() };
+    Arc::new(ObjectTier::directory("ia", &settings, TierMetrics::new("ia", None).unwrap()).unwrap())
 }
 
 /// Not a test of its own: what a killed process did. Follows, and promotes when it is told to.
@@ -429,7 +442,10 @@ async fn a_standby_that_is_killed_anywhere_goes_on() {
         assert!(killed(two.path(), cloud.path(), failpoint, false));
     }
     follow(&standby(two.path(), &tier)).await.shutdown().await.unwrap();
-    for (n, failpoint) in ["follow.before_rename", "follow.after_rename", "follow.after_apply", "follow.after_apply:2"].into_iter().enumerate() {
+    for (n, failpoint) in ["follow.before_rename", "follow.after_rename", "follow.after_apply", "follow.after_apply:2"]
+        .into_iter()
+        .enumerate()
+    {
         for m in 0..3 {
             put(&engine, &format!("more/{n}/{m}"), b"more").await.unwrap();
             shipped(&engine).await;
@@ -450,9 +466,13 @@ async fn a_promotion_that_is_killed_anywhere_is_finished_or_was_none() {
     shipped(&engine).await;
     let before = digest(&engine);
     engine.shutdown().await.unwrap();
-    for failpoint in
-        ["promote.after_intent", "promote.after_claim", "promote.after_decision", "promote.after_base", "promote.before_end"]
-    {
+    for failpoint in [
+        "promote.after_intent",
+        "promote.after_claim",
+        "promote.after_decision",
+        "promote.after_base",
+        "promote.before_end",
+    ] {
         let (two, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         copy_dir(cloud.path(), own.path());
         let tier = folder(own.path());

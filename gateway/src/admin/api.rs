@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
 use tidegate_tiering::engine::{
-    Engine, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, PromoteReport, ReindexProgress, RunDueReport,
-    ScrubProgress, ScrubReport, SnapshotReport, StatsReport, TierPackReport, TierReport,
+    Engine, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, PromoteReport, ReindexProgress,
+    RunDueReport, ScrubProgress, ScrubReport, SnapshotReport, StatsReport, TierPackReport, TierReport,
 };
 
 /// Lines of progress that may wait for a slow client; more are left out, the result never is.

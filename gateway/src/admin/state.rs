@@ -157,8 +157,7 @@ impl AdminState {
     /// # Errors
     /// 503 while the store is being opened.
     pub fn engine(&self) -> Result<Engine, ApiError> {
-        self.current()
-            .ok_or_else(|| ApiError::unavailable("the store is being opened; try again in a moment"))
+        self.current().ok_or_else(|| ApiError::unavailable("the store is being opened; try again in a moment"))
     }
 
     fn current(&self) -> Option<Engine> {

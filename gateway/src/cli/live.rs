@@ -78,7 +78,8 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
 async fn promote(yes: bool, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
     if !yes {
         let report: StatsReport = client.get("/stats", "").await?;
-        let standby = report.standby.ok_or_else(|| Failure::new("this server is no standby: there is nothing to promote"))?;
+        let standby =
+            report.standby.ok_or_else(|| Failure::new("this server is no standby: there is nothing to promote"))?;
         output.show(&standby, render::standby);
         return Err(Failure::usage(
             "this would fence the primary, whose writes that were not shipped are lost then, and make this server the primary: \

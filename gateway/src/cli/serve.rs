@@ -90,12 +90,7 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-async fn run(
-    config: Config,
-    options: &Serve,
-    following: Option<Following>,
-    output: &Output,
-) -> Result<Exit, Failure> {
+async fn run(config: Config, options: &Serve, following: Option<Following>, output: &Output) -> Result<Exit, Failure> {
     let clock = SystemClock::kept_in(config.clock_file()).map_err(|e| Failure::new(format!("the clock: {e}")))?;
     let clock = Arc::new(clock);
     if !clock.offset().is_zero() {

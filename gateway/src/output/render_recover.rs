@@ -45,10 +45,8 @@ pub fn standby(stats: &StandbyStats) -> String {
 /// `tidegate promote`.
 pub fn promoted(report: &PromoteReport) -> String {
     let until = report.until.map_or("of an earlier start".to_owned(), |at| format!("of {at}"));
-    let mut rows = vec![
-        ("term", report.term.to_string()),
-        ("last record", format!("{} ({until})", report.last_sequence)),
-    ];
+    let mut rows =
+        vec![("term", report.term.to_string()), ("last record", format!("{} ({until})", report.last_sequence))];
     if let Some(gap) = &report.gap {
         rows.push(("lost", gap.clone()));
     }

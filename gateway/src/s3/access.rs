@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::checksums::{ChecksumsOf, of_xml};
 use crate::server::AccessKey;
-use crate::server::{ReadOnly, Verified};
 use crate::server::metrics::Operation;
 use crate::server::request::RequestContext;
+use crate::server::{ReadOnly, Verified};
 
 /// The configured credentials.
 pub(crate) struct Keys(HashMap<String, SecretKey>);
@@ -84,7 +84,10 @@ impl S3Access for Gate {
         }
         if cx.extensions_mut().get::<ReadOnly>().is_some() && !reads(operation) {
             // Not 503: clients would try again and again, and no wait makes a standby the primary.
-            return Err(s3_error!(MethodNotAllowed, "This is a standby, which is read-only: send writes to the primary."));
+            return Err(s3_error!(
+                MethodNotAllowed,
+                "This is a standby, which is read-only: send writes to the primary."
+            ));
         }
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         match operation {

@@ -228,7 +228,8 @@ impl Engine {
     /// Whatever the walk meets; then nothing was removed.
     pub async fn gc(&self, request: GcRequest) -> Result<GcReport, EngineError> {
         if self.core.follow.is_some() && !request.dry_run {
-            let what = "a standby gives nothing back: what it will need is decided once it is promoted; --dry-run works";
+            let what =
+                "a standby gives nothing back: what it will need is decided once it is promoted; --dry-run works";
             return Err(EngineError::InvalidRequest(what.to_owned()));
         }
         self.core.collect_garbage(request.dry_run, self.core.bytes_over_watermark()).await

@@ -5,8 +5,8 @@ use super::Core;
 use super::error::EngineError;
 use super::examine::{Examination, Examined};
 use crate::recovery::RecoveryError;
-use crate::recovery::standby::{PROMOTED_MISSING, Promoted};
 use crate::recovery::local as failed_at;
+use crate::recovery::standby::{PROMOTED_MISSING, Promoted};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
@@ -18,7 +18,8 @@ const PAUSE: Duration = Duration::from_secs(30);
 impl Core {
     /// Starts the examination when one is due.
     pub(crate) fn start_examination(self: &Arc<Self>) -> Result<(), EngineError> {
-        let promoted = Promoted::load(&self.settings.data_dir).map_err(|e| EngineError::InvalidArgument(e.to_string()))?;
+        let promoted =
+            Promoted::load(&self.settings.data_dir).map_err(|e| EngineError::InvalidArgument(e.to_string()))?;
         let Some(promoted) = promoted.filter(|promoted| promoted.examined.is_none()) else { return Ok(()) };
         let core = Arc::clone(self);
         self.jobs.spawn(async move { core.examine_promoted(promoted).await });

@@ -68,11 +68,8 @@ impl Committer {
             }
             epoch = header.epoch;
             let ops = parse_ops(body, header.ops).map_err(invalid)?;
-            let owned = ops.iter().map(|op| Op {
-                table: op.table,
-                key: op.key.to_vec(),
-                value: op.value.map(<[u8]>::to_vec),
-            });
+            let owned =
+                ops.iter().map(|op| Op { table: op.table, key: op.key.to_vec(), value: op.value.map(<[u8]>::to_vec) });
             records.push((header.seq, owned.collect()));
         }
         self.check_room()?;

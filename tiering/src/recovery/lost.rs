@@ -40,7 +40,8 @@ pub(super) struct Found {
 
 /// The last record that a store of term `mine` has in common with the history.
 pub(super) fn common(shipped: &Shipped, mine: u64) -> u64 {
-    let first_of_others = shipped.pieces.iter().filter(|(piece, _, _)| piece.term > mine).map(|(p, _, _)| p.first).min();
+    let first_of_others =
+        shipped.pieces.iter().filter(|(piece, _, _)| piece.term > mine).map(|(p, _, _)| p.first).min();
     let last_shipped = shipped.pieces.iter().filter(|(piece, _, _)| piece.term <= mine).map(|(p, _, _)| p.last).max();
     // Where nothing of it is there any more, all that its journal holds is compared.
     first_of_others.map_or(u64::MAX, |first| first.saturating_sub(1)).min(last_shipped.unwrap_or(0))
@@ -84,7 +85,13 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
     // The others are the store's own doing: moves, expiry, jobs.
     let promised = matches!(
         record.reason,
-        R::PutObject | R::CopyObject | R::DeleteObject | R::CompleteUpload | R::UpdateObject | R::CreateBucket | R::DeleteBucket
+        R::PutObject
+            | R::CopyObject
+            | R::DeleteObject
+            | R::CompleteUpload
+            | R::UpdateObject
+            | R::CreateBucket
+            | R::DeleteBucket
     );
     let mut lost = Vec::new();
     for Op { table, key, value } in record.ops.iter().filter(|_| promised) {

@@ -10,13 +10,13 @@ mod settings;
 pub(crate) mod standby;
 
 pub use crate::engine::examine::{Examined, MissingObject};
+pub use lost::LostChange;
 pub use plan::{Moment, Plan};
 pub use recover::{RecoverProgress, RecoverReport, RecoverRequest, UNFINISHED, recover};
-pub use lost::LostChange;
 pub use settings::{RecoverySettings, StandbySettings};
 pub use standby::{
-    Prepared, Promoted, Rejoined, STANDBY, StandbyPhase, StandbyRequest, finish as finish_promotion, prepare as prepare_standby,
-    start_over as restart_standby,
+    Prepared, Promoted, Rejoined, STANDBY, StandbyPhase, StandbyRequest, finish as finish_promotion,
+    prepare as prepare_standby, start_over as restart_standby,
 };
 
 use crate::disk;

@@ -122,7 +122,9 @@ impl Follow {
         }
         let later = shipped.plan(Moment::Latest).is_ok_and(|plan| plan.last_seq > last);
         if later && since.elapsed() >= patience {
-            return Err(Failed::StartOver(format!("the pieces after record {last} are gone; a later snapshot is there")));
+            return Err(Failed::StartOver(format!(
+                "the pieces after record {last} are gone; a later snapshot is there"
+            )));
         }
         Err(Failed::Gap(gap()))
     }

@@ -13,7 +13,7 @@ use super::Core;
 use super::error::EngineError;
 use crate::clock::Timestamp;
 use crate::meta::{MetaError, MetaStore};
-use crate::recovery::standby::{State, StandbyPhase};
+use crate::recovery::standby::{StandbyPhase, State};
 use crate::recovery::{RecoveryError, StandbySettings};
 use crate::tier::Tier;
 use look::Work;
@@ -173,7 +173,10 @@ impl Follow {
     /// The first look, within bounds: how far this is behind is known before it serves, if the tier answers.
     pub(crate) async fn begin(&self, core: &Arc<Core>) {
         if tokio::time::timeout(FIRST_LOOK, self.one_look(core)).await.is_err() {
-            tracing::warn!(tier = self.settings.from, "the tier that is followed does not answer yet, or has much that is new");
+            tracing::warn!(
+                tier = self.settings.from,
+                "the tier that is followed does not answer yet, or has much that is new"
+            );
         }
     }
 

@@ -39,7 +39,8 @@ impl Core {
         let footer = || {
             // The record that removes a pack may remove its footer too.
             let same = ops.iter().find(|one| one.op.table == Table::Manifest && one.op.key == *key);
-            let stored = match same.and_then(|one| one.op.value.as_deref().map(Value::from).or_else(|| one.old.clone())) {
+            let stored = match same.and_then(|one| one.op.value.as_deref().map(Value::from).or_else(|| one.old.clone()))
+            {
                 Some(stored) => Some(stored),
                 None => self.meta.get(Table::Manifest, key)?,
             };

@@ -8,7 +8,7 @@ use crate::failpoint;
 use crate::meta::MetaStore;
 use crate::recovery::RecoveryError;
 use crate::recovery::claim::{Claimant, held_term};
-use crate::recovery::standby::{State, StandbyPhase};
+use crate::recovery::standby::{StandbyPhase, State};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,9 @@ impl crate::engine::Engine {
     /// `InvalidArgument` when this is no standby; `Unavailable` when the tier does not answer: ask again.
     pub async fn promote(&self, resume: bool) -> Result<PromoteReport, EngineError> {
         let Some(follow) = self.core.follow.clone() else {
-            return Err(EngineError::InvalidArgument("this server is no standby: there is nothing to promote".to_owned()));
+            return Err(EngineError::InvalidArgument(
+                "this server is no standby: there is nothing to promote".to_owned(),
+            ));
         };
         follow.promote(&self.core, resume).await.map_err(|e| failed(&e))
     }
