@@ -87,3 +87,67 @@ impl Committer {
         Ok(Committed { seq: piece.last })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use crate::journal::follow::{Taken, empty_segment};
+    use crate::journal::list_segments;
+    use crate::meta::{Batch, DumpedRecord, JournaledStore, MetaSettings, MetaStore, NoData, Reason, Table, dump};
+    use std::sync::Arc;
+
+    fn records(dir: &Path) -> Vec<DumpedRecord> {
+        let mut all = Vec::new();
+        dump(dir, 1, &mut |record| all.push(record)).unwrap();
+        all
+    }
+
+    #[tokio::test]
+    async fn shipped_records_are_taken_over_as_they_are_and_no_others() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let clock = || Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
+        let open = || JournaledStore::open(one.path(), MetaSettings::default(), Arc::new(NoData), Vec::new(), clock());
+        let mut store = open().unwrap().0;
+        for n in 0..150u32 {
+            if n == 75 {
+                store.close().unwrap();
+                store = open().unwrap().0;
+            }
+            let put = Batch::new(Reason::PutObject).put(Table::Object, format!("k{}", n % 100), vec![n as u8; 5_000]);
+            store.commit(put).await.unwrap();
+        }
+        std::fs::create_dir(two.path().join("journal")).unwrap();
+        let follower = || JournaledStore::open_follower(two.path(), MetaSettings::default(), Vec::new(), clock());
+        assert!(matches!(follower(), Err(MetaError::Invalid(_))), "there is no journal");
+        std::fs::write(two.path().join("journal").join(segment_name(1)), empty_segment(1, 0, 0)).unwrap();
+        let mut standby = follower().unwrap().0;
+        let mut source = store.follow(1);
+        let (mut pieces, mut last) = (0, None);
+        while let Taken::Piece(piece) = source.take(store.durable_seq(), 20_000).unwrap() {
+            standby.append_shipped(piece.clone()).await.unwrap();
+            (pieces, last) = (pieces + 1, Some(piece));
+            if pieces == 10 {
+                standby.snapshot_now().unwrap();
+                standby.close().unwrap();
+                standby = follower().unwrap().0;
+            }
+        }
+        let segments = list_segments(&two.path().join("journal")).unwrap();
+        assert!(segments.len() > 1 && segments.len() < pieces / 5, "{} of {pieces}", segments.len());
+        assert_eq!(standby.last_seq(), store.last_seq());
+        let again = standby.append_shipped(last.unwrap()).await.unwrap_err();
+        assert!(again.to_string().contains("do not follow"), "{again}");
+        let put = Batch::new(Reason::PutObject).put(Table::Object, "mine", "x");
+        assert!(matches!(standby.commit(put).await, Err(MetaError::Fenced { .. })));
+        for n in 0..100 {
+            let key = format!("k{n}");
+            let (ours, theirs) = (standby.get(Table::Object, key.as_bytes()), store.get(Table::Object, key.as_bytes()));
+            assert_eq!(ours.unwrap(), theirs.unwrap());
+        }
+        assert_eq!(records(two.path()), records(one.path()));
+        standby.close().unwrap();
+        let promoted = JournaledStore::open(two.path(), MetaSettings::default(), Arc::new(NoData), Vec::new(), clock());
+        assert_eq!(promoted.unwrap().1.epoch, store.epoch() + 1);
+    }
+}

@@ -375,3 +375,24 @@ fn set_aside(dir: &Path, state: &State) -> Result<(), RecoveryError> {
     sync_dir(&aside)?;
     Ok(sync_dir(dir)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_as_written_down() {
+        let sample = r#"{"version":1,"from":"ia","deployment":"0123456789abcdef0123456789abcdef","phase":"following","aside":null,"rejoined":false,"last":null}"#;
+        let state: State = serde_json::from_str(sample).unwrap();
+        assert_eq!(state.phase, StandbyPhase::Following);
+        assert_eq!(serde_json::to_string(&state).unwrap(), sample);
+        let formats = include_str!("../../../docs/formats.md");
+        assert!(formats.contains(sample));
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), None);
+        state.save(dir.path()).unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), Some(state));
+        std::fs::write(dir.path().join(STANDBY), "{").unwrap();
+        assert!(State::load(dir.path()).unwrap_err().to_string().contains("is damaged"));
+    }
+}
