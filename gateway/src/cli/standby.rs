@@ -1,8 +1,8 @@
 //! `tidegate standby`: the directory is made ready, an engine follows in it, and what ends that engine says what comes next.
 
-use super::Failure;
 use super::recover::Progress;
 use super::serve::{Ended, Role, Serving, build_tiers, stopped};
+use super::{Exit, Failure};
 use crate::output::render;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,10 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// Follows until it is stopped; once promoted, serves as any primary.
 pub(super) async fn run(server: &mut Serving<'_>, following: &Following) -> Result<(), Failure> {
+    let settings = StandbySettings { from: following.from.clone(), ..server.state.config().standby.clone() };
+    if server.state.config().recovery.as_ref().is_none_or(|recovery| recovery.tier != following.from) {
+        return Err(Failure { exit: Exit::Problems, message: settings.needs_recovery() });
+    }
     let mut again = false;
     loop {
         let prepared = tokio::select! {
@@ -41,9 +45,8 @@ pub(super) async fn run(server: &mut Serving<'_>, following: &Following) -> Resu
         let ended = match prepared.phase {
             StandbyPhase::Finishing => Ended::Follow(FollowEnd::Promoted),
             phase => {
-                let settings = server.state.config().standby.clone();
-                let settings = StandbySettings { from: following.from.clone(), ..settings };
-                server.serve(Role::Standby { settings, resume: phase == StandbyPhase::Promoting }).await?
+                let (settings, resume) = (settings.clone(), phase == StandbyPhase::Promoting);
+                server.serve(Role::Standby { settings, resume }).await?
             }
         };
         match ended {

@@ -269,8 +269,12 @@ fn refuse_unfinished(data_dir: &std::path::Path) -> Result<(), EngineError> {
 
 fn new_follow(
     wanted: crate::recovery::StandbySettings,
+    ships_to: Option<&str>,
     components: &Components,
 ) -> Result<Arc<follow::Follow>, EngineError> {
+    if ships_to != Some(wanted.from.as_str()) {
+        return Err(EngineError::InvalidArgument(wanted.needs_recovery()));
+    }
     let tier = components.tiers.get(&wanted.from).map(Arc::clone);
     let tier = tier.ok_or_else(|| EngineError::InvalidArgument(format!("{:?} is no tier", wanted.from)))?;
     Ok(Arc::new(follow::Follow::new(wanted, tier, &components.registry)?))
@@ -330,14 +334,17 @@ impl Core {
             None => JournaledStore::open(dir, its, data, observers, Arc::clone(&clock))?,
         };
         tracing::info!(?opened, "namespace");
-        let follow = settings.standby.clone().map(|wanted| new_follow(wanted, &components)).transpose()?;
+        let ships_to = settings.recovery.as_ref().map(|recovery| recovery.tier.as_str());
+        let follow = settings.standby.clone().map(|wanted| new_follow(wanted, ships_to, &components)).transpose()?;
         // A standby ships nothing.
         let ships = settings.recovery.clone().filter(|_| follow.is_none());
         let ship = ships.map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
         let local = local_settings(&settings, &budget);
-        let last_end = if opened.recovery == Recovery::Clean { LastEnd::Clean } else { LastEnd::Unknown };
+        // The namespace of a standby says nothing of the packs that a primary left there.
+        let clean = opened.recovery == Recovery::Clean && settings.standby.is_none();
+        let last_end = if clean { LastEnd::Clean } else { LastEnd::Unknown };
         let (local, found) = LocalStore::open_after(last_end, &packs, local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());

@@ -42,7 +42,8 @@ pub(super) struct Found {
 pub(super) fn common(shipped: &Shipped, mine: u64) -> u64 {
     let first_of_others =
         shipped.pieces.iter().filter(|(piece, _, _)| piece.term > mine).map(|(p, _, _)| p.first).min();
-    let last_shipped = shipped.pieces.iter().filter(|(piece, _, _)| piece.term <= mine).map(|(p, _, _)| p.last).max();
+    // Only what counts: of an earlier term there may be later records on a branch that ended.
+    let last_shipped = shipped.runs().iter().flatten().filter(|part| part.piece.term <= mine).map(|part| part.to).max();
     // Where nothing of it is there any more, all that its journal holds is compared.
     first_of_others.map_or(u64::MAX, |first| first.saturating_sub(1)).min(last_shipped.unwrap_or(0))
 }
@@ -108,4 +109,23 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
         lost.push(LostChange { bucket, key: name, change: change.to_owned(), at: record.time, sequence: record.seq });
     }
     Ok(lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::names::PieceName;
+
+    #[test]
+    fn what_is_in_common_ends_where_others_began_or_where_nothing_was_shipped() {
+        let piece = |term, first, last| {
+            let piece = PieceName { term, first, last, last_ms: 1 };
+            (piece, piece.to_name("d"), 100)
+        };
+        let shipped = |pieces: &[(PieceName, String, u64)]| Shipped { pieces: pieces.to_vec(), snapshots: Vec::new() };
+        assert_eq!(common(&shipped(&[piece(1, 1, 9), piece(2, 8, 12)]), 1), 7);
+        assert_eq!(common(&shipped(&[piece(1, 1, 9)]), 1), 9, "the new one has shipped nothing yet");
+        assert_eq!(common(&shipped(&[piece(1, 1, 20), piece(2, 8, 12), piece(3, 13, 14)]), 2), 12, "not 20");
+        assert_eq!(common(&shipped(&[piece(3, 50, 60)]), 2), 0, "what it had shipped is removed: all is compared");
+    }
 }

@@ -100,6 +100,15 @@ impl Default for StandbySettings {
 }
 
 impl StandbySettings {
+    /// What to say where the section `recovery` does not name the tier that is followed.
+    pub fn needs_recovery(&self) -> String {
+        format!(
+            "write recovery.tier: {} into the standby's configuration: once promoted it ships there, and only so is the next one \
+             fenced off",
+            self.from
+        )
+    }
+
     /// The first setting that cannot work, and what it may be.
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         [

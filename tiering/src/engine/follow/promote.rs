@@ -79,7 +79,8 @@ impl Follow {
             clock: core.clock.as_ref(),
             by: "promote",
         };
-        if resume && claimant.holds_last().await? != Some(true) {
+        let owned = claimant.holds_last().await? == Some(true);
+        if resume && !owned {
             state.phase = StandbyPhase::Following;
             state.save(dir)?;
             return Err(RecoveryError::Refused(
@@ -97,11 +98,10 @@ impl Follow {
             state.phase = StandbyPhase::Promoting;
             state.save(dir)?;
             failpoint::hit("promote.after_intent");
-            if claimant.holds_last().await? != Some(true) {
-                claimant.claim(true).await?;
-            }
-            failpoint::hit("promote.after_claim");
         }
+        // Also where the last claim is its own: of one that a crash cut short it is not noted that it worked.
+        claimant.claim(!owned).await?;
+        failpoint::hit("promote.after_claim");
         let gap = self.last_look(core, &mut work).await?;
         state.phase = StandbyPhase::Finishing;
         state.last = Some(core.meta.last_seq());
