@@ -251,8 +251,8 @@ class Tidegate:
     def admin_url(self):
         return f"http://127.0.0.1:{self.admin_port}"
 
-    def start(self, *extra, wait=True, timeout=60):
-        self.process = Process([self.binary, "serve", "--config", self.config, *extra], self.folder / "tidegate.log")
+    def start(self, *extra, wait=True, timeout=60, command=("serve",)):
+        self.process = Process([self.binary, *command, "--config", self.config, *extra], self.folder / "tidegate.log")
         if wait:
             self.wait_ready(timeout)
         return self

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
 use tidegate_tiering::engine::{
-    Engine, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, ReindexProgress, RunDueReport,
-    ScrubProgress, ScrubReport, ScrubRequest, SnapshotReport, StatsReport, TierPackReport, TierReport,
+    Engine, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest, PromoteReport, ReindexProgress,
+    RunDueReport, ScrubProgress, ScrubReport, ScrubRequest, SnapshotReport, StatsReport, TierPackReport, TierReport,
 };
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -50,6 +50,7 @@ pub fn guarded(config: &mut web::ServiceConfig) {
         .route("/scrub", web::post().to(scrub))
         .route("/fsck", web::post().to(fsck::fsck))
         .route("/snapshot", web::post().to(snapshot))
+        .route("/promote", web::post().to(promote))
         .route("/run-due", web::post().to(run_due))
         .route("/clock", web::get().to(clock))
         .route("/clock/advance", web::post().to(advance));
@@ -225,6 +226,10 @@ async fn gc(state: State, body: Bytes) -> Answer<GcReport> {
 async fn snapshot(state: State) -> Answer<SnapshotReport> {
     let engine = state.engine()?;
     state.spawn(async move { engine.snapshot().await }).await.map(Json)
+}
+
+async fn promote(state: State) -> Answer<PromoteReport> {
+    state.promote().await.map(Json)
 }
 
 async fn run_due(state: State) -> Answer<RunDueReport> {

@@ -1,12 +1,15 @@
 //! The gateway's own metrics. Those of the engine, the tiers and the S3 endpoint are registered where they are counted.
 
 use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::sync::{PoisonError, RwLock};
 use tidegate_tiering::clock::Timestamp;
 
 /// Handles, resolved once.
 #[derive(Debug)]
 pub struct GatewayMetrics {
     registry: Registry,
+    /// What belongs to the engine that is open: a standby that is promoted opens another one.
+    engine: RwLock<Registry>,
     reloads: IntCounterVec,
     reload_ok: IntGauge,
     reload_time: IntGauge,
@@ -54,9 +57,15 @@ impl GatewayMetrics {
             resident: gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
             open_files: gauge("process_open_fds", "Open file descriptors.")?,
             registry,
+            engine: RwLock::default(),
         };
         metrics.reload_ok.set(1);
         Ok(metrics)
+    }
+
+    /// Shows the metrics of `registry` too, in place of the one that was given before.
+    pub fn of_engine(&self, registry: Registry) {
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = registry;
     }
 
     /// Notes when the process began.
@@ -95,7 +104,9 @@ impl GatewayMetrics {
             self.open_files.set(clamp(entries.count() as u64));
         }
         let mut page = Vec::with_capacity(64 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        let mut families = self.registry.gather();
+        families.extend(self.engine.read().unwrap_or_else(PoisonError::into_inner).gather());
+        TextEncoder::new().encode(&families, &mut page)?;
         Ok(page)
     }
 }

@@ -6,9 +6,11 @@ use crate::config::{Config, read_policy};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 use tidegate_tiering::clock::{Clock, SystemClock};
-use tidegate_tiering::engine::{Engine, EngineError};
+use tidegate_tiering::engine::{Engine, EngineError, PromoteReport};
+use tokio::sync::watch;
 
 /// Where the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +52,10 @@ pub struct AdminState {
     config: Config,
     clock: Arc<SystemClock>,
     metrics: GatewayMetrics,
-    engine: OnceLock<Engine>,
+    engine: RwLock<Option<Engine>>,
+    /// Whether the engine that was opened last is a standby; none while there is none.
+    opened: watch::Sender<Option<bool>>,
+    promoting: tokio::sync::Mutex<()>,
     phase: Mutex<Phase>,
     policy_error: Mutex<Option<String>>,
     /// One reload at a time. True when one was asked for while the store was being opened.
@@ -74,7 +79,9 @@ impl AdminState {
             config,
             clock,
             metrics,
-            engine: OnceLock::new(),
+            engine: RwLock::default(),
+            opened: watch::Sender::new(None),
+            promoting: tokio::sync::Mutex::default(),
             phase: Mutex::new(Phase::Opening),
             policy_error: Mutex::new(None),
             reloading: tokio::sync::Mutex::new(false),
@@ -99,11 +106,12 @@ impl AdminState {
         &self.metrics
     }
 
-    /// Gives the engine to the API, once, and reads the policy again when that was asked for in the meantime: the engine may
+    /// Gives the engine to the API, and reads the policy again when that was asked for in the meantime: the engine may
     /// have been opened with an older text.
     pub async fn opened(&self, engine: Engine) {
-        // A second engine cannot come: `serve` opens one.
-        let _ = self.engine.set(engine);
+        let standby = engine.standby_lag().is_some();
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+        self.opened.send_replace(Some(standby));
         if self.config.policy.is_some() {
             self.metrics.policy_read(self.clock.now());
         }
@@ -112,6 +120,30 @@ impl AdminState {
             // Logged, counted and shown by `/readyz` there.
             let _ = self.reload_policy().await;
         }
+    }
+
+    /// Takes the engine back: another one will come, or the server ends.
+    pub fn closed(&self) {
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.opened.send_replace(None);
+    }
+
+    /// Makes this standby the primary; answers when writes are taken.
+    ///
+    /// # Errors
+    /// 400 when this is no standby, 409 while another promotion runs, 503 when the tier does not answer.
+    pub async fn promote(&self) -> Result<PromoteReport, ApiError> {
+        let _one = self.promoting.try_lock().map_err(|_| ApiError::busy("a promotion is running; wait for it"))?;
+        let began = Instant::now();
+        let engine = self.engine()?;
+        // From here on its own: a client that goes away leaves no half promotion.
+        let mut report = self.spawn(async move { engine.promote(false).await }).await?;
+        let mut opened = self.opened.subscribe();
+        let writable = opened.wait_for(|standby| *standby == Some(false)).await;
+        writable.map_err(|e| ApiError::internal(format!("wait for the promoted store: {e}")))?;
+        report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(?report, "promoted");
+        Ok(report)
     }
 
     /// Notes where the server stands.
@@ -125,10 +157,11 @@ impl AdminState {
     /// # Errors
     /// 503 while the store is being opened.
     pub fn engine(&self) -> Result<Engine, ApiError> {
-        self.engine
-            .get()
-            .cloned()
-            .ok_or_else(|| ApiError::unavailable("the store is being opened; try again in a moment"))
+        self.current().ok_or_else(|| ApiError::unavailable("the store is being opened; try again in a moment"))
+    }
+
+    fn current(&self) -> Option<Engine> {
+        self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Runs blocking work of the engine beside the listener.
@@ -190,20 +223,22 @@ impl AdminState {
     /// Whether requests are served, and what is to be said about it.
     pub fn readiness(&self) -> Readiness {
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.current();
         let mut reasons = Vec::new();
         match phase {
             Phase::Opening => reasons.push("the store is being opened".to_owned()),
             Phase::Stopping => reasons.push("the server is stopping".to_owned()),
             Phase::Serving => {
-                if let Some(Err(e)) = self.engine.get().map(Engine::buckets) {
+                if let Some(Err(e)) = engine.as_ref().map(Engine::buckets) {
                     reasons.push(e.to_string());
                 }
+                reasons.extend(engine.as_ref().and_then(Engine::standby_not_ready));
             }
         }
         let policy_error = self.policy_error.lock().unwrap_or_else(PoisonError::into_inner);
         let mut warnings: Vec<_> = policy_error.iter().map(|e| format!("the policy was not reloaded: {e}")).collect();
-        warnings.extend(self.engine.get().and_then(Engine::writes_refused));
-        warnings.extend(self.engine.get().map(Engine::warnings).unwrap_or_default());
+        warnings.extend(engine.as_ref().and_then(Engine::writes_refused));
+        warnings.extend(engine.as_ref().map(Engine::warnings).unwrap_or_default());
         Readiness { ready: reasons.is_empty(), phase, reasons, warnings }
     }
 

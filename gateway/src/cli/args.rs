@@ -40,7 +40,7 @@ impl Arguments {
     /// Takes the configuration that the environment names when the command line names none, nor a data directory.
     pub fn with_environment(mut self, config: Option<OsString>) -> Self {
         // A recovery names the directory that it makes, not the one that it asks.
-        if self.config.is_none() && (self.data_dir.is_none() || matches!(self.command, Command::Recover(_))) {
+        if self.config.is_none() && (self.data_dir.is_none() || self.command.makes_its_directory()) {
             self.config = config.filter(|file| !file.is_empty()).map(PathBuf::from);
         }
         self
@@ -88,6 +88,17 @@ pub enum Command {
     /// Whoever shipped there before is fenced: it must not write to the cloud any more. An interrupted recovery goes on when it is
     /// asked for again. --data-dir names the directory to make; without it, it is the configuration's.
     Recover(Recover),
+    /// Run a read-only server that follows what another one ships to a tier, and can take its place (promote)
+    ///
+    /// --data-dir names its directory; without it, it is the configuration's. It may be new, a standby's, or that of a primary whose
+    /// place another server took: what it had acknowledged and nobody else has is listed then.
+    Standby(Standby),
+    /// Make the running standby the primary: fences the one before, and takes writes
+    Promote {
+        /// Do it; without this it is only said what would be done
+        #[arg(long)]
+        yes: bool,
+    },
     /// What is stored: logical, deduplicated, compressed, per tier
     Stats,
     /// The clock of a server with debug.adjustable_clock
@@ -101,6 +112,13 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether --data-dir names the directory to make, and the configuration is asked for all else.
+    pub fn makes_its_directory(&self) -> bool {
+        matches!(self, Self::Recover(_) | Self::Standby(_))
+    }
 }
 
 /// What to check.
@@ -271,6 +289,20 @@ pub struct Recover {
     pub data_dir: Option<PathBuf>,
 }
 
+/// What to follow.
+#[derive(Debug, Args)]
+pub struct Standby {
+    /// The tier that the namespace is shipped to (the primary's recovery.tier)
+    #[arg(long, value_name = "TIER")]
+    pub from: String,
+    /// The deployment, when the tier has the namespaces of several
+    #[arg(long, value_name = "ID")]
+    pub deployment: Option<String>,
+    /// As of `serve`.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
 /// The journal.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -361,6 +393,8 @@ mod tests {
             "tidegate journal dump --from 10 --limit 5",
             "tidegate index rebuild",
             "tidegate recover --from ia --config f.yaml --data-dir /new --at 2026-01-31T12:00:00Z --dry-run --json",
+            "tidegate standby --from ia --config f.yaml --data-dir /new --ready-file r",
+            "tidegate promote --yes",
             "tidegate stats --data-dir /d --json",
             "tidegate clock advance 30d",
             "tidegate completions bash",

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tidegate_tiering::engine::{
     FsckEstimate, FsckReport, FsckRequest, GcReport, GcRequest, ObjectStatusReport, PlanReport, PlanRequest,
-    RunDueReport, ScrubProgress, ScrubReport, ScrubRequest, StatsReport, TierPackReport, TierReport,
+    PromoteReport, RunDueReport, ScrubProgress, ScrubReport, ScrubRequest, StatsReport, TierPackReport, TierReport,
 };
 
 /// Longest line of a streamed answer, in bytes: a check's result names thousands of findings.
@@ -56,12 +56,14 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
             let answer: ClockAnswer = client.post("/clock/advance", &Advance { by: None, ms: Some(ms) }).await?;
             output.show(&answer, |answer| format!("now {}\n", answer.now));
         }
+        Command::Promote { yes } => return promote(yes, client, output).await,
         Command::RunDue => {
             let report: RunDueReport = client.post("/run-due", &json!({})).await?;
             output.show(&report, |r| format!("{} objects were due, {} jobs are open\n", r.due, r.jobs_open));
         }
         // Dispatched before this; naming them keeps the match honest when a command is added.
         Command::Serve(_)
+        | Command::Standby(_)
         | Command::Check
         | Command::Journal(_)
         | Command::Index(_)
@@ -70,6 +72,24 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
             return Err(Failure::usage("this command needs no server"));
         }
     }
+    Ok(Exit::Ok)
+}
+
+async fn promote(yes: bool, client: &AdminClient, output: &Output) -> Result<Exit, Failure> {
+    if !yes {
+        let report: StatsReport = client.get("/stats", "").await?;
+        let standby =
+            report.standby.ok_or_else(|| Failure::new("this server is no standby: there is nothing to promote"))?;
+        output.show(&standby, render::standby);
+        return Err(Failure::usage(
+            "this would fence the primary, whose writes that were not shipped are lost then, and make this server the primary: \
+             add --yes to do it",
+        ));
+    }
+    let bar = output.waiting("promote");
+    let report: Result<PromoteReport, Failure> = client.post("/promote", &json!({})).await;
+    bar.finish_and_clear();
+    output.show(&report?, render::promoted);
     Ok(Exit::Ok)
 }
 

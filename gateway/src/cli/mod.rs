@@ -7,6 +7,7 @@ mod offline;
 mod recover;
 mod s3_url;
 mod serve;
+mod standby;
 mod tier;
 
 pub use serve::Addresses;
@@ -92,7 +93,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
-    if arguments.config.is_some() && arguments.data_dir.is_some() && !matches!(arguments.command, Command::Recover(_)) {
+    if arguments.config.is_some() && arguments.data_dir.is_some() && !arguments.command.makes_its_directory() {
         return Err(Failure::usage("the argument --data-dir cannot be used with --config here"));
     }
     // These need no configuration, and must work when it is broken.
@@ -131,11 +132,13 @@ fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Pro
         // The directory to make; the configuration is asked for its tiers.
         options.data_dir = data_dir.take();
     }
+    // The standby's directory; the configuration is asked for all else.
+    let own_dir = matches!(command, Command::Standby(_)).then(|| data_dir.take_if(|_| config.is_some())).flatten();
     let checking = matches!(command, Command::Check);
     // Where all variables must be set. Elsewhere an unset one is empty: the secrets of the server are not needed to talk to it,
     // nor those of one tier to ask another, so that their absence must not stand in the way.
     let strict = match &command {
-        Command::Check | Command::Serve(_) => Some(String::new()),
+        Command::Check | Command::Serve(_) | Command::Standby(_) => Some(String::new()),
         Command::Tier(TierCommand::Conformance(options)) => Some(format!("tiers.{}.", options.tier)),
         Command::Recover(_) => Some("tiers.".to_owned()),
         _ => None,
@@ -149,7 +152,10 @@ fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Pro
         Some(path) => (path.display().to_string(), Config::load(path, env)),
         None => ("(built-in configuration)".to_owned(), Config::without_file(data_dir, env)),
     };
-    let loaded = loaded.map_err(|problem| (checking, problem))?;
+    let mut loaded = loaded.map_err(|problem| (checking, problem))?;
+    if let Some(dir) = own_dir {
+        loaded.data_dir = dir;
+    }
     let has_file = config.is_some();
     Ok(Invocation { command, config: loaded, config_name: name, has_file, output: output.clone() })
 }
@@ -157,7 +163,11 @@ fn build(arguments: Arguments, output: &Output) -> Result<Invocation, (bool, Pro
 fn dispatch(invocation: Invocation) -> Result<Exit, Failure> {
     let Invocation { command, config, config_name, has_file, output } = invocation;
     match command {
-        Command::Serve(options) => serve::serve(config, &config_name, &options, &output),
+        Command::Serve(options) => serve::serve(config, &config_name, (&options, None), &output),
+        Command::Standby(options) => {
+            let following = standby::Following { from: options.from, deployment: options.deployment };
+            serve::serve(config, &config_name, (&options.serve, Some(following)), &output)
+        }
         Command::Check => Ok(offline::check(&config_name, &config, &output)),
         Command::Policy(PolicyCommand::Check { file }) => {
             let file = file.or_else(|| config.policy.clone());

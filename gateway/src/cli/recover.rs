@@ -1,6 +1,7 @@
 //! `tidegate recover`: a data directory from the cloud. Needs the configuration's tiers, and no server.
 
 use super::args::Recover;
+use super::serve::build_tiers;
 use super::{Exit, Failure};
 use crate::config::Config;
 use crate::config::units::show_size;
@@ -15,7 +16,7 @@ use tidegate_tiering::meta::RebuildProgress;
 use tidegate_tiering::recovery::{
     FromPacks, MissingObject, News, RecoverProgress, RecoverRequest, recover as run, recover_from_packs,
 };
-use tidegate_tiering::tier::{self, Tier};
+use tidegate_tiering::tier::Tier;
 
 /// What both ways of recovering need.
 struct World {
@@ -23,35 +24,25 @@ struct World {
     tiers: BTreeMap<String, Arc<dyn Tier>>,
     data_dir: PathBuf,
     runtime: tokio::runtime::Runtime,
-    /// Bytes or packs, and what follows them.
-    signs: (ProgressBar, ProgressBar),
+    shown: Progress,
 }
 
 /// `tidegate recover`.
 pub fn recover(config: &Config, options: &Recover, output: &Output) -> Result<Exit, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let env = |name: &str| std::env::var(name).ok();
-    let mut tiers: BTreeMap<String, Arc<dyn Tier>> = BTreeMap::new();
-    for (name, settings) in &config.tiers {
-        let tier = tier::build(name, settings, Arc::clone(&clock), &env, None)
-            .map_err(|e| Failure::new(format!("tier {name}: {e}")))?;
-        tiers.insert(name.clone(), tier);
-    }
+    let tiers = build_tiers(config, &clock, None)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("cannot start a runtime: {e}")))?;
     let data_dir = options.data_dir.clone().unwrap_or_else(|| config.data_dir.clone());
-    let signs = (output.progress("fetch"), output.waiting("recover"));
-    let world = World { clock, tiers, data_dir, runtime, signs };
-    let outcome = match &options.from {
+    let shown = Progress::new(output);
+    let world = World { clock, tiers, data_dir, runtime, shown };
+    match &options.from {
         Some(from) => world.shipped(config, (from, options), output),
         None => world.packs(config, options, output),
-    };
-    world.signs.0.finish_and_clear();
-    world.signs.1.finish_and_clear();
-    outcome
+    }
 }
 
 /// Line by line: there may be as many as there are objects. A reader that went away changes nothing.
@@ -71,11 +62,11 @@ impl World {
             settings: config.engine_settings().meta,
             clock: Arc::clone(&self.clock),
         };
-        let mut progress = |at: RecoverProgress| self.show(at);
+        let mut progress = |at: RecoverProgress| self.shown.show(at);
         let mut missing = |object: &MissingObject| say_missing(output, object);
         let report = self.runtime.block_on(Box::pin(run(&request, &mut progress, &mut missing)));
         let report = report.map_err(Failure::new)?;
-        self.signs.1.finish_and_clear();
+        self.shown.clear();
         output.line(&json!({ "report": report }), |_| render::recovered(&report));
         Ok(Exit::Ok)
     }
@@ -93,7 +84,7 @@ impl World {
             clock: Arc::clone(&self.clock),
         };
         let mut tell = |news: News<'_>| match news {
-            News::Progress(at) => self.show(at),
+            News::Progress(at) => self.shown.show(at),
             News::Missing(object) => say_missing(output, object),
             News::Pack(pack) => {
                 output.line(&json!({ "pack": pack }), |_| render::odd_pack(pack));
@@ -101,24 +92,48 @@ impl World {
         };
         let report = self.runtime.block_on(Box::pin(recover_from_packs(&request, &mut tell)));
         let report = report.map_err(Failure::new)?;
-        self.signs.1.finish_and_clear();
+        self.shown.clear();
         output.line(&json!({ "report": report }), |_| render::from_packs(&report));
         Ok(Exit::Ok)
     }
+}
 
-    fn show(&self, at: RecoverProgress) {
-        let (bar, spinner) = &self.signs;
+/// Shows how far the making of a data directory is.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    spinner: ProgressBar,
+}
+
+impl Progress {
+    pub(super) fn new(output: &Output) -> Self {
+        Self { bar: output.progress("fetch"), spinner: output.waiting("recover") }
+    }
+
+    pub(super) fn show(&self, at: RecoverProgress) {
         match at {
-            RecoverProgress::Planned { bytes, .. } => bar.set_length(bytes),
-            RecoverProgress::Fetched { bytes } => bar.inc(bytes),
-            RecoverProgress::Packs { done, of } => spinner.set_message(format!("{done} of {of} packs asked")),
+            RecoverProgress::Planned { bytes, .. } => self.bar.set_length(bytes),
+            RecoverProgress::Fetched { bytes } => self.bar.inc(bytes),
+            RecoverProgress::Packs { done, of } => self.spinner.set_message(format!("{done} of {of} packs asked")),
             RecoverProgress::Index(RebuildProgress::Snapshot { entries }) => {
-                spinner.set_message(format!("index: snapshot, {entries} entries"));
+                self.spinner.set_message(format!("index: snapshot, {entries} entries"));
             }
             RecoverProgress::Index(RebuildProgress::Journal { bytes }) => {
-                spinner.set_message(format!("index: journal, at most {}", show_size(bytes)));
+                self.spinner.set_message(format!("index: journal, at most {}", show_size(bytes)));
             }
-            RecoverProgress::Examined { objects } => spinner.set_message(format!("{objects} objects looked at")),
+            RecoverProgress::Examined { objects } => self.spinner.set_message(format!("{objects} objects looked at")),
         }
+    }
+}
+
+impl Progress {
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+        self.spinner.finish_and_clear();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

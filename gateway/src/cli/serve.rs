@@ -1,6 +1,7 @@
 //! `tidegate serve`.
 
 use super::args::Serve;
+use super::standby::Following;
 use super::{Exit, Failure};
 use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
 use crate::config::{Config, access_key, check, read_policy};
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_policies::{Policy, Severity};
 use tidegate_tiering::clock::{Clock, SystemClock};
-use tidegate_tiering::engine::{Components, Engine};
+use tidegate_tiering::engine::{Components, Engine, EngineSettings, FollowEnd};
+use tidegate_tiering::recovery::StandbySettings;
 use tidegate_tiering::tier::{self, Tier};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -33,8 +35,13 @@ pub struct Addresses {
     pub pid: u32,
 }
 
-/// Runs the server until SIGTERM or SIGINT.
-pub fn serve(config: Config, name: &str, options: &Serve, output: &Output) -> Result<Exit, Failure> {
+/// Runs the server until SIGTERM or SIGINT; with `following`, as a standby.
+pub fn serve(
+    config: Config,
+    name: &str,
+    (options, following): (&Serve, Option<Following>),
+    output: &Output,
+) -> Result<Exit, Failure> {
     let (problems, diagnostics) = check(name, &config);
     let wrong = diagnostics.iter().filter(|d| d.severity == Severity::Error).map(ToString::to_string);
     let wrong: Vec<String> = problems.iter().map(ToString::to_string).chain(wrong).collect();
@@ -56,7 +63,7 @@ pub fn serve(config: Config, name: &str, options: &Serve, output: &Output) -> Re
         .thread_name("tidegate")
         .build()
         .map_err(|e| Failure::new(format!("cannot start a runtime: {e}")))?;
-    let outcome = runtime.block_on(Box::pin(run(config, options, output)));
+    let outcome = runtime.block_on(Box::pin(run(config, options, following, output)));
     // Everything that matters has been waited for; what is left (a probe, say) must not hold the exit up.
     runtime.shutdown_background();
     outcome
@@ -83,33 +90,23 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-async fn run(config: Config, options: &Serve, output: &Output) -> Result<Exit, Failure> {
+async fn run(config: Config, options: &Serve, following: Option<Following>, output: &Output) -> Result<Exit, Failure> {
     let clock = SystemClock::kept_in(config.clock_file()).map_err(|e| Failure::new(format!("the clock: {e}")))?;
     let clock = Arc::new(clock);
     if !clock.offset().is_zero() {
         tracing::warn!(ahead_ms = clock.offset().as_millis(), file = %config.clock_file().display(), "the clock was moved");
     }
-    let registry = prometheus::Registry::new();
-    let metrics = GatewayMetrics::new(registry.clone()).map_err(Failure::new)?;
+    let metrics = GatewayMetrics::new(prometheus::Registry::new()).map_err(Failure::new)?;
     let admin = AdminServer::bind(&config.admin, config.admin_socket()).map_err(Failure::new)?;
     let admin_address = admin.address();
-    let state = AdminState::new(config.clone(), Arc::clone(&clock), metrics, tokio::runtime::Handle::current());
+    let state = AdminState::new(config, Arc::clone(&clock), metrics, tokio::runtime::Handle::current());
     let running = admin.run(&state).map_err(Failure::new)?;
     let stop = listen_to_signals(&state)?;
 
-    let opening = Box::pin(open_engine(&config, clock, &registry));
-    let outcome = tokio::select! {
-        opened = opening => match opened {
-            Ok(engine) => {
-                let outcome =
-                    Box::pin(serve_s3(&state, &engine, &registry, &Start { options, output, admin_address }, stop)).await;
-                state.enter(Phase::Stopping);
-                let closed = engine.shutdown().await.map_err(Failure::new);
-                outcome.and(closed)
-            }
-            Err(failure) => Err(failure),
-        },
-        () = stopped(stop.clone()) => Ok(()),
+    let mut server = Serving { state, clock, options, output, admin_address, stop, listener: None };
+    let outcome = match following {
+        Some(following) => Box::pin(super::standby::run(&mut server, &following)).await,
+        None => Box::pin(server.serve(Role::Primary)).await.map(drop),
     };
     running.stop().await;
     if let Some(file) = &options.ready_file {
@@ -120,8 +117,25 @@ async fn run(config: Config, options: &Serve, output: &Output) -> Result<Exit, F
     outcome.map(|()| Exit::Ok)
 }
 
+/// The tiers of the configuration.
+pub(super) fn build_tiers(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    registry: Option<&prometheus::Registry>,
+) -> Result<BTreeMap<String, Arc<dyn Tier>>, Failure> {
+    let env = |name: &str| std::env::var(name).ok();
+    let mut tiers: BTreeMap<String, Arc<dyn Tier>> = BTreeMap::new();
+    for (name, settings) in &config.tiers {
+        let tier = tier::build(name, settings, Arc::clone(clock), &env, registry)
+            .map_err(|e| Failure::new(format!("tier {name}: {e}")))?;
+        tiers.insert(name.clone(), tier);
+    }
+    Ok(tiers)
+}
+
 async fn open_engine(
     config: &Config,
+    standby: Option<StandbySettings>,
     clock: Arc<SystemClock>,
     registry: &prometheus::Registry,
 ) -> Result<Engine, Failure> {
@@ -132,67 +146,135 @@ async fn open_engine(
             (policy, text)
         }
     };
-    let env = |name: &str| std::env::var(name).ok();
     let clock: Arc<dyn Clock> = clock;
-    let mut tiers: BTreeMap<String, Arc<dyn Tier>> = BTreeMap::new();
-    for (name, settings) in &config.tiers {
-        let tier = tier::build(name, settings, Arc::clone(&clock), &env, Some(registry))
-            .map_err(|e| Failure::new(format!("tier {name}: {e}")))?;
-        tiers.insert(name.clone(), tier);
-    }
+    let tiers = build_tiers(config, &clock, Some(registry))?;
     let classes = config.classes.clone();
     let components = Components { clock, tiers, classes, policy, policy_text, registry: registry.clone() };
-    let settings = config.engine_settings();
+    let settings = EngineSettings { standby, ..config.engine_settings() };
     let named = config.store.hot.max_bytes.is_some();
     tracing::info!(max_bytes = settings.disk.max_bytes, named, free_floor = settings.disk.free_floor, "disk limits");
     Engine::open(settings, components).await.map_err(Failure::new)
 }
 
-/// What the start of the endpoint needs besides the engine.
-struct Start<'a> {
-    options: &'a Serve,
-    output: &'a Output,
-    admin_address: std::net::SocketAddr,
+/// As what the data directory is opened.
+pub(super) enum Role {
+    Primary,
+    Standby {
+        settings: StandbySettings,
+        /// A promotion was cut short.
+        resume: bool,
+    },
 }
 
-async fn serve_s3(
-    state: &Arc<AdminState>,
-    engine: &Engine,
-    registry: &prometheus::Registry,
-    start: &Start<'_>,
-    stop: watch::Receiver<bool>,
-) -> Result<(), Failure> {
-    let config = state.config();
-    let mut settings = config.s3.clone();
-    if settings.access_keys.is_empty() {
-        // Only now: the engine holds the lock, so no other server can make another key for this data.
-        let (key, made) = access_key::load_or_generate(&config.data_dir).map_err(Failure::new)?;
-        if made {
-            say_key(start.output, &key, &config.data_dir.join(access_key::FILE_NAME));
+/// Why an engine was closed.
+pub(super) enum Ended {
+    Stopped,
+    Follow(FollowEnd),
+}
+
+/// What outlives an engine: a standby that is promoted opens another one.
+pub(super) struct Serving<'a> {
+    pub(super) state: Arc<AdminState>,
+    pub(super) clock: Arc<SystemClock>,
+    pub(super) output: &'a Output,
+    pub(super) stop: watch::Receiver<bool>,
+    options: &'a Serve,
+    admin_address: std::net::SocketAddr,
+    /// Connections wait here while no engine is open.
+    listener: Option<std::net::TcpListener>,
+}
+
+/// How long the running requests of a standby may take to end when it becomes the primary.
+const STANDBY_SHUTDOWN_SECONDS: u64 = 5;
+
+impl Serving<'_> {
+    /// Opens the store, serves it and closes it.
+    pub(super) async fn serve(&mut self, role: Role) -> Result<Ended, Failure> {
+        let registry = prometheus::Registry::new();
+        self.state.metrics().of_engine(registry.clone());
+        let (standby, resume) = match role {
+            Role::Primary => (None, false),
+            Role::Standby { settings, resume } => (Some(settings), resume),
+        };
+        let clock = Arc::clone(&self.clock);
+        let opening = Box::pin(open_engine(self.state.config(), standby, clock, &registry));
+        let engine = tokio::select! {
+            opened = opening => opened?,
+            () = stopped(self.stop.clone()) => return Ok(Ended::Stopped),
+        };
+        if resume {
+            let engine = engine.clone();
+            tokio::spawn(async move {
+                if let Err(error) = engine.promote(true).await {
+                    tracing::error!(%error, "a promotion that was cut short did not go on");
+                }
+            });
         }
-        settings.access_keys.push(key);
+        let outcome = Box::pin(self.serve_s3(&engine, &registry)).await;
+        self.state.enter(if matches!(outcome, Ok(Ended::Follow(_))) { Phase::Opening } else { Phase::Stopping });
+        self.state.closed();
+        let closed = engine.shutdown().await.map_err(Failure::new);
+        outcome.and_then(|ended| closed.map(|()| ended))
     }
-    let server = S3Server::bind(settings, engine.clone(), registry).map_err(Failure::new)?;
-    let addresses = Addresses {
-        s3: format!("http://{}", server.local_addr()),
-        admin: format!("http://{}", start.admin_address),
-        socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
-        pid: std::process::id(),
-    };
-    state.opened(engine.clone()).await;
-    state.enter(Phase::Serving);
-    tracing::info!(version = crate::VERSION, s3 = %addresses.s3, admin = %addresses.admin, "serving");
-    start.output.say(&addresses, |a| format!("listening s3={} admin={} socket={}", a.s3, a.admin, a.socket.display()));
-    if let Some(file) = &start.options.ready_file {
-        write_ready_file(file, &addresses)
-            .map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
+
+    async fn serve_s3(&mut self, engine: &Engine, registry: &prometheus::Registry) -> Result<Ended, Failure> {
+        let config = self.state.config();
+        let mut settings = config.s3.clone();
+        if settings.access_keys.is_empty() {
+            // Only now: the engine holds the lock, so no other server can make another key for this data.
+            let (key, made) = access_key::load_or_generate(&config.data_dir).map_err(Failure::new)?;
+            if made {
+                say_key(self.output, &key, &config.data_dir.join(access_key::FILE_NAME));
+            }
+            settings.access_keys.push(key);
+        }
+        if engine.standby_lag().is_some() {
+            settings.shutdown_timeout_seconds = settings.shutdown_timeout_seconds.min(STANDBY_SHUTDOWN_SECONDS);
+        }
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => S3Server::listen(&settings).map_err(Failure::new)?,
+        };
+        let kept = listener.try_clone().map_err(|e| Failure::new(format!("keep the listener: {e}")))?;
+        self.listener = Some(kept);
+        let server = S3Server::bind_to(listener, settings, engine.clone(), registry).map_err(Failure::new)?;
+        self.announce(engine, server.local_addr()).await?;
+        let (stopping, stop) = (Arc::clone(&self.state), self.stop.clone());
+        let mut ended = Ended::Stopped;
+        let shutdown = async {
+            tokio::select! {
+                () = stopped(stop) => stopping.enter(Phase::Stopping),
+                end = engine.follow_ended() => {
+                    stopping.enter(Phase::Opening);
+                    ended = Ended::Follow(end);
+                }
+            }
+        };
+        Box::pin(server.run(shutdown)).await.map_err(Failure::new)?;
+        Ok(ended)
     }
-    let stopping = Arc::clone(state);
-    let shutdown = async move {
-        stopped(stop).await;
-        stopping.enter(Phase::Stopping);
-    };
-    Box::pin(server.run(shutdown)).await.map_err(Failure::new)
+
+    /// Tells everybody that requests are served.
+    async fn announce(&self, engine: &Engine, s3: std::net::SocketAddr) -> Result<(), Failure> {
+        let config = self.state.config();
+        let addresses = Addresses {
+            s3: format!("http://{s3}"),
+            admin: format!("http://{}", self.admin_address),
+            socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
+            pid: std::process::id(),
+        };
+        self.state.opened(engine.clone()).await;
+        self.state.enter(Phase::Serving);
+        let standby = engine.standby_lag().is_some();
+        tracing::info!(version = crate::VERSION, s3 = %addresses.s3, admin = %addresses.admin, standby, "serving");
+        self.output
+            .say(&addresses, |a| format!("listening s3={} admin={} socket={}", a.s3, a.admin, a.socket.display()));
+        if let Some(file) = &self.options.ready_file {
+            write_ready_file(file, &addresses)
+                .map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
+        }
+        Ok(())
+    }
 }
 
 /// Shows a key that was made just now: the one time that a secret leaves the data directory.
@@ -253,7 +335,7 @@ fn listen_to_signals(state: &Arc<AdminState>) -> Result<watch::Receiver<bool>, F
     Ok(stopping)
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) {
+pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the signals are no longer listened to, which only happens when the runtime ends.
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -119,6 +119,10 @@ fn check_classes(file: &str, config: &Config, problems: &mut Vec<Problem>) {
 }
 
 fn check_recovery(file: &str, config: &Config, problems: &mut Vec<Problem>) {
+    if let Some((name, want)) = config.standby.problem() {
+        let field = format!("standby.{name}");
+        problems.push(Problem::of_field(file, &field, "this value cannot work", format!("write {want}")));
+    }
     let Some(recovery) = &config.recovery else { return };
     if !config.tiers.contains_key(&recovery.tier) {
         let known: Vec<&str> = config.tiers.keys().map(String::as_str).collect();

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tidegate_policies::PriceBook;
 use tidegate_tiering::engine::EngineSettings;
-use tidegate_tiering::recovery::RecoverySettings;
+use tidegate_tiering::recovery::{RecoverySettings, StandbySettings};
 use tidegate_tiering::tier::TierSettings;
 
 /// Largest configuration: far above any real one, far below what would hurt.
@@ -48,6 +48,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// Shipping of the namespace to a tier; nothing is shipped without it.
     pub recovery: Option<RecoverySettings>,
+    /// How `tidegate standby` follows.
+    pub standby: StandbySettings,
     /// The tiers, by name.
     pub tiers: BTreeMap<String, TierSettings>,
     /// S3 storage class -> name of a tier, or `hot`.
@@ -73,6 +75,7 @@ impl Default for Config {
             admin: AdminSettings::default(),
             store: StoreSettings::default(),
             recovery: None,
+            standby: StandbySettings::default(),
             tiers: BTreeMap::new(),
             classes: BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]),
             policy: None,

@@ -164,6 +164,7 @@ impl StoreSettings {
             tiering: self.tiering,
             scrub: self.scrub,
             recovery: None,
+            standby: None,
             prices: PriceBook::default(),
         }
     }

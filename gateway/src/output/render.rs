@@ -13,7 +13,7 @@ use tidegate_tiering::engine::{
 
 pub use super::render_fsck::{fsck, fsck_estimate};
 use super::render_recover;
-pub use super::render_recover::{from_packs, missing, odd_pack, recovered};
+pub use super::render_recover::{from_packs, missing, odd_pack, promoted, recovered, rejoined, standby};
 use super::render_scrub;
 pub use super::render_scrub::scrub;
 pub use super::render_tier::{conformance, conformance_plan};
@@ -71,6 +71,9 @@ pub fn stats(report: &StatsReport) -> String {
     }
     if let Some(recovery) = &report.recovery {
         text += &render_recover::recovery(recovery);
+    }
+    if let Some(following) = &report.standby {
+        text += &standby(following);
     }
     text.push('\n');
     if !report.tiers.is_empty() {

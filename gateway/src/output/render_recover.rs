@@ -3,8 +3,8 @@
 use super::render::pairs;
 use crate::config::units::{show_duration, show_size};
 use std::time::Duration;
-use tidegate_tiering::engine::{ProtectStats, RecoveryStats};
-use tidegate_tiering::recovery::{Examined, FromPacksReport, MissingObject, OddPack, RecoverReport};
+use tidegate_tiering::engine::{PromoteReport, ProtectStats, RecoveryStats, StandbyStats};
+use tidegate_tiering::recovery::{Examined, FromPacksReport, MissingObject, OddPack, RecoverReport, Rejoined};
 
 /// The lines of `tidegate stats` about protection.
 pub fn protection(stats: &ProtectStats) -> String {
@@ -36,6 +36,50 @@ pub fn recovery(stats: &RecoveryStats) -> String {
         rows.push(("recovery error", error.clone()));
     }
     pairs(rows)
+}
+
+/// The lines of `tidegate stats` about following.
+pub fn standby(stats: &StandbyStats) -> String {
+    let lag = match (stats.caught_up, stats.lag_ms) {
+        (_, u64::MAX) => "not known yet".to_owned(),
+        (true, ms) => format!("at most {}", show_duration(Duration::from_millis(ms))),
+        (false, ms) => format!("not caught up yet, {}", show_duration(Duration::from_millis(ms))),
+    };
+    let mut rows = vec![
+        ("standby of", format!("tier {}, up to record {}", stats.from, stats.applied_sequence)),
+        ("standby lag", lag),
+    ];
+    if let Some(error) = &stats.last_error {
+        rows.push(("standby error", error.clone()));
+    }
+    pairs(rows)
+}
+
+/// `tidegate promote`.
+pub fn promoted(report: &PromoteReport) -> String {
+    let until = report.until.map_or("of an earlier start".to_owned(), |at| format!("of {at}"));
+    let mut rows =
+        vec![("term", report.term.to_string()), ("last record", format!("{} ({until})", report.last_sequence))];
+    if let Some(gap) = &report.gap {
+        rows.push(("lost", gap.clone()));
+    }
+    rows.push(("RTO", show_duration(Duration::from_millis(report.took_ms))));
+    format!("{}this server is the primary now and takes writes\n", pairs(rows))
+}
+
+/// What became of a primary that rejoined.
+pub fn rejoined(report: &Rejoined) -> String {
+    let aside = report.aside.display();
+    let part = if report.complete { "" } else { " (its journal did not go back far enough to list all)" };
+    let lost = match &report.list {
+        Some(list) => format!(
+            "{} changes that were acknowledged here are not in the history{part}: they are listed in {}",
+            report.lost,
+            list.display()
+        ),
+        None => format!("nothing that was acknowledged here is missing in the history{part}"),
+    };
+    format!("rejoined; the old namespace is in {aside}\n{lost}")
 }
 
 /// One line for an object without bytes.

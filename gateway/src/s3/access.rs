@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::checksums::{ChecksumsOf, of_xml};
 use crate::server::AccessKey;
-use crate::server::Verified;
 use crate::server::metrics::Operation;
 use crate::server::request::RequestContext;
+use crate::server::{ReadOnly, Verified};
 
 /// The configured credentials.
 pub(crate) struct Keys(HashMap<String, SecretKey>);
@@ -82,6 +82,13 @@ impl S3Access for Gate {
             // s3s would say so too, but only after it has read the body and found no fault with it.
             return Err(s3_error!(NotImplemented, "{} is not implemented.", cx.s3_op().name()));
         }
+        if cx.extensions_mut().get::<ReadOnly>().is_some() && !reads(operation) {
+            // Not 503: clients would try again and again, and no wait makes a standby the primary.
+            return Err(s3_error!(
+                MethodNotAllowed,
+                "This is a standby, which is read-only: send writes to the primary."
+            ));
+        }
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         match operation {
             // Compared with the XML as it is read.
@@ -91,6 +98,25 @@ impl S3Access for Gate {
         }
         refuse_headers(cx.headers())
     }
+}
+
+/// Whether an operation changes nothing.
+fn reads(operation: Operation) -> bool {
+    use Operation as O;
+    matches!(
+        operation,
+        O::GetObject
+            | O::HeadObject
+            | O::GetObjectAttributes
+            | O::ListObjects
+            | O::ListObjectsV2
+            | O::HeadBucket
+            | O::ListBuckets
+            | O::GetBucketLocation
+            | O::GetBucketVersioning
+            | O::ListParts
+            | O::ListMultipartUploads
+    )
 }
 
 /// Canned ACLs that change nothing here, because all keys belong to one owner; clients send them by default.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_tiering::buffer::BufferPool;
+use tidegate_tiering::engine::Engine;
 use tracing::Instrument;
 
 use super::body::{
@@ -56,7 +57,17 @@ pub(crate) struct Shared {
     body_channel_bytes: usize,
     buffers: BufferPool,
     stall: Duration,
+    /// The engine of a standby: what it answers may be old, and it takes no writes.
+    standby: Option<Engine>,
 }
+
+/// In the extensions of requests to a standby.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadOnly;
+
+/// By how many milliseconds the answer of a standby may be behind what was shipped.
+const STANDBY_LAG: actix_http::header::HeaderName =
+    actix_http::header::HeaderName::from_static("x-tidegate-standby-lag-ms");
 
 impl Shared {
     pub(crate) fn new(settings: &S3Settings, service: S3Service, metrics: HttpMetrics) -> Self {
@@ -75,7 +86,22 @@ impl Shared {
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
+            standby: None,
         }
+    }
+
+    /// The same for a standby.
+    pub(crate) fn of_standby(self, engine: Engine) -> Self {
+        Self { standby: Some(engine), ..self }
+    }
+
+    /// The header that says how old an answer may be; `unknown` before the first look at the tier.
+    fn lag(&self) -> Option<actix_http::header::HeaderValue> {
+        let lag = self.standby.as_ref()?.standby_lag()?;
+        Some(match u64::try_from(lag.as_millis()) {
+            Ok(ms) if lag < Duration::MAX => ms.into(),
+            _ => actix_http::header::HeaderValue::from_static("unknown"),
+        })
     }
 
     /// Requests in progress.
@@ -149,6 +175,9 @@ async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::R
     match checked(shared, request) {
         Ok((mut to_s3s, length)) => {
             to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
+            if shared.standby.is_some() {
+                to_s3s.extensions_mut().insert(ReadOnly);
+            }
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
             let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
             let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
@@ -374,6 +403,9 @@ fn finish(
         headers.insert(actix_http::header::HeaderName::from_static("x-amz-request-id"), value);
     }
     headers.insert(actix_http::header::HeaderName::from_static("x-amz-id-2"), shared.host_id_header.clone());
+    if let Some(lag) = shared.lag() {
+        headers.insert(STANDBY_LAG, lag);
+    }
     response
 }
 

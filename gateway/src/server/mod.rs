@@ -17,6 +17,7 @@ pub mod request;
 mod settings;
 mod xml;
 
+pub(crate) use adapter::ReadOnly;
 pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
 pub(crate) use range::Verified;
@@ -71,8 +72,52 @@ impl S3Server {
     /// # Errors
     /// [`ServerError::Settings`], [`ServerError::Listen`], [`ServerError::Metrics`].
     pub fn bind(settings: S3Settings, engine: Engine, registry: &prometheus::Registry) -> Result<Self, ServerError> {
+        let listener = Self::listen(&settings)?;
+        Self::bind_to(listener, settings, engine, registry)
+    }
+
+    /// As [`S3Server::bind`], on a listener of [`S3Server::listen`]. A duplicate of it keeps connections waiting while another
+    /// engine is opened.
+    ///
+    /// # Errors
+    /// As [`S3Server::bind`].
+    pub fn bind_to(
+        listener: TcpListener,
+        settings: S3Settings,
+        engine: Engine,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, ServerError> {
+        let standby = engine.standby_lag().is_some().then(|| engine.clone());
         let service = crate::s3::service(&settings, crate::s3::Gateway::new(&settings, engine))?;
-        Self::bind_service(settings, service, registry)
+        let mut shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
+        if let Some(engine) = standby {
+            shared = shared.of_standby(engine);
+        }
+        Self::on(listener, settings, shared)
+    }
+
+    /// Listens as the settings say.
+    ///
+    /// # Errors
+    /// [`ServerError::Settings`], [`ServerError::Listen`].
+    pub fn listen(settings: &S3Settings) -> Result<TcpListener, ServerError> {
+        if let Some(problem) = settings.problem() {
+            return Err(ServerError::Settings(problem));
+        }
+        let listen_error = |source| ServerError::Listen { address: settings.listen, source };
+        let listener = TcpListener::bind(settings.listen).map_err(listen_error)?;
+        // Accepted connections inherit it. The kernel has to watch: while a client takes nothing, actix polls neither the
+        // response's body nor a timer of ours.
+        let write_timeout = settings.write_timeout_seconds.saturating_mul(1000);
+        let write_timeout = u32::try_from(write_timeout).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&listener, write_timeout).map_err(|e| listen_error(e.into()))?;
+        Ok(listener)
+    }
+
+    fn on(listener: TcpListener, settings: S3Settings, shared: Shared) -> Result<Self, ServerError> {
+        let listen_error = |source| ServerError::Listen { address: settings.listen, source };
+        let address = listener.local_addr().map_err(listen_error)?;
+        Ok(Self { listener, address, settings, shared: Arc::new(shared) })
     }
 
     /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service`]).
@@ -84,19 +129,9 @@ impl S3Server {
         service: S3Service,
         registry: &prometheus::Registry,
     ) -> Result<Self, ServerError> {
-        if let Some(problem) = settings.problem() {
-            return Err(ServerError::Settings(problem));
-        }
-        let listen_error = |source| ServerError::Listen { address: settings.listen, source };
-        let listener = TcpListener::bind(settings.listen).map_err(listen_error)?;
-        // Accepted connections inherit it. The kernel has to watch: while a client takes nothing, actix polls neither the
-        // response's body nor a timer of ours.
-        let write_timeout = settings.write_timeout_seconds.saturating_mul(1000);
-        let write_timeout = u32::try_from(write_timeout).unwrap_or(u32::MAX);
-        rustix::net::sockopt::set_tcp_user_timeout(&listener, write_timeout).map_err(|e| listen_error(e.into()))?;
-        let address = listener.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(Shared::new(&settings, service, HttpMetrics::new(registry)?));
-        Ok(Self { listener, address, settings, shared })
+        let listener = Self::listen(&settings)?;
+        let shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
+        Self::on(listener, settings, shared)
     }
 
     /// The address that is listened on, with the real port.

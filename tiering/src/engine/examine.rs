@@ -10,6 +10,7 @@ use super::remote_index::RemoteIndex;
 use super::types::Residency;
 use crate::chunk::ChunkId;
 use crate::clock::Timestamp;
+use crate::local::LocalStore;
 use crate::meta::{Batch, Expect, JournaledStore, MetaError, MetaStore, Reason, Table};
 use crate::pack::PackId;
 use crate::pack::format::{FRAME_HEADER_LEN, decode_frame};
@@ -81,6 +82,8 @@ pub(crate) struct Examination<'a> {
     pub deployment: &'a str,
     /// Take back what the lost disk had besides: restored copies, parts of uploads.
     pub repair: bool,
+    /// Local packs, where there are any.
+    pub local: Option<&'a LocalStore>,
     pub index: RemoteIndex,
     pub found: Examined,
     /// Tiers of which packs are missing.
@@ -111,7 +114,18 @@ impl<'a> Examination<'a> {
         repair: bool,
     ) -> Self {
         let (index, found, holed) = (RemoteIndex::default(), Examined::default(), BTreeSet::new());
-        Self { meta, tiers, deployment, repair, index, found, holed, deep: false, needed: Mutex::default() }
+        Self {
+            meta,
+            tiers,
+            deployment,
+            repair,
+            local: None,
+            index,
+            found,
+            holed,
+            deep: false,
+            needed: Mutex::default(),
+        }
     }
 
     /// Whether a pack has something that an object was found to need.
@@ -218,7 +232,9 @@ impl<'a> Examination<'a> {
                 })?;
             }
         }
-        if let Residency::Restored { tier, .. } = &record.residency {
+        if let Residency::Restored { tier, .. } = &record.residency
+            && !self.is_local(&record.body)
+        {
             self.found.restored_again_cold += 1;
             let residency = Residency::Cold { tier: tier.clone() };
             // Its due time stays: what is to be done then is decided then.
@@ -248,7 +264,6 @@ impl<'a> Examination<'a> {
             let page = self.meta.scan(Table::Part, (from, Bound::Unbounded), PAGE, false)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             from = Bound::Excluded(last.clone());
-            let mut batch = Batch::new(Reason::AbortUpload);
             for (key, stored) in &page {
                 let Ok(part) = PartRecord::decode(stored) else {
                     self.found.unreadable_records += 1;
@@ -256,11 +271,12 @@ impl<'a> Examination<'a> {
                 };
                 if self.body(&part.body, true).await? == Bytes::Gone {
                     self.found.missing_parts += 1;
-                    batch = batch.delete(Table::Part, key.clone());
+                    // It may have been uploaded again meanwhile.
+                    let batch = Batch::new(Reason::AbortUpload)
+                        .expect(Expect::Equals(Table::Part, key.clone(), stored.to_vec()))
+                        .delete(Table::Part, key.clone());
+                    self.commit(batch).await?;
                 }
-            }
-            if !batch.ops.is_empty() {
-                self.commit(batch).await?;
             }
         }
     }
@@ -272,7 +288,19 @@ impl<'a> Examination<'a> {
                 self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert((tier.clone(), at.pack));
             }
         }
-        !tiers.is_empty()
+        self.has_local(id) || !tiers.is_empty()
+    }
+
+    fn has_local(&self, id: &ChunkId) -> bool {
+        self.local.is_some_and(|local| local.pack_of(id).is_some())
+    }
+
+    /// Whether all that a record names is on local disks; of lists of chunks, the lists.
+    fn is_local(&self, body: &BodyRef) -> bool {
+        match body {
+            BodyRef::Inline(chunks) => chunks.iter().all(|chunk| self.has_local(&chunk.id)),
+            BodyRef::Nodes(nodes) => nodes.iter().all(|node| self.has_local(&node.id)),
+        }
     }
 
     /// Whether all chunks are in tiers; `deep` looks into lists of chunks, which costs a request each.
@@ -298,6 +326,9 @@ impl<'a> Examination<'a> {
 
     /// The chunks of a node; none when it lies in archives only.
     async fn node(&self, node: &NodeRef) -> Result<Option<Vec<ChunkRef>>, RecoveryError> {
+        if let Some(raw) = self.local.and_then(|local| local.read(&node.id).ok().flatten()) {
+            return decode_node(&raw).map(Some).map_err(|e| failed(&e));
+        }
         for name in self.index.tiers_with(&node.id) {
             let online = self.tiers.get(&name).filter(|tier| tier.capabilities().online);
             let (Some(tier), Some(at)) = (online, self.index.locate(&name, &node.id)) else { continue };

@@ -14,6 +14,7 @@ pub(crate) mod doom;
 mod due;
 pub mod error;
 pub(crate) mod examine;
+mod follow;
 pub mod fsck;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -31,6 +32,7 @@ mod packbody;
 mod plan;
 mod plan_cost;
 mod policy;
+mod promoted;
 mod protect;
 mod read;
 pub(crate) mod record;
@@ -51,9 +53,11 @@ pub mod types;
 mod walk;
 
 pub use error::EngineError;
+pub use follow::{FollowEnd, PromoteReport, StandbyStats};
 pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
 };
+pub(crate) use keys::split_object as object_name;
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
@@ -136,6 +140,8 @@ pub(crate) struct Core {
     pub deployment: String,
     /// Shipping to the recovery tier.
     pub ship: Option<Arc<ship::Ship>>,
+    /// Following of what another store ships: then this is a standby.
+    pub follow: Option<Arc<follow::Follow>>,
     /// The disk was lost once: bytes that are nowhere are no surprise.
     pub recovered: bool,
     /// The latest epoch of packs that this namespace was made of, when it was made of nothing else.
@@ -211,6 +217,11 @@ impl Engine {
         let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || Core::open(settings, components, runtime));
         let core = Arc::new(opening.await.map_err(|e| EngineError::Internal(format!("open the store: {e}")))??);
+        if let Some(follow) = core.follow.clone() {
+            core.meta.add_observer(Arc::new(follow::FollowPacks(Arc::downgrade(&core))));
+            follow.begin(&core).await;
+            core.jobs.spawn(follow.run(Arc::clone(&core)));
+        }
         if let Some(ship) = core.ship.clone() {
             ship.begin(&core).await;
             core.jobs.spawn(ship.run(Arc::clone(&core)));
@@ -220,6 +231,7 @@ impl Engine {
         }
         if !core.is_fenced() {
             core.start_reindex_if_changed()?;
+            core.start_examination()?;
         }
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
         core.jobs.spawn(Scheduler::new(&core).run());
@@ -267,6 +279,19 @@ fn refuse_unfinished(data_dir: &std::path::Path) -> Result<(), EngineError> {
     )))
 }
 
+fn new_follow(
+    wanted: crate::recovery::StandbySettings,
+    ships_to: Option<&str>,
+    components: &Components,
+) -> Result<Arc<follow::Follow>, EngineError> {
+    if ships_to != Some(wanted.from.as_str()) {
+        return Err(EngineError::InvalidArgument(wanted.needs_recovery()));
+    }
+    let tier = components.tiers.get(&wanted.from).map(Arc::clone);
+    let tier = tier.ok_or_else(|| EngineError::InvalidArgument(format!("{:?} is no tier", wanted.from)))?;
+    Ok(Arc::new(follow::Follow::new(wanted, tier, &components.registry)?))
+}
+
 fn new_ship(
     wanted: crate::recovery::RecoverySettings,
     components: &Components,
@@ -296,12 +321,17 @@ fn local_settings(settings: &EngineSettings, budget: &DiskBudget) -> LocalSettin
 
 impl Core {
     fn open(
-        settings: EngineSettings,
+        mut settings: EngineSettings,
         components: Components,
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
         refuse_unfinished(&settings.data_dir)?;
         deployment::refuse_robbed(&settings.data_dir)?;
+        follow::check_role(&settings.data_dir, settings.standby.is_some())?;
+        if settings.standby.is_some() {
+            // Nothing is put into local packs: the engine that is opened after a promotion finds them as they are.
+            settings.tiering.recall = Recall::Stream;
+        }
         validate_policy_tiers(&components.policy, &components.tiers)
             .and_then(|()| protect::validate_protection(&components.policy, &components.tiers))
             .map_err(EngineError::InvalidArgument)?;
@@ -313,15 +343,24 @@ impl Core {
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let clock = Arc::clone(&components.clock);
-        let (meta, opened) =
-            JournaledStore::open(&settings.data_dir, settings.meta.clone(), data, observers, Arc::clone(&clock))
-                .map_err(|e| deployment::with_recovery(e, settings.recovery.as_ref()))?;
+        let (dir, its) = (&settings.data_dir, settings.meta.clone());
+        let (meta, opened) = match &settings.standby {
+            Some(_) => JournaledStore::open_follower(dir, its, observers, Arc::clone(&clock)),
+            None => JournaledStore::open(dir, its, data, observers, Arc::clone(&clock)),
+        }
+        .map_err(|e| deployment::with_recovery(e, settings.recovery.as_ref()))?;
         tracing::info!(?opened, "namespace");
-        let ship = settings.recovery.clone().map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
+        let ships_to = settings.recovery.as_ref().map(|recovery| recovery.tier.as_str());
+        let follow = settings.standby.clone().map(|wanted| new_follow(wanted, ships_to, &components)).transpose()?;
+        // A standby ships nothing.
+        let ships = settings.recovery.clone().filter(|_| follow.is_none());
+        let ship = ships.map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
         let local = local_settings(&settings, &budget);
-        let last_end = if opened.recovery == Recovery::Clean { LastEnd::Clean } else { LastEnd::Unknown };
+        // The namespace of a standby says nothing of the packs that a primary left there.
+        let clean = opened.recovery == Recovery::Clean && settings.standby.is_none();
+        let last_end = if clean { LastEnd::Clean } else { LastEnd::Unknown };
         let (local, found) = LocalStore::open_after(last_end, &packs, local, budget, clock)?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
@@ -343,7 +382,8 @@ impl Core {
             local,
             tiers: components.tiers,
             ship,
-            recovered: settings.data_dir.join(crate::recovery::FINISHED).exists(),
+            recovered: follow.is_some() || crate::recovery::bytes_may_be_missing(&settings.data_dir),
+            follow,
             from_packs,
             remote,
             inflight: InFlight::default(),

@@ -51,6 +51,7 @@ impl Engine {
         report.recovery = core.recovery_stats();
         report.protect = core.protect_stats(now)?;
         report.scrub = core.scrub.stats();
+        report.standby = core.standby_stats();
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -122,14 +123,16 @@ impl Engine {
 
     /// Why all writes are refused until the store is opened again, if they are. Reads go on.
     pub fn writes_refused(&self) -> Option<String> {
-        let journal = self.core.meta.poisoned().or_else(|| self.core.meta.fenced()).map(|e| e.to_string());
+        let fenced = || self.core.meta.fenced().filter(|_| self.core.follow.is_none());
+        let journal = self.core.meta.poisoned().or_else(fenced).map(|e| e.to_string());
         journal.or_else(|| self.core.local.writes_refused().map(|e| e.to_string()))
     }
 
-    /// What an operator should look at although requests are served: the cloud is behind.
+    /// What an operator should look at although requests are served: the cloud is behind, or this standby is.
     pub fn warnings(&self) -> Vec<String> {
-        let both = self.core.recovery_warning().into_iter().chain(self.core.protect_warning());
-        both.filter(|_| !self.core.is_fenced()).collect()
+        let shipping = self.core.recovery_warning().into_iter().chain(self.core.protect_warning());
+        let shipping = shipping.filter(|_| !self.core.is_fenced());
+        shipping.chain(self.core.standby_warning()).collect()
     }
 
     /// Everything about one object: where it is, why, and what comes next.
@@ -246,6 +249,11 @@ impl Engine {
     /// # Errors
     /// Whatever the walk meets; then nothing was removed.
     pub async fn gc(&self, request: GcRequest) -> Result<GcReport, EngineError> {
+        if self.core.follow.is_some() && !request.dry_run {
+            let what =
+                "a standby gives nothing back: what it will need is decided once it is promoted; --dry-run works";
+            return Err(EngineError::InvalidRequest(what.to_owned()));
+        }
         self.core.collect_garbage(request.dry_run, self.core.bytes_over_watermark()).await
     }
 

@@ -144,10 +144,11 @@ impl ObjectHandle {
             return Err(EngineError::InvalidRange { size: self.record.size });
         }
         if self.core.recovered && !self.core.has_all(&self.record) {
-            return Err(EngineError::Corrupt(
-                "the bytes of this version were on the disk that was lost, and nowhere else: upload it again, or delete it"
-                    .to_owned(),
-            ));
+            let place = match self.core.follow {
+                Some(_) => "are on the primary's disks, and not in a tier yet: read it there",
+                None => "were on the disk that was lost, and nowhere else: upload it again, or delete it",
+            };
+            return Err(EngineError::Corrupt(format!("the bytes of this version {place}")));
         }
         self.core.note_access(&self.info.bucket, &self.info.key);
         if range.is_empty() {

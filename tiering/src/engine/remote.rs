@@ -60,14 +60,14 @@ fn frame_end(at: &Located) -> u64 {
 
 impl Core {
     /// Raw chunks from `tier` (or, when it is None or lacks one, from any tier, online ones first). They are kept locally as
-    /// cache when `keep` or the setting says so.
+    /// cache when `keep` or the setting says so, but never by a standby, which writes nothing into local packs.
     pub(crate) async fn recall(
         self: &Arc<Self>,
         wanted: &[ChunkRef],
         tier: Option<&str>,
         keep: bool,
     ) -> Result<HashMap<ChunkId, Bytes>, EngineError> {
-        let keep = keep || self.settings.tiering.recall == Recall::Promote;
+        let keep = self.follow.is_none() && (keep || self.settings.tiering.recall == Recall::Promote);
         let frames = self.recall_frames(wanted, tier, keep).await?;
         frames
             .into_iter()

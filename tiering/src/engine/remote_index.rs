@@ -160,7 +160,7 @@ impl RemoteIndex {
         }
     }
 
-    fn note_unreadable(&self, tier: Option<&str>) {
+    pub(crate) fn note_unreadable(&self, tier: Option<&str>) {
         let mut tiers = self.tiers.write().unwrap_or_else(PoisonError::into_inner);
         tiers.entry(tier.unwrap_or_default().to_owned()).or_default().unreadable += 1;
     }

@@ -57,6 +57,9 @@ pub struct StatsReport {
     pub protect: Option<ProtectStats>,
     /// Scrubbing of local packs.
     pub scrub: super::ScrubStats,
+    /// How far a standby is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby: Option<super::StandbyStats>,
 }
 
 /// How far the recovery tier is.

@@ -3,7 +3,7 @@
 use crate::chunk::ChunkSettings;
 use crate::local::{BudgetSettings, LocalSettings};
 use crate::meta::MetaSettings;
-use crate::recovery::RecoverySettings;
+use crate::recovery::{RecoverySettings, StandbySettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ pub struct EngineSettings {
     pub scrub: ScrubSettings,
     /// Shipping of the namespace to a tier, when it is wanted.
     pub recovery: Option<RecoverySettings>,
+    /// Following of what another store ships: the engine is a standby then, and nothing is shipped.
+    pub standby: Option<StandbySettings>,
     /// What plans count with.
     pub prices: tidegate_policies::PriceBook,
 }

@@ -98,7 +98,10 @@ pub(crate) struct Committer {
     /// The journal folder.
     pub(crate) dir: PathBuf,
     pub(crate) segment: SegmentWriter,
+    /// The epoch of this opening; of a follower that of the last record.
     pub(crate) epoch: u64,
+    /// The last segment, where a follower appends to it.
+    pub(crate) last_segment: PathBuf,
     /// The last record written.
     pub(crate) last_seq: u64,
     /// The last record known durable.
@@ -228,6 +231,10 @@ impl Committer {
         for request in group.drain(..) {
             match request {
                 Request::Commit(batch, answer) => self.plan_one(&mut plan, batch, answer),
+                // A follower commits nothing, so nothing of this group stands before it.
+                Request::Append(piece, answer) => {
+                    let _ = answer.send(self.append(&piece));
+                }
                 Request::Sync(answer) => {
                     plan.force_sync = true;
                     plan.settled.push((answer, Ok(())));
@@ -357,7 +364,7 @@ impl Committer {
     }
 
     /// Refuses a group while it is still without harm to do so.
-    fn check_room(&self) -> Result<(), MetaError> {
+    pub(super) fn check_room(&self) -> Result<(), MetaError> {
         let least = self.settings.least_free_bytes;
         match rustix::fs::statvfs(&self.dir).map(|s| s.f_bavail.saturating_mul(s.f_frsize)) {
             Ok(free) if free < least => {
@@ -396,25 +403,32 @@ impl Committer {
     fn apply(&mut self, accepted: &mut [Accepted]) -> Result<(), MetaError> {
         let Some(last) = accepted.last().map(|a| a.seq) else { return Ok(()) };
         for one in accepted.iter_mut() {
-            let ops = std::mem::take(&mut one.ops);
-            let mut applied = Vec::with_capacity(ops.len());
-            {
-                let index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
-                let index = index.as_ref().ok_or(MetaError::Closed)?;
-                for op in ops {
-                    let old = index.apply(op.table, &op.key, op.value.as_deref())?;
-                    applied.push(AppliedOp { op, old });
-                }
-                self.shared.applied.store(one.seq, Ordering::Release);
-            }
-            let observers = self.shared.observers.read().unwrap_or_else(PoisonError::into_inner);
-            observers.iter().for_each(|o| o.applied(one.seq, &applied));
+            self.apply_one(one.seq, std::mem::take(&mut one.ops))?;
             if let Some(answer) = one.answer.take() {
                 let _ = answer.send(Ok(Committed { seq: one.seq }));
             }
         }
         self.shared.index()?.set_position(self.epoch, last)?;
         failpoint::hit("meta.after_apply");
+        Ok(())
+    }
+}
+
+impl Committer {
+    /// Makes one batch visible and tells the observers.
+    pub(super) fn apply_one(&self, seq: u64, ops: Vec<Op>) -> Result<(), MetaError> {
+        let mut applied = Vec::with_capacity(ops.len());
+        {
+            let index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+            let index = index.as_ref().ok_or(MetaError::Closed)?;
+            for op in ops {
+                let old = index.apply(op.table, &op.key, op.value.as_deref())?;
+                applied.push(AppliedOp { op, old });
+            }
+            self.shared.applied.store(seq, Ordering::Release);
+        }
+        let observers = self.shared.observers.read().unwrap_or_else(PoisonError::into_inner);
+        observers.iter().for_each(|o| o.applied(seq, &applied));
         Ok(())
     }
 }

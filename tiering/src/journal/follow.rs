@@ -170,24 +170,41 @@ fn fill(place: &Place, buffer: &mut [u8], at: u64) -> Result<bool, MetaError> {
     }
 }
 
+/// The records of a segment file without zeros at its end, each verified: header, body, and the record as it lies there.
+pub(crate) struct Records<'a>(&'a [u8]);
+
+impl<'a> Records<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<Records<'a>, String> {
+        let (head, rest) = bytes.split_first_chunk::<SEGMENT_HEADER_BYTES>().ok_or("it is shorter than a header")?;
+        SegmentHeader::parse(head)?;
+        Ok(Records(rest))
+    }
+
+    /// The next one; none at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<(RecordHeader, &'a [u8], &'a [u8])>, String> {
+        let Some(head) = self.0.first_chunk::<RECORD_HEADER_BYTES>() else {
+            return if self.0.is_empty() { Ok(None) } else { Err("bytes after the last record".to_owned()) };
+        };
+        let header = RecordHeader::parse(head)?;
+        let len = usize::try_from(header.record_len()).map_err(|e| e.to_string())?;
+        let (record, after) = self.0.split_at_checked(len).ok_or("a record is cut short")?;
+        let end = RECORD_HEADER_BYTES.saturating_add(header.body_len as usize);
+        let body = record.get(RECORD_HEADER_BYTES..end).filter(|body| verify(head, body));
+        let body = body.ok_or_else(|| format!("the checksum of record {} does not fit", header.seq))?;
+        self.0 = after;
+        Ok(Some((header, body, record)))
+    }
+}
+
 /// Of the segment file `bytes`, the part with the records from `from` on that were written up to `until_ms`, as a segment
 /// of its own, with its first and last record; none when there are none such. Every record is verified.
 pub(crate) fn cut(bytes: &[u8], from: u64, to: u64, until_ms: u64) -> Result<Option<Piece>, String> {
-    let (head, mut rest) = bytes.split_first_chunk::<SEGMENT_HEADER_BYTES>().ok_or("it is shorter than a header")?;
-    SegmentHeader::parse(head)?;
+    let mut records = Records::of(bytes)?;
     let mut piece: Option<Piece> = None;
-    while let Some(head) = rest.first_chunk::<RECORD_HEADER_BYTES>() {
-        let header = RecordHeader::parse(head)?;
-        let len = usize::try_from(header.record_len()).map_err(|e| e.to_string())?;
-        let (record, after) = rest.split_at_checked(len).ok_or("a record is cut short")?;
-        let end = RECORD_HEADER_BYTES.saturating_add(header.body_len as usize);
-        if !record.get(RECORD_HEADER_BYTES..end).is_some_and(|body| verify(head, body)) {
-            return Err(format!("the checksum of record {} does not fit", header.seq));
-        }
+    while let Some((header, _, record)) = records.next()? {
         if piece.as_ref().is_some_and(|p| p.last.checked_add(1) != Some(header.seq)) {
             return Err(format!("record {} is out of order", header.seq));
         }
-        rest = after;
         if header.seq < from {
             continue;
         }
@@ -198,7 +215,7 @@ pub(crate) fn cut(bytes: &[u8], from: u64, to: u64, until_ms: u64) -> Result<Opt
         piece.bytes.extend_from_slice(record);
         (piece.last, piece.last_ms) = (header.seq, header.time_ms);
     }
-    if rest.is_empty() { Ok(piece) } else { Err("bytes after the last record".to_owned()) }
+    Ok(piece)
 }
 
 /// A segment without a record, whose first would be `first_seq`.

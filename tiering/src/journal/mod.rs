@@ -1,6 +1,7 @@
 //! The journal: an append-only sequence of checksummed records in segment files. It is the database; all else about the
 //! namespace can be computed from it and the newest snapshot. The format is written down in `docs/formats.md`.
 
+pub(crate) mod append;
 pub(crate) mod committer;
 pub(crate) mod follow;
 pub(crate) mod queue;

@@ -1,5 +1,6 @@
 //! The bounded queue between the callers of `commit` and the one committer.
 
+use super::follow::Piece;
 use crate::meta::{Batch, Committed, MetaError};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,8 @@ pub(crate) type Answer = oneshot::Sender<Result<Committed, MetaError>>;
 pub(crate) enum Request {
     /// Commit this.
     Commit(Batch, Answer),
+    /// Put these records of another store's journal behind what is there.
+    Append(Piece, Answer),
     /// Make everything committed so far durable, also when durability is relaxed.
     Sync(Answer),
 }
@@ -25,13 +28,14 @@ impl Request {
             Request::Commit(batch, _) => batch.ops.iter().fold(64, |sum: usize, op| {
                 sum.saturating_add(8 + op.key.len() + op.value.as_ref().map_or(0, Vec::len))
             }),
+            Request::Append(piece, _) => piece.bytes.len(),
             Request::Sync(_) => 0,
         }
     }
 
     /// Gives the answer; a caller that went away does not matter.
     pub(crate) fn answer(self, result: Result<Committed, MetaError>) {
-        let (Request::Commit(_, tx) | Request::Sync(tx)) = self;
+        let (Request::Commit(_, tx) | Request::Append(_, tx) | Request::Sync(tx)) = self;
         let _ = tx.send(result);
     }
 }

@@ -15,7 +15,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod keeper;
-mod lock;
+pub(crate) mod lock;
 pub(crate) mod marker;
 mod open;
 mod rebuild;

@@ -2,14 +2,14 @@
 
 use super::keeper::{Keeper, KeeperParts};
 use super::lock::DataLock;
-use super::marker::{IndexState, Marker};
+use super::marker::{IndexState, Layout, Marker};
 use super::open::{OpenReport, Wish, recover};
 use super::snapshot::{self, SnapshotInfo};
-use super::{Batch, CommitObserver, Committed, DataSync, Entry, KeyRange, MetaError, MetaSettings, MetaStore, Table};
-use super::{MAX_RECORD_BYTES, Value};
+use super::{Batch, CommitObserver, Committed, DataSync, Entry, KeyRange, MetaError, MetaSettings, MetaStore, NoData};
+use super::{MAX_RECORD_BYTES, Table, Value};
 use crate::clock::Clock;
 use crate::journal::committer::{Committer, Shared};
-use crate::journal::follow::Follower;
+use crate::journal::follow::{Follower, Piece};
 use crate::journal::list_segments;
 use crate::journal::queue::{Queue, Request};
 use std::ops::{Bound, ControlFlow};
@@ -34,6 +34,14 @@ struct Running {
     committer: JoinHandle<()>,
     keeper: JoinHandle<()>,
     _lock: DataLock,
+}
+
+/// A store whose threads have not begun. Dropping it leaves the mark that says open: the next opening replays the journal.
+struct Prepared {
+    keeper: Arc<Keeper>,
+    committer: Committer,
+    lock: DataLock,
+    report: OpenReport,
 }
 
 /// Sizes and positions, for `stats` and metrics.
@@ -74,6 +82,40 @@ impl JournaledStore {
         observers: Vec<Arc<dyn CommitObserver>>,
         clock: Arc<dyn Clock>,
     ) -> Result<(JournaledStore, OpenReport), MetaError> {
+        let mut prepared = Self::prepare(dir, settings, data, observers, clock)?;
+        prepared.committer.write_opened()?;
+        prepared.report.last_seq = prepared.committer.last_seq;
+        prepared.start(dir)
+    }
+
+    /// As [`JournaledStore::open`], as a follower of another store's journal: it refuses commits, and begins no epoch. Its
+    /// journal grows by [`JournaledStore::append_shipped`] alone, of which the observers hear as of commits.
+    ///
+    /// # Errors
+    /// As [`JournaledStore::open`]; [`MetaError::Invalid`] also when there is no journal to go on with.
+    pub(crate) fn open_follower(
+        dir: &Path,
+        settings: MetaSettings,
+        observers: Vec<Arc<dyn CommitObserver>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(JournaledStore, OpenReport), MetaError> {
+        let journal = Layout::new(dir).journal;
+        if list_segments(&journal)?.is_empty() {
+            return Err(MetaError::Invalid(format!("there is no journal in {}", journal.display())));
+        }
+        let mut prepared = Self::prepare(dir, settings, Arc::new(NoData), observers, clock)?;
+        prepared.committer.epoch = prepared.committer.epoch.saturating_sub(1);
+        prepared.committer.shared.set_fence("this is a standby, which is read-only".to_owned());
+        prepared.start(dir)
+    }
+
+    fn prepare(
+        dir: &Path,
+        settings: MetaSettings,
+        data: Arc<dyn DataSync>,
+        observers: Vec<Arc<dyn CommitObserver>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Prepared, MetaError> {
         let found = recover(dir, &settings, clock.as_ref(), Wish { rebuild: None, progress: &mut |_| {} })?;
         let shared = Arc::new(Shared::new(found.index, found.last_seq, observers));
         let queue = Arc::new(Queue::new(settings.queue_depth));
@@ -87,13 +129,14 @@ impl JournaledStore {
             epoch: found.epoch,
         })?);
         let bell = Arc::clone(&keeper);
-        let mut committer = Committer {
+        let committer = Committer {
             queue: Arc::clone(&queue),
             shared: Arc::clone(&shared),
             data,
             clock,
             settings,
             dir: found.layout.journal,
+            last_segment: found.segment.path().to_owned(),
             segment: found.segment,
             epoch: found.epoch,
             last_seq: found.last_seq,
@@ -101,21 +144,28 @@ impl JournaledStore {
             data_dirty: false,
             after_group: Box::new(move |written| bell.note(written)),
         };
-        committer.write_opened()?;
         let report = OpenReport {
             recovery: found.recovery,
             torn_tail: found.torn_tail,
             epoch: found.epoch,
-            last_seq: committer.last_seq,
+            last_seq: found.last_seq,
             took: found.began.elapsed(),
         };
-        let keeper_run = Arc::clone(&keeper);
-        let running = Running {
-            committer: spawn("meta-commit", dir, move || committer.run())?,
-            keeper: spawn("meta-keeper", dir, move || keeper_run.run())?,
-            _lock: found.lock,
-        };
-        Ok((JournaledStore { shared, queue, keeper, running: Mutex::new(Some(running)) }, report))
+        Ok(Prepared { keeper, committer, lock: found.lock, report })
+    }
+
+    /// Puts records of the followed journal behind what is here; durable and visible when it returns. What does not go on
+    /// where this store ends is refused.
+    ///
+    /// # Errors
+    /// [`MetaError::Invalid`] for records that do not fit; otherwise as of a commit.
+    pub(crate) async fn append_shipped(&self, piece: Piece) -> Result<Committed, MetaError> {
+        if let Some(e) = self.shared.poisoned() {
+            return Err(e);
+        }
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.queue.push(Request::Append(piece, tx)).await.map_err(|e| self.shared.poisoned().unwrap_or(e))?;
+        rx.await.map_err(|_| self.shared.poisoned().unwrap_or(MetaError::Closed))?
     }
 
     /// Lets `observer` hear of every commit that is answered from now on.
@@ -229,6 +279,21 @@ impl JournaledStore {
         let (tx, rx) = tokio::sync::oneshot::channel();
         self.queue.push(Request::Commit(batch, tx)).await.map_err(|e| self.shared.poisoned().unwrap_or(e))?;
         rx.await.map_err(|_| self.shared.poisoned().unwrap_or(MetaError::Closed))?
+    }
+}
+
+impl Prepared {
+    /// Starts the threads.
+    fn start(self, dir: &Path) -> Result<(JournaledStore, OpenReport), MetaError> {
+        let Prepared { keeper, committer, lock, report } = self;
+        let (shared, queue, keeper_run) =
+            (Arc::clone(&committer.shared), Arc::clone(&committer.queue), Arc::clone(&keeper));
+        let running = Running {
+            committer: spawn("meta-commit", dir, move || committer.run())?,
+            keeper: spawn("meta-keeper", dir, move || keeper_run.run())?,
+            _lock: lock,
+        };
+        Ok((JournaledStore { shared, queue, keeper, running: Mutex::new(Some(running)) }, report))
     }
 }
 

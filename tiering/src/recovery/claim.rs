@@ -25,7 +25,7 @@ pub(crate) struct ClaimRecord {
     /// 128 random bits in hexadecimal: whose claim it is.
     pub nonce: String,
     pub claimed: Timestamp,
-    /// What for: `serve` or `recover`.
+    /// What for: `serve`, `recover` or `promote`.
     pub by: String,
     /// The machine, for people.
     pub host: String,
@@ -93,6 +93,11 @@ pub(crate) fn note_base(dir: &Path, term: u64, last: u64) -> Result<u64, Recover
     Ok(noted)
 }
 
+/// The last term that is known to have been claimed from here; 0 for none.
+pub(crate) fn held_term(dir: &Path) -> Result<u64, RecoveryError> {
+    Ok(Mine::load(dir)?.held.map_or(0, |held| held.term))
+}
+
 /// How a claim is made.
 pub(crate) struct Claimant<'a> {
     pub tier: &'a dyn Tier,
@@ -112,6 +117,12 @@ impl Claimant<'_> {
             return Ok(None);
         };
         read(self.tier, &name, size).await.map(Some)
+    }
+
+    /// Whether the last claim is this data directory's own; none when there is no claim.
+    pub(crate) async fn holds_last(&self) -> Result<Option<bool>, RecoveryError> {
+        let mine = Mine::load(self.data_dir)?;
+        Ok(self.last().await?.map(|last| mine.owns(&last)))
     }
 
     /// Takes the next term. Without `force` only where the last one is this data directory's own.

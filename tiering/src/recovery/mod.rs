@@ -1,21 +1,27 @@
 //! The namespace in the cloud: what is shipped there and under which names, who may write there, and how a store is built
-//! from it. The shipping itself is in `engine/ship.rs`; names and bytes are in `docs/formats.md`, reasons in ADR 17.
+//! from it. The shipping itself is in `engine/ship/`, the following in `engine/follow/`; names and bytes are in `docs/formats.md`, reasons in ADR 17 and 20.
 
 pub(crate) mod claim;
 mod directory;
 mod from_packs;
+mod lost;
 pub(crate) mod names;
 pub(crate) mod plan;
 mod recover;
 mod settings;
+pub(crate) mod standby;
 
 pub use crate::engine::examine::{Examined, MissingObject};
-pub(crate) use directory::FINISHED;
 pub use directory::UNFINISHED;
 pub use from_packs::{FromPacks, FromPacksReport, News, OddPack, recover_from_packs};
+pub use lost::LostChange;
 pub use plan::{Moment, Plan};
 pub use recover::{RecoverProgress, RecoverReport, RecoverRequest, recover};
-pub use settings::RecoverySettings;
+pub use settings::{RecoverySettings, StandbySettings};
+pub use standby::{
+    Prepared, Promoted, Rejoined, STANDBY, StandbyPhase, StandbyRequest, finish as finish_promotion,
+    prepare as prepare_standby, start_over as restart_standby,
+};
 
 use crate::disk;
 use crate::meta::MetaError;
@@ -46,6 +52,11 @@ pub enum RecoveryError {
     /// What the cloud has does not fit together.
     #[error("{0}")]
     Damaged(String),
+}
+
+/// Whether what a directory has came from the cloud, so that bytes that are nowhere are no surprise.
+pub(crate) fn bytes_may_be_missing(dir: &Path) -> bool {
+    [directory::FINISHED, standby::PROMOTED].iter().any(|file| dir.join(file).exists())
 }
 
 pub(crate) fn local(what: &str, path: &Path, e: &std::io::Error) -> RecoveryError {

@@ -101,7 +101,7 @@ impl Shipped {
     }
 
     /// The parts of the journal that count, in runs without a gap.
-    fn runs(&self) -> Vec<Vec<Part>> {
+    pub(crate) fn runs(&self) -> Vec<Vec<Part>> {
         let ends = self.ends();
         let mut parts: Vec<Part> = self
             .pieces

@@ -137,9 +137,9 @@ pub async fn recover(
     Ok(report)
 }
 
-struct Work<'a> {
-    request: &'a RecoverRequest<'a>,
-    tier: &'a dyn Tier,
+pub(super) struct Work<'a> {
+    pub(super) request: &'a RecoverRequest<'a>,
+    pub(super) tier: &'a dyn Tier,
 }
 
 impl Work<'_> {
@@ -158,7 +158,7 @@ impl Work<'_> {
     }
 
     /// The deployment of a tier that has one.
-    async fn only_deployment(&self) -> Result<String, RecoveryError> {
+    pub(super) async fn only_deployment(&self) -> Result<String, RecoveryError> {
         let found = deployments(self.tier, names::ROOT).await?;
         match found.as_slice() {
             [one] => Ok(one.clone()),
@@ -246,7 +246,7 @@ impl Work<'_> {
         }
     }
 
-    async fn fetch(
+    pub(super) async fn fetch(
         &self,
         dir: &Path,
         plan: &Plan,
@@ -256,8 +256,9 @@ impl Work<'_> {
         for folder in [&journal, &snapshots] {
             std::fs::create_dir_all(folder).map_err(|e| local("create", folder, &e))?;
         }
+        let mut epoch = 0;
         if let Some(snapshot) = &plan.snapshot {
-            self.fetch_snapshot(&snapshots, snapshot, progress).await?;
+            epoch = self.fetch_snapshot(&snapshots, snapshot, progress).await?;
         }
         let until = self.request.at.map_or(u64::MAX, Timestamp::millis);
         let fetches = plan.parts.iter().map(|part| self.fetch_piece(&journal, part, until));
@@ -268,7 +269,7 @@ impl Work<'_> {
         // A journal without a segment would be taken for a new store.
         let first = journal.join(segment_name(plan.first_seq()));
         if !first.exists() {
-            write_file(&first, &empty_segment(plan.first_seq(), 0, plan.last_ms))?;
+            write_file(&first, &empty_segment(plan.first_seq(), epoch, plan.last_ms))?;
         }
         Ok(())
     }
@@ -290,12 +291,13 @@ impl Work<'_> {
         Ok(part.size)
     }
 
+    /// Returns the epoch that it began in.
     async fn fetch_snapshot(
         &self,
         folder: &Path,
         snapshot: &WholeSnapshot,
         progress: &mut dyn FnMut(RecoverProgress),
-    ) -> Result<(), RecoveryError> {
+    ) -> Result<u64, RecoveryError> {
         let path = folder.join(format!("{:020}.snap", snapshot.name.start));
         let part_path = |n: usize| folder.join(format!("{:020}.part{n:05}", snapshot.name.start));
         let whole: Vec<PathBuf> = (0..snapshot.parts.len()).map(part_path).collect();
@@ -317,11 +319,11 @@ impl Work<'_> {
             join(&whole, &tmp).map_err(|e| local("write", &tmp, &e))?;
             std::fs::rename(&tmp, &path).map_err(|e| local("rename", &tmp, &e))?;
         }
-        meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?;
+        let (start, _) = meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?;
         for part in whole.iter().filter(|part| part.exists()) {
             std::fs::remove_file(part).map_err(|e| local("remove", part, &e))?;
         }
-        Ok(())
+        Ok(start.epoch)
     }
 
     async fn examine(

@@ -79,3 +79,43 @@ impl RecoverySettings {
         .find_map(|(name, wrong, want)| wrong.then_some((name, want)))
     }
 }
+
+/// The section `standby` of the configuration: how `tidegate standby` follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StandbySettings {
+    /// The tier that is followed; given on the command line.
+    #[serde(skip)]
+    pub from: String,
+    /// How often it is looked for something new.
+    pub poll: Duration,
+    /// A lag above this is warned of.
+    pub warn_after: Duration,
+}
+
+impl Default for StandbySettings {
+    fn default() -> Self {
+        Self { from: String::new(), poll: Duration::from_secs(1), warn_after: Duration::from_secs(30) }
+    }
+}
+
+impl StandbySettings {
+    /// What to say where the section `recovery` does not name the tier that is followed.
+    pub fn needs_recovery(&self) -> String {
+        format!(
+            "write recovery.tier: {} into the standby's configuration: once promoted it ships there, and only so is the next one \
+             fenced off",
+            self.from
+        )
+    }
+
+    /// The first setting that cannot work, and what it may be.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        [
+            ("poll", self.poll < Duration::from_millis(10) || self.poll > Duration::from_secs(3600), "from 10ms to 1h"),
+            ("warn_after", self.warn_after < self.poll, "at least poll"),
+        ]
+        .into_iter()
+        .find_map(|(name, wrong, want)| wrong.then_some((name, want)))
+    }
+}

@@ -54,6 +54,10 @@ impl Engine {
         mut progress: impl FnMut(ScrubProgress) -> bool + Send,
     ) -> Result<ScrubReport, EngineError> {
         let core = &self.core;
+        if core.follow.is_some() {
+            let what = "a standby writes nothing into local packs, so it repairs nothing: scrub once it is promoted";
+            return Err(EngineError::InvalidRequest(what.to_owned()));
+        }
         let _one = core.scrub.one.lock().await;
         core.scrub.set_running(true);
         let _running = Running(&core.scrub);
