@@ -162,6 +162,7 @@ impl StoreSettings {
             tiering: self.tiering,
             recovery: None,
             prices: PriceBook::default(),
+            driven: false,
         }
     }
 

@@ -9,6 +9,7 @@ mod capacity;
 mod claims;
 mod digest;
 mod doom;
+mod driven;
 mod due;
 pub mod error;
 pub(crate) mod examine;
@@ -45,6 +46,7 @@ mod transition;
 pub mod types;
 mod walk;
 
+pub use driven::Step;
 pub use error::EngineError;
 pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
@@ -106,6 +108,8 @@ pub struct Components {
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) core: Arc<Core>,
+    /// What has no timers takes its turns from outside.
+    driven: Option<driven::Driven>,
 }
 
 impl fmt::Debug for Engine {
@@ -201,7 +205,9 @@ impl Engine {
         let core = Arc::new(opening.await.map_err(|e| EngineError::Internal(format!("open the store: {e}")))??);
         if let Some(ship) = core.ship.clone() {
             ship.begin(&core).await;
-            core.jobs.spawn(ship.run(Arc::clone(&core)));
+            if !core.settings.driven {
+                core.jobs.spawn(ship.run(Arc::clone(&core)));
+            }
         }
         if !core.is_fenced() {
             core.clear_orphans().await?;
@@ -210,8 +216,12 @@ impl Engine {
             core.start_reindex_if_changed()?;
         }
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
-        core.jobs.spawn(Scheduler::new(&core).run());
-        Ok(Engine { core })
+        let scheduler = Scheduler::new(&core);
+        if core.settings.driven {
+            return Ok(Engine { core, driven: Some(driven::Driven::new(scheduler)) });
+        }
+        core.jobs.spawn(scheduler.run());
+        Ok(Engine { core, driven: None })
     }
 
     /// Stops background work (bounded), syncs, marks the store as cleanly closed, gives the lock back.

@@ -8,8 +8,10 @@ use super::ops::describe_key;
 use super::record::{ObjectRecord, PartRecord, Record};
 use super::types::Residency;
 use crate::chunk::ChunkId;
+use crate::failpoint;
 use crate::local::Mark;
 use crate::meta::{MetaStore, Table};
+use crate::mutants::{self, Mutant};
 use crate::pack::{PackClass, PackId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -91,7 +93,10 @@ impl<'a> Walk<'a> {
             let core = Arc::clone(self.core);
             core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
                 walked += 1;
-                self.value(table, key, value);
+                failpoint::hit("gc.walk");
+                if table == Table::Object || !mutants::active(Mutant::MarkWithoutUploads) {
+                    self.value(table, key, value);
+                }
                 let mut step = Ok(());
                 if walked.is_multiple_of(LISTEN_EVERY) {
                     step = self.listen();
@@ -116,7 +121,8 @@ impl<'a> Walk<'a> {
 
     /// Marks what was committed since the last look.
     pub(super) fn listen(&mut self) -> Result<(), EngineError> {
-        for op in self.core.barrier.take()? {
+        let heard = self.core.barrier.take()?;
+        for op in heard.into_iter().filter(|_| !mutants::active(Mutant::MarkWithoutBarrier)) {
             self.value(op.table, &op.key, op.value.as_deref().unwrap_or_default());
         }
         Ok(())
@@ -124,7 +130,8 @@ impl<'a> Walk<'a> {
 
     /// Bodies that are being read, whether or not their versions are still there: reads win.
     pub(super) fn readers(&mut self) -> Result<(), EngineError> {
-        for record in self.core.reads.current() {
+        let reading = self.core.reads.current();
+        for record in reading.into_iter().filter(|_| !mutants::active(Mutant::MarkWithoutReaders)) {
             self.record(b"(being read)", &record);
         }
         Ok(())
@@ -157,6 +164,7 @@ impl<'a> Walk<'a> {
     fn record(&mut self, key: &[u8], record: &ObjectRecord) {
         let (keep, tier) = match &record.residency {
             Residency::Hot => (true, None),
+            Residency::Restored { .. } if mutants::active(Mutant::MarkWithoutRestored) => (true, None),
             Residency::Restored { tier, .. } => (true, Some(tier.as_str())),
             // What a restore has brought so far must not be taken away again under its hands.
             Residency::Cold { tier } => (record.restoring.is_some(), Some(tier.as_str())),
@@ -206,7 +214,8 @@ impl<'a> Walk<'a> {
 
     fn chunk(&mut self, id: &ChunkId, owner: Owner<'_>) {
         let in_tier = owner.tier.is_some_and(|tier| self.count(id, tier));
-        if !owner.keep && in_tier {
+        let elsewhere = owner.keep && mutants::active(Mutant::EvictHot) && !self.core.remote.tiers_with(id).is_empty();
+        if (!owner.keep && in_tier) || elsewhere {
             self.mark.cached(id);
             return;
         }

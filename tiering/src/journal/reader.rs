@@ -5,6 +5,7 @@
 use super::record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, VERSION, verify};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::meta::MetaError;
+use crate::mutants::{self, Mutant};
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -164,6 +165,12 @@ impl<'a> Scan<'a> {
                 ends.pop_front();
             }
         };
+        if torn
+            && mutants::active(Mutant::TornTailTakesOneMore)
+            && let Some((_, end)) = ends.iter().nth_back(1)
+        {
+            (self.at, last_seq) = (*end, last_seq - 1);
+        }
         let path = self.segment.path.clone();
         Ok(Tail { path, used: self.at, doubtful, last_seq, epoch, torn, visited, bytes })
     }

@@ -6,6 +6,7 @@
 use super::names::{self, PieceName, SnapshotName};
 use super::{RecoveryError, list};
 use crate::clock::Timestamp;
+use crate::mutants::{self, Mutant};
 use crate::tier::Tier;
 use std::collections::BTreeMap;
 
@@ -94,7 +95,8 @@ impl Shipped {
         let mut next = u64::MAX;
         let mut ends = BTreeMap::new();
         for (term, first) in firsts.into_iter().rev() {
-            ends.insert(term, next.saturating_sub(1));
+            let end = if mutants::active(Mutant::RecoverDeadBranch) { u64::MAX } else { next.saturating_sub(1) };
+            ends.insert(term, end);
             next = next.min(first);
         }
         ends
@@ -139,6 +141,9 @@ impl Shipped {
                 Moment::Record(last) => run.iter().take_while(|p| p.from <= last).count(),
             };
             run.truncate(keep);
+            if mutants::active(Mutant::RecoverWithoutLast) && run.len() > 1 {
+                run.pop();
+            }
             if let (Moment::Record(last), Some(end)) = (moment, run.last_mut()) {
                 end.to = end.to.min(last);
             }

@@ -136,7 +136,7 @@ impl Ship {
     }
 
     /// One turn; false when it failed.
-    async fn turn(&self, core: &Arc<Core>) -> bool {
+    pub(super) async fn turn(&self, core: &Arc<Core>) -> bool {
         let outcome = self.work(core).await;
         let error = match outcome {
             Ok(()) => None,
@@ -443,9 +443,12 @@ impl Ship {
     }
 
     /// Waits until a record is in the cloud.
-    async fn has(&self, seq: u64) -> Result<(), EngineError> {
+    async fn has(&self, core: &Arc<Core>, seq: u64) -> Result<(), EngineError> {
         let mut shipped = self.shipped.subscribe();
-        let wait = tokio::time::timeout(PATIENCE, shipped.wait_for(|at| *at >= seq));
+        if core.settings.driven && *shipped.borrow() < seq {
+            self.turn(core).await;
+        }
+        let wait = tokio::time::timeout(core.patience(), shipped.wait_for(|at| *at >= seq));
         match wait.await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(EngineError::Unavailable(format!("record {seq} has not been shipped to the recovery tier yet"))),

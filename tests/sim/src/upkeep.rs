@@ -1,0 +1,206 @@
+//! Background work, beside operations and in the middle of each other.
+
+use super::common::read;
+use super::life::Life;
+use super::plans::{BUCKET, Plan};
+use super::world::World;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use tidegate_tiering::engine::{EngineError, GcRequest, Step};
+use tidegate_tiering::failpoint;
+
+/// Longest wait of a thread that is held up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Holds the thread that comes to a place for the nth time until it is let go.
+#[derive(Default)]
+struct Gate {
+    /// Visits left, whether somebody waits, whether all may pass.
+    state: Mutex<(u64, bool, bool)>,
+    moved: Condvar,
+}
+
+impl Gate {
+    fn at(place: &'static str, nth: u64) -> Arc<Gate> {
+        let gate = Arc::new(Gate { state: Mutex::new((nth, false, false)), moved: Condvar::new() });
+        let its = Arc::clone(&gate);
+        failpoint::listen(Some(Arc::new(move |name| {
+            if name == place {
+                its.come();
+            }
+        })));
+        gate
+    }
+
+    fn come(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.0 = state.0.saturating_sub(1);
+        if state.0 == 0 && !state.2 {
+            state.1 = true;
+            drop(self.moved.wait_timeout_while(state, PATIENCE, |state| !state.2));
+        }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.state.lock().unwrap().1
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().2 = true;
+        self.moved.notify_all();
+    }
+}
+
+/// Opens the gate however its user ends.
+struct Opened(Arc<Gate>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        failpoint::listen(None);
+        self.0.open();
+    }
+}
+
+impl World {
+    /// A turn of the scheduler, shipping, a collection, an eviction, a snapshot.
+    pub fn work(&mut self, which: usize) -> BoxFuture<'static, Result<(), EngineError>> {
+        let engine = self.engine();
+        let bytes = if self.dice.below(2) == 0 { u64::MAX } else { 1 + self.dice.below(100_000) };
+        self.note(["a look at what is due", "shipping", "a collection", "an eviction", "a snapshot"][which]);
+        self.count(["turns of the scheduler", "shippings", "marks", "marks", "snapshots"][which]);
+        async move {
+            match which {
+                0 => {
+                    engine.run_due_now()?;
+                    engine.step(Step::Schedule).await;
+                }
+                1 => drop(engine.step(Step::Ship).await),
+                2 => drop(engine.gc(GcRequest::default()).await?),
+                3 => drop(engine.evict(bytes).await?),
+                _ => drop(engine.snapshot().await?),
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    pub fn scrub(&mut self) -> Result<(), String> {
+        self.note("a scrub");
+        let engine = self.engine();
+        let report = self.process().run(async move { engine.scrub(|_| {}).await });
+        match report {
+            Ok(report) if report.damaged.is_empty() => Ok(()),
+            Ok(report) => Err(format!("a scrub finds damage: {:?}", report.damaged)),
+            Err(_) if self.is_dead() => Ok(()),
+            Err(e) => Err(format!("scrub: {e}")),
+        }
+    }
+
+    /// A clean end and a new beginning.
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.note("a restart");
+        let engine = self.engine();
+        let closed = self.process().run(async move { engine.shutdown().await });
+        if self.is_dead() {
+            return Ok(());
+        }
+        closed.map_err(|e| format!("it does not close: {e}"))?;
+        if let Some(mut process) = self.take_process() {
+            self.model.shipped = self.model.shipped.max(super::world::shipped(&process.engine()));
+            process.end();
+        }
+        if self.dice.below(3) == 0 {
+            // The power goes after it has ended: nothing may rest on what was not synced.
+            self.crashed()?;
+        }
+        self.open()
+    }
+
+    /// A mark stands still in the middle of its walk while operations come and go.
+    pub fn during_gc(&mut self) -> Result<(), String> {
+        let nth = 1 + self.dice.below(12);
+        self.note(format!("a collection stands still at its step {nth}"));
+        self.count("marks");
+        let gate = Gate::at("gc.walk", nth);
+        let opened = Opened(Arc::clone(&gate));
+        let (engine, life) = (self.engine(), Arc::clone(&self.process().life));
+        let evict = self.dice.below(2) == 0;
+        let collection = async move {
+            match evict {
+                true => engine.evict(u64::MAX).await,
+                false => engine.gc(GcRequest::default()).await,
+            }
+        };
+        let collection = self.process().run(async move {
+            let task = tokio::spawn(collection);
+            while !gate.is_reached() && !task.is_finished() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            task
+        });
+        for _ in 0..1 + self.dice.below(4) {
+            if life.is_dead() {
+                break;
+            }
+            self.beside_gc()?;
+        }
+        drop(opened);
+        let done = self.process().run(collection).map_err(|e| format!("a collection: {e}"))?;
+        match done {
+            Err(e) if !life.is_dead() => Err(format!("a collection: {e}")),
+            _ => self.maybe_compare(&life),
+        }
+    }
+
+    fn maybe_compare(&mut self, life: &Life) -> Result<(), String> {
+        if life.is_dead() || self.dice.below(2) == 0 { Ok(()) } else { self.compare() }
+    }
+
+    /// Names move to where the walk has been, or a turn of the scheduler.
+    fn beside_gc(&mut self) -> Result<(), String> {
+        if self.dice.below(4) == 0 {
+            let work = self.work(0);
+            return self.perform(Vec::new(), Some(work), None);
+        }
+        let Some(from) = self.existing_key() else { return Ok(()) };
+        let to = self.any_key();
+        let copied: Option<Plan> = if from == to { None } else { self.copy(&from, &to) };
+        let Some(copy) = copied else { return Ok(()) };
+        self.perform(vec![copy], None, None)?;
+        if !self.process().life.is_dead() {
+            let delete = self.delete(&from);
+            self.perform(vec![delete], None, None)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a first piece, deletes the object, collects, and reads on.
+    pub fn read_through_a_collection(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
+        self.note(format!("{key} is being read"));
+        let (engine, len) = (self.engine(), bytes.len() as u64);
+        let opening = async move {
+            let mut stream = engine.open_object(BUCKET, key)?.read(0..len).await?;
+            let first = stream.next().await.transpose()?.unwrap_or_default();
+            Ok::<_, EngineError>((first, stream))
+        };
+        let (first, stream) = match self.process().run(opening) {
+            Ok(opened) => opened,
+            Err(_) if self.is_dead() => return Ok(()),
+            Err(e) => return Err(format!("read {key}: {e}")),
+        };
+        let delete = self.delete(key);
+        self.perform(vec![delete], None, None)?;
+        if !self.is_dead() {
+            let work = self.work(3);
+            self.perform(Vec::new(), Some(work), None)?;
+        }
+        match self.process().run(read(stream)) {
+            Ok(rest) if [first.as_ref(), &rest].concat() == bytes => Ok(()),
+            Ok(rest) => Err(format!("{key}: wrong bytes in a read that went on: {} and {}", first.len(), rest.len())),
+            Err(_) if self.is_dead() => Ok(()),
+            Err(e) => Err(format!("{key}: a read does not go on after a collection: {e}")),
+        }
+    }
+}
