@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_tiering::clock::Clock;
 use tidegate_tiering::engine::*;
+use tidegate_tiering::tier::TierErrorKind;
 
 /// An object as it was found.
 struct Found {
@@ -93,7 +94,13 @@ impl World {
         let keys = self.model.slots.keys().cloned().collect();
         let page = 1 + self.dice.below(12) as usize;
         let looked = self.process().run(look(self.engine(), keys, page));
-        let done = looked.map_err(|e| format!("looking: {e}")).and_then(|found| {
+        let looked = match looked {
+            Err(EngineError::NoSuchBucket(_)) if self.model.bucket.is_none() => {
+                Ok(Everything { objects: BTreeMap::new(), uploads: BTreeMap::new() })
+            }
+            other => other.map_err(|e| format!("looking: {e}")),
+        };
+        let done = looked.and_then(|found| {
             let seq = self.seq();
             self.compare_uploads(&found, seq)
                 .and_then(|()| self.compare_objects(&found, seq))
@@ -144,6 +151,14 @@ impl World {
                 Err(EngineError::InvalidObjectState { .. }) if matches!(&found.info.residency, Residency::Cold { tier } if tier == "archive") =>
                     {}
                 Err(EngineError::Corrupt(_)) if slot.lost => {}
+                // Its bytes were on the lost disk, and the same bytes are in an archive.
+                Err(EngineError::Tier { source, .. })
+                    if self.recovered
+                        && found.info.residency == Residency::Hot
+                        && source.kind() == TierErrorKind::Frozen =>
+                {
+                    slot.lost = true;
+                }
                 Err(e) => return Err(format!("{key} cannot be read: {e}; it is {}", describe(Some(found)))),
             }
         }

@@ -97,6 +97,8 @@ pub enum Effect {
 
 #[derive(Debug, Default)]
 pub struct Model {
+    /// The record up to which the bucket was made.
+    pub bucket: Option<u64>,
     pub slots: BTreeMap<String, Slot>,
     pub uploads: BTreeMap<String, Upload>,
     /// Uploads that were being begun.
@@ -189,6 +191,7 @@ impl Model {
 
     /// Goes back to the state at record `last`: what may be there becomes what may have been under way.
     pub fn rewind(&mut self, last: u64) {
+        self.bucket = self.bucket.filter(|made| *made <= last);
         for slot in self.slots.values_mut() {
             slot.maybe.clear();
             let past = std::mem::take(&mut slot.past);

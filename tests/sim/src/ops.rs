@@ -87,7 +87,10 @@ impl World {
     fn make_bucket(&mut self) -> Result<(), String> {
         let engine = self.engine();
         match self.process().run(engine.create_bucket(BUCKET)) {
-            Err(EngineError::BucketExists(_)) | Ok(()) => Ok(()),
+            Err(EngineError::BucketExists(_)) | Ok(()) => {
+                self.model.bucket = Some(self.seq());
+                Ok(())
+            }
             Err(_) if self.is_dead() => Ok(()),
             Err(e) => Err(format!("make the bucket: {e}")),
         }

@@ -327,7 +327,7 @@ impl Plan {
     /// Whether an error is in order.
     pub fn tolerates(&self, error: &EngineError, calm: bool) -> bool {
         match error {
-            EngineError::Tier { .. } => self.cloud && !calm,
+            EngineError::Tier { .. } => self.cloud && (self.lost || !calm),
             EngineError::Corrupt(_) | EngineError::Body(_) => (self.cloud && !calm) || self.lost,
             _ => false,
         }

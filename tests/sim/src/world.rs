@@ -130,7 +130,7 @@ fn settings(dice: &mut Dice) -> EngineSettings {
     settings.chunks.min = 512;
     settings.chunks.avg = 2048;
     settings.chunks.max = 8192;
-    settings.local.pack_bytes = 16 << (10 + dice.below(3));
+    settings.local.pack_bytes = 64 << (10 + dice.below(2));
     settings.limits.min_part_bytes = 0;
     settings.disk.free_floor = 0;
     settings.meta.segment_bytes = 4096 << dice.below(4);

@@ -156,6 +156,7 @@ fn create(
         let what = "the journal is gone, but the store was in use".to_owned();
         return Err(MetaError::corrupt(&layout.journal, 0, what, "Bring the journal folder back from a backup"));
     }
+    disk::sync_above(&layout.root).map_err(|e| MetaError::io("sync the folders above", &layout.root, &e))?;
     let generation = rand::random::<u128>();
     Marker::new(IndexState::Rebuilding, generation, 0).save(&layout.root)?;
     let index = SledIndex::create(&layout.sled, settings.index_cache_bytes, generation)?;
