@@ -10,6 +10,7 @@ mod common;
 #[path = "../../../tiering/tests/common/cut.rs"]
 mod cut;
 mod finale;
+mod gate;
 mod life;
 #[path = "../../../tiering/tests/common/log.rs"]
 mod log;

@@ -108,11 +108,10 @@ impl Watcher for SimDisk {
     }
 }
 
-/// A future that is dropped at its nth poll; with `ends`, the process ends there.
+/// A future that is dropped at its nth poll.
 pub struct Dropped<F> {
     pub inner: Pin<Box<F>>,
     pub left: Option<u64>,
-    pub ends: Option<Arc<Life>>,
 }
 
 impl<F: Future> Future for Dropped<F> {
@@ -120,9 +119,6 @@ impl<F: Future> Future for Dropped<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.left == Some(0) {
-            if let Some(life) = &self.ends {
-                life.die();
-            }
             return Poll::Ready(None);
         }
         self.left = self.left.map(|left| left - 1);

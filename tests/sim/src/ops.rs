@@ -1,6 +1,7 @@
 //! The story itself: what is drawn from the deck, one card after the other.
 
 use super::body::{any_body, large_body};
+use super::gate::Cut;
 use super::plans::{BUCKET, Plan};
 use super::world::World;
 use std::time::Duration;
@@ -99,7 +100,7 @@ impl World {
     /// A new process after the end of one, which may find that its disk is gone as well.
     pub fn after_a_crash(&mut self) -> Result<(), String> {
         self.crashed()?;
-        if self.settings.recovery.is_some() && self.model.shipped > 0 && self.dice.below(6) == 0 {
+        if self.settings.recovery.is_some() && self.model.shipped > self.branch && self.dice.below(6) == 0 {
             return self.lose_disk(None);
         }
         self.open()
@@ -192,12 +193,13 @@ impl World {
     fn alone(&mut self, plan: Plan) -> Result<(), String> {
         match self.dice.below(16) {
             0 => {
-                let polls = 1 + self.dice.below(4);
-                self.perform(vec![plan], None, Some((polls, true)))
+                let nth = 1 + self.dice.below(8);
+                self.perform(vec![plan], None, Some(Cut::Dies(nth)))
             }
             1 => {
-                let polls = 1 + self.dice.below(4);
-                self.perform(vec![plan], None, Some((polls, false)))?;
+                let places = ["journal.before_write", "journal.after_write", "journal.after_sync"];
+                let place = places[self.dice.below(3) as usize];
+                self.perform(vec![plan], None, Some(Cut::Leaves(place)))?;
                 self.settle_doubts()
             }
             _ => self.perform(vec![plan], None, None),
@@ -209,8 +211,7 @@ impl World {
         if self.is_dead() {
             return Ok(());
         }
-        let barrier = self.put("h/1", any_body_of(0));
-        self.model.slot("h/1");
+        let barrier = self.put("h/barrier", any_body_of(0));
         self.perform(vec![barrier], None, None)?;
         if self.is_dead() { Ok(()) } else { self.compare() }
     }
@@ -230,7 +231,7 @@ impl World {
             let which = [0, 0, 0, 1, 2, 3, 4][self.dice.below(7) as usize];
             self.work(which)
         });
-        let cut = (self.dice.below(12) == 0).then(|| (1 + self.dice.below(12), true));
+        let cut = (self.dice.below(12) == 0).then(|| Cut::Dies(1 + self.dice.below(20)));
         self.perform(plans, beside, cut)
     }
 

@@ -39,10 +39,10 @@ fn whole(root: &Path) -> (Image, Files) {
 impl World {
     /// Another box takes over while the old one still runs.
     pub fn lose_disk_of_a_running_store(&mut self) -> Result<(), String> {
-        if self.settings.recovery.is_none() || self.model.shipped.max(shipped(&self.engine())) == 0 {
+        self.model.shipped = self.model.shipped.max(shipped(&self.engine()));
+        if self.settings.recovery.is_none() || self.model.shipped <= self.branch {
             return Ok(());
         }
-        self.model.shipped = self.model.shipped.max(shipped(&self.engine()));
         let old = self.take_process();
         self.lose_disk(old)
     }
@@ -60,6 +60,8 @@ impl World {
         for (key, slot) in &mut self.model.slots {
             slot.lost = missing.contains(key);
         }
+        // Until the new branch has shipped something, the old one is the latest there is.
+        self.branch = if at.is_some() { report.last_sequence } else { 0 };
         (self.recovered, self.lost_a_disk) = (true, true);
         let (image, sled) = whole(&root_of(&dir));
         let mut events = as_events(&image);
@@ -103,7 +105,7 @@ impl World {
                 |object: &tidegate_tiering::recovery::MissingObject| drop(missing.insert(object.key.clone()));
             let mut silent = |_| {};
             let left = (bad && self.dice.below(2) == 0).then(|| self.dice.below(60));
-            let work = Dropped { inner: Box::pin(recover(&request, &mut silent, &mut told)), left, ends: None };
+            let work = Dropped { inner: Box::pin(recover(&request, &mut silent, &mut told)), left };
             match runtime.block_on(work) {
                 Some(Ok(report)) => {
                     self.cloud.set_weather(weather);
@@ -155,6 +157,8 @@ impl World {
         let was_dead = process.life.is_dead();
         let engine = process.engine();
         process.run(async {
+            // It may still take it; it is lost then.
+            let _ = super::common::put(&engine, "late", b"late").await;
             for step in [Step::Schedule, Step::Ship, Step::Schedule] {
                 engine.step(step).await;
             }

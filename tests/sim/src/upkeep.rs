@@ -1,67 +1,15 @@
 //! Background work, beside operations and in the middle of each other.
 
 use super::common::read;
+use super::gate::{Gate, Opened};
 use super::life::Life;
 use super::plans::{BUCKET, Plan};
 use super::world::World;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::engine::{EngineError, GcRequest, Step};
-use tidegate_tiering::failpoint;
-
-/// Longest wait of a thread that is held up.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Holds the thread that comes to a place for the nth time until it is let go.
-#[derive(Default)]
-struct Gate {
-    /// Visits left, whether somebody waits, whether all may pass.
-    state: Mutex<(u64, bool, bool)>,
-    moved: Condvar,
-}
-
-impl Gate {
-    fn at(place: &'static str, nth: u64) -> Arc<Gate> {
-        let gate = Arc::new(Gate { state: Mutex::new((nth, false, false)), moved: Condvar::new() });
-        let its = Arc::clone(&gate);
-        failpoint::listen(Some(Arc::new(move |name| {
-            if name == place {
-                its.come();
-            }
-        })));
-        gate
-    }
-
-    fn come(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.0 = state.0.saturating_sub(1);
-        if state.0 == 0 && !state.2 {
-            state.1 = true;
-            drop(self.moved.wait_timeout_while(state, PATIENCE, |state| !state.2));
-        }
-    }
-
-    fn is_reached(&self) -> bool {
-        self.state.lock().unwrap().1
-    }
-
-    fn open(&self) {
-        self.state.lock().unwrap().2 = true;
-        self.moved.notify_all();
-    }
-}
-
-/// Opens the gate however its user ends.
-struct Opened(Arc<Gate>);
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        failpoint::listen(None);
-        self.0.open();
-    }
-}
 
 impl World {
     /// A turn of the scheduler, shipping, a collection, an eviction, a snapshot.

@@ -3,7 +3,8 @@
 use super::cloud::Cloud;
 use super::common::{Dice, T0};
 use super::cut::{Disk, Style, as_events, other_boot, root_of, temporary, write_image};
-use super::life::{Dropped, Fuse, Life, SimDisk};
+use super::gate::{Cut, Deadly, Gate, Left, Opened};
+use super::life::{Fuse, Life, SimDisk};
 use super::log::{Log, SLED};
 use super::model::{Held, Model};
 use super::plans::{Answer, Outcome, Plan};
@@ -121,6 +122,8 @@ pub struct World {
     pub stats: Stats,
     /// A disk was lost once, and objects of its last days may lie about in the cloud.
     pub recovered: bool,
+    /// The record at which a recovery to an earlier moment began another branch; 0 when the last one was to the latest.
+    pub branch: u64,
     /// And nothing was compared since.
     pub lost_a_disk: bool,
 }
@@ -194,6 +197,7 @@ impl World {
             story,
             stats: Stats::new(),
             recovered: false,
+            branch: 0,
             lost_a_disk: false,
         }
     }
@@ -347,13 +351,12 @@ impl World {
         self.count("power cuts");
     }
 
-    /// Runs operations side by side, with `beside` if there is any. With `cut` they are dropped at that poll, which may be the end
-    /// of the process.
+    /// Runs operations side by side, with `beside` if there is any. With `cut` they do not all end.
     pub fn perform(
         &mut self,
         plans: Vec<Plan>,
         beside: Option<BoxFuture<'static, Result<(), EngineError>>>,
-        cut: Option<(u64, bool)>,
+        cut: Option<Cut>,
     ) -> Result<(), String> {
         let from = self.seq();
         let mut known = Vec::new();
@@ -373,9 +376,18 @@ impl World {
             futures::future::join(futures::future::join_all(runs), beside).await.1
         };
         let life = Arc::clone(&self.process().life);
-        let ends = cut.filter(|(_, ends)| *ends).map(|_| Arc::clone(&life));
-        let work = Dropped { inner: Box::pin(all), left: cut.map(|(polls, _)| polls), ends };
-        let done = self.process().run(work);
+        let done = match cut {
+            None => Some(self.process().run(all)),
+            Some(Cut::Dies(nth)) => {
+                let _deadly = Deadly::at(nth, &life);
+                Some(self.process().run(all))
+            }
+            Some(Cut::Leaves(place)) => {
+                let opened = Opened(Gate::at(place, 1));
+                let all = Left { inner: Box::pin(all), gate: Arc::clone(&opened.0) };
+                self.process().run(all)
+            }
+        };
         let to = self.seq();
         let calm = self.cloud.is_calm();
         for (plan, told) in known {
