@@ -119,6 +119,16 @@ impl World {
 
     fn compare_objects(&mut self, all: &Everything, seq: u64) -> Result<(), String> {
         let now = self.clock.now();
+        for found in all.objects.values() {
+            self.count(match &found.info.residency {
+                Residency::Hot => "hot",
+                Residency::Cold { .. } => "cold",
+                Residency::Restored { .. } => "restored",
+            });
+            if found.bytes.as_ref().is_err_and(|e| matches!(e, EngineError::Corrupt(_))) {
+                self.count("lost");
+            }
+        }
         for (key, slot) in &mut self.model.slots {
             let found = all.objects.get(key);
             let maybe = std::mem::take(&mut slot.maybe);

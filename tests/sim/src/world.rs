@@ -282,8 +282,8 @@ impl World {
             self.hardware.disk.reborn(&life);
             match self.start(&life, &self.hardware.data()) {
                 Ok(process) => self.process = Some(process),
-                Err(e) if life.is_dead() => {
-                    self.note(format!("it died while it opened: {e}"));
+                Err(_) if life.is_dead() => {
+                    self.note("it died while it opened");
                     self.count("crashes");
                     self.new_disk();
                     continue;
@@ -338,9 +338,11 @@ impl World {
         }
         let styles = [Style::Nothing, Style::NamesOnly, Style::ContentOnly, Style::Nearly, Style::Any, Style::Any];
         let style = styles[self.dice.below(styles.len() as u64) as usize];
-        let mut image = disk.image(&mut self.dice, style);
+        // Dice of their own: how often they are thrown depends on sizes and names, which are not all the seed's.
+        let mut dice = Dice(self.dice.roll());
+        let mut image = disk.image(&mut dice, style);
         other_boot(&mut image);
-        let sled = disk.index(&mut self.dice);
+        let sled = disk.index(&mut dice);
         let dir = temporary();
         write_image(&root_of(&dir), &image, &sled);
         let life = Life::new(0, Fuse::Never);
