@@ -148,21 +148,18 @@ impl Shipped {
                 end.to = end.to.min(last);
             }
         }
-        let counts = |s: &&WholeSnapshot| {
-            let of_term = ends.range(s.name.term.saturating_add(1)..).next();
-            // A later term begins after its own first record's predecessor: what a snapshot has beyond that does not count.
-            let limit = of_term.map_or(u64::MAX, |(term, _)| self.first_of(*term).saturating_sub(1));
-            s.name.end <= limit
-        };
-        let whole = self.snapshots.iter().filter(counts).map(Some).chain([None]);
+        let whole = self.snapshots.iter().filter(|s| self.counts(s)).map(Some).chain([None]);
         let best = whole
             .filter_map(|snapshot| candidate(snapshot, &runs, moment))
             .max_by_key(|plan| (plan.last_seq, plan.snapshot.as_ref().map(|s| s.name.start)));
         best.ok_or_else(|| RecoveryError::Refused(self.nothing(moment)))
     }
 
-    fn first_of(&self, term: u64) -> u64 {
-        self.pieces.iter().filter(|(p, _, _)| p.term == term).map(|(p, _, _)| p.first).min().unwrap_or(u64::MAX)
+    /// Whether a snapshot is of the history that counts: no later term begins before its end. That need not be the next one: a store
+    /// that was recovered to an earlier moment begins before terms that come between.
+    pub(crate) fn counts(&self, snapshot: &WholeSnapshot) -> bool {
+        let later = self.pieces.iter().filter(|(piece, _, _)| piece.term > snapshot.name.term);
+        later.map(|(piece, _, _)| piece.first).min().is_none_or(|first| snapshot.name.end < first)
     }
 
     /// Why there is nothing for a moment.
@@ -270,6 +267,18 @@ mod tests {
         let plan = shipped.plan(Moment::Latest).unwrap();
         assert_eq!(plan.snapshot, None, "its records are of a branch that ended");
         assert_eq!(spans(&plan), [(1, 1, 5), (1, 6, 7), (2, 8, 8), (3, 9, 30)]);
+    }
+
+    #[test]
+    fn a_snapshot_of_a_branch_that_ended_does_not_count_whichever_later_term_ended_it() {
+        // Terms 1 and 2 are one history up to record 19; term 4 begins after a recovery to record 13.
+        let shipped = Shipped {
+            pieces: vec![piece(1, 1, 18), piece(2, 19, 19), piece(4, 14, 26)],
+            snapshots: vec![snapshot(1, 12, 12), snapshot(1, 18, 18)],
+        };
+        let plan = shipped.plan(Moment::Latest).unwrap();
+        assert_eq!(plan.snapshot.as_ref().map(|s| s.name.start), Some(12));
+        assert_eq!(spans(&plan), [(1, 13, 13), (4, 14, 26)]);
     }
 
     #[test]

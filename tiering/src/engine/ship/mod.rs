@@ -260,7 +260,9 @@ impl Ship {
                 core.meta.last_seq()
             )));
         }
-        work.snapshots = shipped.snapshots;
+        // Those of a branch that a recovery left are no reason to make none, or to remove what is before them.
+        let on_branch = |s: &WholeSnapshot| s.name.term > term || s.name.end <= began;
+        work.snapshots = shipped.snapshots.iter().filter(|s| on_branch(s) && shipped.counts(s)).cloned().collect();
         let since = work.snapshots.iter().map(|s| s.name.start).max().unwrap_or(0);
         work.pieces = shipped.pieces.iter().filter(|(piece, _, _)| piece.first > since).count() as u64;
         let newest = work.snapshots.iter().map(|s| s.name.created_ms).max().unwrap_or(0);
