@@ -53,8 +53,10 @@ impl World {
         let keep = self.settings.recovery.as_ref().map_or(Duration::ZERO, |r| r.keep);
         let at = (!keep.is_zero() && self.dice.below(3) == 0).then(|| self.some_moment(keep)).flatten();
         self.note(format!("the disk is lost; what was shipped up to {at:?} comes back"));
+        if std::env::var("SIM_META").is_ok() { for n in self.cloud.names("meta/") { self.note(n); } }
         let dir = temporary();
         let (report, missing) = self.recover_into(&root_of(&dir).join("data"), at)?;
+        self.note(format!("record {} is the last, {} was known to be shipped", report.last_sequence, self.model.shipped));
         self.check_position(&report, at)?;
         self.model.rewind(report.last_sequence);
         for (key, slot) in &mut self.model.slots {
