@@ -7,11 +7,13 @@ mod check;
 mod cloud;
 #[path = "../../../tiering/tests/common/mod.rs"]
 mod common;
+#[allow(dead_code)] // shared with tests/power, which uses the rest
 #[path = "../../../tiering/tests/common/cut.rs"]
 mod cut;
 mod finale;
 mod gate;
 mod life;
+#[allow(dead_code)] // the same
 #[path = "../../../tiering/tests/common/log.rs"]
 mod log;
 mod model;

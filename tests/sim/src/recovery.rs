@@ -53,10 +53,12 @@ impl World {
         let keep = self.settings.recovery.as_ref().map_or(Duration::ZERO, |r| r.keep);
         let at = (!keep.is_zero() && self.dice.below(3) == 0).then(|| self.some_moment(keep)).flatten();
         self.note(format!("the disk is lost; what was shipped up to {at:?} comes back"));
-        if std::env::var("SIM_META").is_ok() { for n in self.cloud.names("meta/") { self.note(n); } }
         let dir = temporary();
         let (report, missing) = self.recover_into(&root_of(&dir).join("data"), at)?;
-        self.note(format!("record {} is the last, {} was known to be shipped", report.last_sequence, self.model.shipped));
+        self.note(format!(
+            "record {} is the last, {} was known to be shipped",
+            report.last_sequence, self.model.shipped
+        ));
         self.check_position(&report, at)?;
         self.model.rewind(report.last_sequence);
         for (key, slot) in &mut self.model.slots {
@@ -103,8 +105,9 @@ impl World {
         let weather = self.cloud.set_weather(if bad { 60 } else { 0 });
         for n in 0..TRIES {
             let mut missing = BTreeSet::new();
-            let mut told =
-                |object: &tidegate_tiering::recovery::MissingObject| drop(missing.insert(object.key.clone()));
+            let mut told = |object: &tidegate_tiering::recovery::MissingObject| {
+                missing.insert(object.key.clone());
+            };
             let mut silent = |_| {};
             let left = (bad && self.dice.below(2) == 0).then(|| self.dice.below(60));
             let work = Dropped { inner: Box::pin(recover(&request, &mut silent, &mut told)), left };

@@ -108,7 +108,6 @@ impl Hardware {
 }
 
 pub struct World {
-    pub seed: u64,
     pub dice: Dice,
     pub clock: Arc<ManualClock>,
     pub cloud: Arc<Cloud>,
@@ -184,7 +183,6 @@ impl World {
         let clock = Arc::new(ManualClock::new(T0));
         let (life, settings) = (Life::new(0, Fuse::Never), settings(&mut dice));
         World {
-            seed,
             cloud: Cloud::new(&clock, seed ^ 0xc10d),
             hardware: Hardware::new(temporary(), Vec::new(), &life),
             dice,
@@ -272,7 +270,10 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let settings = EngineSettings { data_dir: data.to_owned(), ..self.settings.clone() };
         let opened = runtime.block_on(Engine::open(settings, self.components(life)));
-        Ok(Process { engine: Some(opened?), runtime: Some(runtime), life: Arc::clone(life) })
+        let engine = opened?;
+        // What opening began beside itself ends before the story goes on.
+        runtime.block_on(engine.step(Step::Ship));
+        Ok(Process { engine: Some(engine), runtime: Some(runtime), life: Arc::clone(life) })
     }
 
     /// Opens the store in a new process, as often as it dies of it, and compares.
