@@ -222,6 +222,10 @@ impl World {
         // Now and then the same bytes as the part before.
         let before = self.model.uploads[id].parts.get(&(number - 1)).map(|p| Arc::clone(&p.bytes));
         let bytes = before.filter(|_| self.dice.below(3) == 0).unwrap_or_else(|| any_body(&mut self.dice));
+        self.part(key, id, (number, bytes))
+    }
+
+    pub fn part(&mut self, key: &str, id: &str, (number, bytes): (u32, Arc<Vec<u8>>)) -> Plan {
         let part = Part { etag: etag(&bytes), bytes: Arc::clone(&bytes) };
         let engine = self.engine();
         let asked = UploadPart {
@@ -236,7 +240,7 @@ impl World {
         Plan::new(text, &[key], run.boxed()).with(Effect::Part { id: id.to_owned(), number, part })
     }
 
-    fn complete(&mut self, key: &str, id: &str) -> Plan {
+    pub fn complete(&mut self, key: &str, id: &str) -> Plan {
         let (engine, now, upload) = (self.engine(), self.clock.now(), &self.model.uploads[id]);
         let etags = vec![etag_of_parts(upload.parts.values().map(|p| p.etag.as_str()))];
         let (bytes, attributes) = (Arc::new(upload.whole()), upload.attributes.clone());

@@ -1,6 +1,6 @@
 //! Background work, beside operations and in the middle of each other.
 
-use super::common::read;
+use super::common::{noise, read};
 use super::gate::{Gate, Opened};
 use super::life::Life;
 use super::plans::{BUCKET, Plan};
@@ -10,6 +10,9 @@ use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::engine::{EngineError, GcRequest, Step};
+
+/// Where uploads go that are completed during a mark: before most other keys.
+const JOINED: &str = "a/0";
 
 impl World {
     /// A turn of the scheduler, shipping, a collection, an eviction, a snapshot.
@@ -68,7 +71,11 @@ impl World {
 
     /// A mark stands still in the middle of its walk while operations come and go.
     pub fn during_gc(&mut self) -> Result<(), String> {
-        let nth = 1 + self.dice.below(12);
+        let joined = if self.dice.below(2) == 0 { self.upload_of_its_own()? } else { None };
+        if self.is_dead() {
+            return Ok(());
+        }
+        let nth = 1 + self.dice.below(if joined.is_some() { 2 } else { 12 });
         self.note(format!("a collection stands still at its step {nth}"));
         self.count("marks");
         let gate = Gate::at("gc.walk", nth);
@@ -88,6 +95,11 @@ impl World {
             }
             task
         });
+        if let Some(id) = joined {
+            // Its object comes where the walk has been, and its parts go before it gets there.
+            let complete = self.complete(JOINED, &id);
+            self.perform(vec![complete], None, None)?;
+        }
         for _ in 0..1 + self.dice.below(4) {
             if life.is_dead() {
                 break;
@@ -100,6 +112,20 @@ impl World {
             Err(e) if !life.is_dead() => Err(format!("a collection: {e}")),
             _ => self.maybe_compare(&life),
         }
+    }
+
+    /// An upload with a part whose bytes nothing else has.
+    fn upload_of_its_own(&mut self) -> Result<Option<String>, String> {
+        let begin = self.begin_upload(JOINED);
+        self.perform(vec![begin], None, None)?;
+        let own = |id: &String| self.model.uploads[id].key == JOINED && self.model.uploads[id].parts.is_empty();
+        let Some(id) = self.model.open_uploads().into_iter().find(own).filter(|_| !self.is_dead()) else {
+            return Ok(None);
+        };
+        let bytes = Arc::new(noise(self.dice.roll(), 3_000));
+        let part = self.part(JOINED, &id, (1, bytes));
+        self.perform(vec![part], None, None)?;
+        Ok(Some(id).filter(|id| !self.model.uploads[id].parts.is_empty()))
     }
 
     fn maybe_compare(&mut self, life: &Life) -> Result<(), String> {

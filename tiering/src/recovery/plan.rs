@@ -131,7 +131,6 @@ impl Shipped {
 
     /// What to fetch for a moment; the error says which moments there are.
     pub(crate) fn plan(&self, moment: Moment) -> Result<Plan, RecoveryError> {
-        let ends = self.ends();
         let mut runs = self.runs();
         for run in &mut runs {
             // The piece in which the time lies is cut when it is there.
