@@ -25,9 +25,9 @@ pub fn any_body(dice: &mut Dice) -> Arc<Vec<u8>> {
     Arc::new(out)
 }
 
-/// More than one piece of a read, and chunks of its own.
+/// More than a read has at hand (two batches of 1 MiB), in chunks of its own.
 pub fn large_body(dice: &mut Dice) -> Arc<Vec<u8>> {
-    Arc::new(noise(3 + dice.below(1 << 20), 560_000))
+    Arc::new(noise(3 + dice.below(1 << 20), 2_600_000))
 }
 
 pub fn etag(bytes: &[u8]) -> String {

@@ -65,7 +65,7 @@ impl World {
         Err(format!("it does not come to rest: {open:?} {jobs:?}"))
     }
 
-    fn archived(&self) -> Vec<String> {
+    pub fn archived(&self) -> Vec<String> {
         let engine = self.engine();
         let is = |key: &String| engine.open_object(BUCKET, key).is_ok_and(|h| h.check_readable().is_err());
         self.model.keys().into_iter().filter(is).collect()

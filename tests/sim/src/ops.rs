@@ -46,7 +46,7 @@ const DECK: &[(u64, Card)] = &[
     (9, Card::Get),
     (7, Card::Restore),
     (9, Card::Several),
-    (2, Card::ReadOn),
+    (1, Card::ReadOn),
     (4, Card::DuringGc),
     (13, Card::Time),
     (4, Card::Weather),
@@ -183,7 +183,9 @@ impl World {
                 self.get(&key)
             }
             _ => {
-                let key = self.existing_key()?;
+                let archived = self.archived();
+                let chosen = archived.get(self.dice.below(archived.len() as u64 + 1) as usize).cloned();
+                let key = chosen.or_else(|| self.existing_key())?;
                 Some(self.restore(&key))
             }
         }

@@ -6,7 +6,7 @@ use super::cut::{Disk, Style, as_events, other_boot, root_of, temporary, write_i
 use super::gate::{Cut, Deadly, Gate, Left, Opened};
 use super::life::{Fuse, Life, SimDisk};
 use super::log::{Log, SLED};
-use super::model::{Held, Model};
+use super::model::{Effect, Held, Model};
 use super::plans::{Answer, Outcome, Plan};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -392,47 +392,48 @@ impl World {
             }
         };
         let to = self.seq();
-        let calm = self.cloud.is_calm();
         for (plan, told) in known {
             let outcome = told.lock().unwrap().take();
-            let text = plan.text.clone();
-            match outcome {
-                Some(Ok(answer)) => {
-                    plan.judge(&answer)?;
-                    let id = if let Answer::Upload(id) = &answer { Some(id.as_str()) } else { None };
-                    for effect in plan.changes(&answer) {
-                        self.model.apply(&effect, (from, to), id);
-                    }
-                    let lost = plan.lost;
-                    for effect in &plan.effects {
-                        if let super::model::Effect::Hold { key, .. } = effect
-                            && matches!(answer, Answer::Etag(_) | Answer::Done)
-                        {
-                            self.model.slot(key).lost = lost;
-                        }
-                    }
-                    self.note(format!("{text}: {}", brief(&answer)));
-                }
-                Some(Err(e)) if !life.is_dead() && !plan.tolerates(&e, calm) => return Err(format!("{text}: {e}")),
-                Some(Err(_)) if !life.is_dead() => self.note(format!("{text}: refused by the cloud")),
-                _ => {
-                    for effect in &plan.effects {
-                        self.model.doubt(effect, from);
-                        if let super::model::Effect::Hold { key, .. } = effect
-                            && plan.lost
-                        {
-                            self.model.slot(key).lost = true;
-                        }
-                    }
-                    self.note(format!("{text}: cut short"));
-                }
-            }
+            self.take_in(&plan, outcome, (from, to))?;
         }
         self.model.marks.push((to, self.clock.now()));
         match done {
             Some(Err(e)) if !life.is_dead() => Err(format!("beside: {e}")),
             _ => Ok(()),
         }
+    }
+
+    /// What an operation came to, for the model; none when it was cut short.
+    fn take_in(&mut self, plan: &Plan, outcome: Option<Outcome>, (from, to): (u64, u64)) -> Result<(), String> {
+        let (dead, calm) = (self.is_dead(), self.cloud.is_calm());
+        let text = &plan.text;
+        let keys = plan.effects.iter().filter_map(|effect| match effect {
+            Effect::Hold { key, .. } => Some(key),
+            _ => None,
+        });
+        match outcome {
+            Some(Ok(answer)) => {
+                plan.judge(&answer)?;
+                let id = if let Answer::Upload(id) = &answer { Some(id.as_str()) } else { None };
+                for effect in plan.changes(&answer) {
+                    self.model.apply(&effect, (from, to), id);
+                }
+                if matches!(answer, Answer::Etag(_) | Answer::Done) {
+                    keys.for_each(|key| self.model.slot(key).lost = plan.lost);
+                }
+                self.note(format!("{text}: {}", brief(&answer)));
+            }
+            Some(Err(e)) if !dead && !plan.tolerates(&e, calm) => return Err(format!("{text}: {e}")),
+            Some(Err(_)) if !dead => self.note(format!("{text}: refused by the cloud")),
+            _ => {
+                plan.effects.iter().for_each(|effect| self.model.doubt(effect, from));
+                if plan.lost {
+                    keys.for_each(|key| self.model.slot(key).lost = true);
+                }
+                self.note(format!("{text}: cut short"));
+            }
+        }
+        Ok(())
     }
 }
 

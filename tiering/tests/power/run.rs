@@ -5,7 +5,7 @@ use super::cut::{Disk, Style, as_events, other_boot, root_of, temporary, write_i
 use super::log::{Event, Log};
 use super::work::{Allowed, BUCKET, History, State, Writer};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::disk::watch;
