@@ -39,12 +39,17 @@ struct State {
     done: u64,
 }
 
+/// Of a thousand requests so many fail, and of a thousand reads so many come damaged besides.
+pub const fn weather(failing: u32, damaged: u32) -> u64 {
+    (failing as u64) << 32 | damaged as u64
+}
+
 #[derive(Debug)]
 pub struct Cloud {
     clock: Arc<ManualClock>,
     state: Mutex<State>,
     dice: Mutex<Dice>,
-    /// Of a thousand requests so many fail.
+    /// See [`weather`].
     weather: AtomicU64,
 }
 
@@ -58,9 +63,9 @@ impl Cloud {
         self.state.lock().unwrap()
     }
 
-    /// Of a thousand requests so many fail from now on; returns how many did before.
-    pub fn set_weather(&self, failing: u64) -> u64 {
-        self.weather.swap(failing, Ordering::SeqCst)
+    /// Sets the [`weather`]; returns the one before.
+    pub fn set_weather(&self, weather: u64) -> u64 {
+        self.weather.swap(weather, Ordering::SeqCst)
     }
 
     pub fn is_calm(&self) -> bool {
@@ -133,10 +138,12 @@ impl SimTier {
             Mishap::None
         } else {
             let mut dice = self.cloud.dice.lock().unwrap();
-            if dice.below(1000) >= weather {
-                Mishap::None
-            } else {
+            if dice.below(1000) < weather >> 32 {
                 [Mishap::Before, Mishap::After, Mishap::Short, Mishap::Damaged][dice.below(4) as usize]
+            } else if operation == "get" && dice.below(1000) < weather & 0xffff {
+                Mishap::Damaged
+            } else {
+                Mishap::None
             }
         };
         let mut state = self.cloud.state();

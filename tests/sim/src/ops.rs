@@ -1,6 +1,7 @@
 //! The story itself: what is drawn from the deck, one card after the other.
 
 use super::body::{any_body, large_body};
+use super::cloud::weather;
 use super::gate::Cut;
 use super::plans::{BUCKET, Plan};
 use super::world::World;
@@ -132,9 +133,10 @@ impl World {
             Card::DuringGc => self.during_gc(),
             Card::Time => self.time_goes_on(),
             Card::Weather => {
-                let failing = [0, 0, 30, 200, 1000][self.dice.below(5) as usize];
-                self.cloud.set_weather(failing);
-                self.note(format!("of a thousand requests {failing} fail"));
+                let all = [(0, 0), (0, 0), (30, 0), (200, 0), (1000, 0), (0, 400)];
+                let (failing, damaged) = all[self.dice.below(6) as usize];
+                self.cloud.set_weather(weather(failing, damaged));
+                self.note(format!("of a thousand requests {failing} fail, and {damaged} reads come damaged"));
                 Ok(())
             }
             Card::Schedule | Card::Ship | Card::Gc | Card::Evict | Card::Snapshot => {

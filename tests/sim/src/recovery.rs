@@ -1,5 +1,6 @@
 //! The disk is gone: what the cloud has makes a new one. And the old one wakes up, and must not write.
 
+use super::cloud::weather;
 use super::cut::{Image, as_events, root_of, temporary};
 use super::life::{Dropped, Fuse, Life};
 use super::log::{Event, Files};
@@ -102,7 +103,7 @@ impl World {
         };
         // Half of them in bad weather, or cut short and begun again.
         let bad = self.dice.below(2) == 0;
-        let weather = self.cloud.set_weather(if bad { 60 } else { 0 });
+        let before = self.cloud.set_weather(if bad { weather(60, 0) } else { 0 });
         for n in 0..TRIES {
             let mut missing = BTreeSet::new();
             let mut told = |object: &tidegate_tiering::recovery::MissingObject| {
@@ -113,7 +114,7 @@ impl World {
             let work = Dropped { inner: Box::pin(recover(&request, &mut silent, &mut told)), left };
             match runtime.block_on(work) {
                 Some(Ok(report)) => {
-                    self.cloud.set_weather(weather);
+                    self.cloud.set_weather(before);
                     return Ok((report, missing));
                 }
                 None => {}

@@ -70,6 +70,7 @@ impl World {
     }
 
     /// A mark stands still in the middle of its walk while operations come and go.
+    #[allow(clippy::async_yields_async)] // the collection goes on after this
     pub fn during_gc(&mut self) -> Result<(), String> {
         let joined = if self.dice.below(2) == 0 { self.upload_of_its_own()? } else { None };
         if self.is_dead() {
