@@ -70,7 +70,6 @@ impl World {
     }
 
     /// A mark stands still in the middle of its walk while operations come and go.
-    #[allow(clippy::async_yields_async)] // the collection goes on after this
     pub fn during_gc(&mut self) -> Result<(), String> {
         let joined = if self.dice.below(2) == 0 { self.upload_of_its_own()? } else { None };
         if self.is_dead() {
@@ -89,12 +88,12 @@ impl World {
                 false => engine.gc(GcRequest::default()).await,
             }
         };
-        let collection = self.process().run(async move {
-            let task = tokio::spawn(collection);
-            while !gate.is_reached() && !task.is_finished() {
+        let mut task = None;
+        self.process().run(async {
+            let running = task.insert(tokio::spawn(collection));
+            while !gate.is_reached() && !running.is_finished() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            task
         });
         if let Some(id) = joined {
             // Its object comes where the walk has been, and its parts go before it gets there.
@@ -108,7 +107,8 @@ impl World {
             self.beside_gc()?;
         }
         drop(opened);
-        let done = self.process().run(collection).map_err(|e| format!("a collection: {e}"))?;
+        let Some(task) = task else { return Ok(()) };
+        let done = self.process().run(task).map_err(|e| format!("a collection: {e}"))?;
         match done {
             Err(e) if !life.is_dead() => Err(format!("a collection: {e}")),
             _ => self.maybe_compare(&life),

@@ -38,7 +38,7 @@ fn stories_that_found_something_once() {
 fn most_seeds_tell_the_same_story_again() {
     const SEEDS: u64 = 40;
     let digests = || -> BTreeMap<u64, String> {
-        let output = start(&[format!("--seed=1"), format!("--count={SEEDS}"), "--digest".into()]).wait_with_output();
+        let output = start(&["--seed=1".into(), format!("--count={SEEDS}"), "--digest".into()]).wait_with_output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let digest = |line: &str| {
             let mut words = line.strip_prefix("digest ")?.split(' ');
