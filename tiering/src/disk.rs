@@ -173,6 +173,19 @@ pub(crate) fn create_dirs(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the names of a folder and of those above it durable. A process that died may have made them without: [`create_dirs`] takes what
+/// is there for durable. What may not be opened was not made by this user.
+pub(crate) fn sync_above(dir: &Path) -> io::Result<()> {
+    for above in dir.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match sync_dir(above) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// Opens a file to write it; `options` may make or empty it.
 pub(crate) fn create(options: &OpenOptions, path: &Path) -> io::Result<File> {
     named(Step::Create(path), || options.open(path))

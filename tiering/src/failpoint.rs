@@ -1,15 +1,27 @@
 //! Named places where a crash test kills the process: after each durable step. Off unless [`set`] was called, and then
-//! a [`hit`] costs one relaxed atomic load.
+//! a [`hit`] costs one relaxed atomic load. A simulation may [`listen`] instead: it is told of each place, on the thread that
+//! comes there, and may hold that thread up while something else happens.
 //!
 //! The tempting alternative, returning an error from the place, tests the error paths and not the crash: destructors
 //! would run and buffers would be flushed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static HITS_LEFT: AtomicU64 = AtomicU64::new(0);
 static NAME: Mutex<String> = Mutex::new(String::new());
+static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
+
+/// Told of each place that is come to.
+pub type Listener = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Tells `listener` of each place from now on, or nobody. No failpoint is armed from then on.
+pub fn listen(listener: Option<Listener>) {
+    set("", 1);
+    ARMED.store(listener.is_some(), Ordering::SeqCst);
+    *LISTENER.write().unwrap_or_else(PoisonError::into_inner) = listener;
+}
 
 /// Arms the failpoint `name`: its `nth` hit (counted from 1; 0 counts as 1) aborts the process. One failpoint is armed
 /// at a time; a later call replaces an earlier one.
@@ -45,6 +57,10 @@ pub fn hit(name: &str) {
 
 #[cold]
 fn hit_armed(name: &str) {
+    let listener = LISTENER.read().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(listener) = listener {
+        return listener(name);
+    }
     let armed = *NAME.lock().unwrap_or_else(PoisonError::into_inner) == name;
     if armed && HITS_LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
         // Not exit(): a crash runs no destructors and flushes nothing.

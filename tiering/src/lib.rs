@@ -19,6 +19,7 @@
 //! | [`clock`] | the one source of time | nothing |
 //! | [`disk`] | changes of files that must survive a loss of power; a test can watch them | nothing |
 //! | [`failpoint`] | places where a crash test ends the process | nothing |
+//! | [`mutants`] | precautions that a test lets the engine forget; nothing of it without the feature | nothing |
 //!
 //! Architecture invariant: nothing here knows HTTP serving, the XML of S3, actix, clap or environment variables
 //! ([`tier::build`] is given a function that reads them).
@@ -139,6 +140,7 @@ pub mod fuzzing;
 pub mod journal;
 pub mod local;
 pub mod meta;
+pub mod mutants;
 pub mod pack;
 pub mod recovery;
 pub mod tier;

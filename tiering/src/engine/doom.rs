@@ -8,6 +8,7 @@ use super::transition::{MAX_REFERRED, folder, split_name};
 use crate::clock::Timestamp;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table, Value};
+use crate::mutants::{self, Mutant};
 use crate::pack::PackId;
 use crate::tier::TierErrorKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +108,9 @@ impl Core {
     /// What was being uploaded when the last process ended is an orphan: its name is never used again.
     pub(crate) async fn doom_orphans(&self) -> Result<u64, EngineError> {
         let mut count = 0;
+        if mutants::active(Mutant::KeepOrphans) {
+            return Ok(count);
+        }
         for pack in self.remote_packs(RemotePackState::Uploading)? {
             self.doom_pack(pack).await?;
             count += 1;
@@ -227,6 +231,9 @@ impl Core {
             batch = batch.put(Table::System, keys::doomed(&tier, u128::from_be_bytes(pack.0)), now);
         }
         batch.expects.extend(also);
+        if mutants::active(Mutant::DeleteBeforeDoom) {
+            let _ = self.tier(&tier)?.delete(&record.name).await;
+        }
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => return Ok(false),
             other => other?,
@@ -324,7 +331,9 @@ impl Core {
             return Ok(());
         }
         // A store that is recovered without them would name what is gone.
-        self.is_shipped(synced).await?;
+        if !mutants::active(Mutant::DeleteBeforeShipped) {
+            self.is_shipped(synced).await?;
+        }
         self.delete_doomed(&doomed).await.map(drop)
     }
 }

@@ -8,6 +8,7 @@ use super::record::ObjectRecord;
 use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Table};
+use crate::mutants::{self, Mutant};
 use tidegate_policies::{Decision, ObjectFacts, Policy};
 
 /// What is to be done with a version now.
@@ -154,7 +155,9 @@ impl Core {
         record.waiting = orders.waiting.then_some(record.modified);
         let subject = keys::object(bucket, key);
         self.drop_due(batch, &subject, old);
-        if let Some(at) = record.due {
+        if let Some(at) = record.due
+            && !(old.is_some() && mutants::active(Mutant::OverwriteForgetsDue))
+        {
             push(batch, keys::due(DueKind::Object, at, &subject), Some(Vec::new()));
         }
         if let Some(at) = record.idle {

@@ -7,6 +7,7 @@ use super::read::restore_status;
 use super::record::{ObjectRecord, Record, UploadRecord};
 use super::types::{ListObjects, ListPage, ListUploads, ListedObject, UploadInfo, UploadPage};
 use crate::meta::{MetaStore, Table};
+use crate::mutants::{self, Mutant};
 use std::ops::Bound;
 
 /// Entries that one look into the index takes.
@@ -127,6 +128,9 @@ fn first_bound(base: &[u8], prefix: &[u8], list: &ListObjects) -> Bound<Vec<u8>>
         .delimiter
         .as_deref()
         .is_some_and(|d| common_prefix(after, &list.prefix, Some(d)).is_some_and(|common| common == after));
+    if mutants::active(Mutant::ListingSkips) {
+        start.push(b'~');
+    }
     if is_common { after_prefix(&start) } else { Bound::Excluded(start) }
 }
 

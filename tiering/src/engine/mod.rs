@@ -11,6 +11,7 @@ mod claims;
 mod deployment;
 mod digest;
 pub(crate) mod doom;
+mod driven;
 mod due;
 pub mod error;
 pub(crate) mod examine;
@@ -52,6 +53,7 @@ pub(crate) mod transition;
 pub mod types;
 mod walk;
 
+pub use driven::Step;
 pub use error::EngineError;
 pub use follow::{FollowEnd, PromoteReport, StandbyStats};
 pub use fsck::{
@@ -117,6 +119,8 @@ pub struct Components {
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) core: Arc<Core>,
+    /// What has no timers takes its turns from outside.
+    driven: Option<driven::Driven>,
 }
 
 impl fmt::Debug for Engine {
@@ -224,7 +228,9 @@ impl Engine {
         }
         if let Some(ship) = core.ship.clone() {
             ship.begin(&core).await;
-            core.jobs.spawn(ship.run(Arc::clone(&core)));
+            if !core.settings.driven {
+                core.jobs.spawn(ship.run(Arc::clone(&core)));
+            }
         }
         if !core.is_fenced() {
             core.clear_orphans().await?;
@@ -234,8 +240,12 @@ impl Engine {
             core.start_examination()?;
         }
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
-        core.jobs.spawn(Scheduler::new(&core).run());
-        Ok(Engine { core })
+        let scheduler = Scheduler::new(&core);
+        if core.settings.driven {
+            return Ok(Engine { core, driven: Some(driven::Driven::new(scheduler)) });
+        }
+        core.jobs.spawn(scheduler.run());
+        Ok(Engine { core, driven: None })
     }
 
     /// Stops background work (bounded), syncs, marks the store as cleanly closed, gives the lock back.

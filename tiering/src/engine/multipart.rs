@@ -15,6 +15,7 @@ use super::types::{
 use super::{Core, Engine};
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
+use crate::mutants::{self, Mutant};
 use futures::StreamExt;
 use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow, Range};
@@ -188,7 +189,10 @@ impl Engine {
             return Err(EngineError::InvalidRequest(message));
         }
         let checksum = whole_checksum(&upload, &chosen, complete.expect_checksum.as_ref())?;
-        let bodies: Vec<_> = chosen.iter().map(|p| p.body.clone()).collect();
+        let mut bodies: Vec<_> = chosen.iter().map(|p| p.body.clone()).collect();
+        if mutants::active(Mutant::EqualPartsOnce) {
+            bodies.dedup();
+        }
         // Ten thousand parts make a hundred nodes to compress and append: not on a thread that serves others.
         let core = Arc::clone(&self.core);
         let joining = tokio::task::spawn_blocking(move || join_bodies(&core, &bodies));

@@ -7,6 +7,7 @@ use super::error::EngineError;
 use super::remote_index::Located;
 use super::settings::Recall;
 use crate::chunk::{ChunkId, Codec};
+use crate::mutants::{self, Mutant};
 use crate::pack::Frame;
 use crate::pack::PackClass;
 use crate::pack::format::{FRAME_HEADER_LEN, decode_frame};
@@ -252,7 +253,9 @@ fn decode_span(span: &Span, bytes: &Bytes) -> Result<HashMap<ChunkId, Arc<Frame>
             if header.id != chunk.id {
                 return Err(corrupt(&chunk.id, &"another chunk stands in its place"));
             }
-            frame.verify(&chunk.id).map_err(|e| corrupt(&chunk.id, &e))?;
+            if !mutants::active(Mutant::TrustTier) {
+                frame.verify(&chunk.id).map_err(|e| corrupt(&chunk.id, &e))?;
+            }
             Ok((chunk.id, Arc::new(frame)))
         })
         .collect()

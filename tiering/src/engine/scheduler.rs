@@ -116,7 +116,7 @@ impl Scheduler {
 
     /// One small unit of everything; true when there is more to do at once.
     /// What fails is noted and tried again; it holds up nothing else.
-    async fn turn(&mut self) -> bool {
+    pub(super) async fn turn(&mut self) -> bool {
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
         if core.is_fenced() {

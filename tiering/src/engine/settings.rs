@@ -33,6 +33,8 @@ pub struct EngineSettings {
     pub standby: Option<StandbySettings>,
     /// What plans count with.
     pub prices: tidegate_policies::PriceBook,
+    /// No timers: the scheduler and shipping take a turn only when [`Engine::step`](super::Engine::step) is called. For simulations.
+    pub driven: bool,
 }
 
 /// Which tier a declared storage class means.

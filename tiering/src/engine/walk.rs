@@ -8,8 +8,10 @@ use super::ops::describe_key;
 use super::record::{ObjectRecord, PartRecord, Record};
 use super::types::Residency;
 use crate::chunk::ChunkId;
+use crate::failpoint;
 use crate::local::Mark;
 use crate::meta::{MetaStore, Table};
+use crate::mutants::{self, Mutant};
 use crate::pack::{PackClass, PackId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -95,7 +97,10 @@ impl<'a> Walk<'a> {
             let core = Arc::clone(self.core);
             core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
                 walked += 1;
-                self.value(table, key, value);
+                failpoint::hit("gc.walk");
+                if table == Table::Object || !mutants::active(Mutant::MarkWithoutUploads) {
+                    self.value(table, key, value);
+                }
                 let mut step = Ok(());
                 if walked.is_multiple_of(LISTEN_EVERY) {
                     step = self.listen();
@@ -120,7 +125,8 @@ impl<'a> Walk<'a> {
 
     /// Marks what was committed since the last look.
     pub(super) fn listen(&mut self) -> Result<(), EngineError> {
-        for op in self.core.barrier.take()? {
+        let heard = self.core.barrier.take()?;
+        for op in heard.into_iter().filter(|_| !mutants::active(Mutant::MarkWithoutBarrier)) {
             self.value(op.table, &op.key, op.value.as_deref().unwrap_or_default());
         }
         Ok(())
@@ -128,7 +134,8 @@ impl<'a> Walk<'a> {
 
     /// Bodies that are being read, whether or not their versions are still there: reads win.
     pub(super) fn readers(&mut self) -> Result<(), EngineError> {
-        for record in self.core.reads.current() {
+        let reading = self.core.reads.current();
+        for record in reading.into_iter().filter(|_| !mutants::active(Mutant::MarkWithoutReaders)) {
             self.record(b"(being read)", &record);
         }
         Ok(())
@@ -165,7 +172,10 @@ impl<'a> Walk<'a> {
             // What a restore has brought so far must not be taken away again under its hands.
             Residency::Cold { .. } => record.restoring.is_some(),
         };
-        let (spare, tier) = (record.residency.is_hot(), record.residency.tier());
+        let (spare, mut tier) = (record.residency.is_hot(), record.residency.tier());
+        if matches!(record.residency, Residency::Restored { .. }) && mutants::active(Mutant::MarkWithoutRestored) {
+            tier = None;
+        }
         if let (Some(tier), Some(manifest)) = (tier, &record.manifest) {
             // It keeps its pack; that it is gone is no loss of anybody's bytes.
             let touched = self.touched;
@@ -217,7 +227,8 @@ impl<'a> Walk<'a> {
 
     fn chunk(&mut self, id: &ChunkId, owner: Owner<'_>) {
         let in_tier = owner.tier.is_some_and(|tier| self.count(id, tier));
-        if !owner.keep && in_tier {
+        let elsewhere = owner.keep && mutants::active(Mutant::EvictHot) && !self.core.remote.tiers_with(id).is_empty();
+        if (!owner.keep && in_tier) || elsewhere {
             if owner.spare {
                 self.mark.spare(id)
             } else {

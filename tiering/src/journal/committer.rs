@@ -10,6 +10,7 @@ use crate::meta::{
     AppliedOp, Batch, CommitObserver, Committed, DataSync, Durability, Expect, GroupStats, Hold, MAX_KEY_BYTES,
     MetaError, MetaSettings, Op, Reason, SledIndex, Table, Value, prefix_range,
 };
+use crate::mutants::{self, Mutant};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
@@ -346,7 +347,9 @@ impl Committer {
     fn make_durable(&mut self, stats: &mut GroupStats) -> Result<(), MetaError> {
         self.sync_data(stats)?;
         let began = Instant::now();
-        self.segment.sync()?;
+        if !mutants::active(Mutant::AckBeforeSync) {
+            self.segment.sync()?;
+        }
         stats.journal_sync = began.elapsed();
         self.durable = self.last_seq;
         self.shared.durable.store(self.durable, Ordering::Release);
@@ -354,7 +357,7 @@ impl Committer {
     }
 
     fn sync_data(&mut self, stats: &mut GroupStats) -> Result<(), MetaError> {
-        if self.data_dirty {
+        if self.data_dirty && !mutants::active(Mutant::RecordBeforeBody) {
             let began = Instant::now();
             self.data.sync().map_err(|e| MetaError::io("sync bodies before", self.segment.path(), &e))?;
             stats.data_sync = began.elapsed();

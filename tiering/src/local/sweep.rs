@@ -13,6 +13,7 @@ use super::suspects::is_unreadable;
 use super::{LocalError, Purpose};
 use crate::chunk::ChunkId;
 use crate::failpoint;
+use crate::mutants::{self, Mutant};
 use crate::pack::PackClass;
 use crate::pack::format::{ENTRY_LEN, FRAME_HEADER_LEN, FooterEntry};
 use crate::pack::reader::read_at;
@@ -397,7 +398,7 @@ impl Inner {
         failpoint::hit("compaction.copied");
         let mut targets: Vec<&Arc<Pack>> = moves.iter().map(|m| &m.target.pack).collect();
         targets.dedup_by_key(|p| p.slot);
-        for target in targets {
+        for target in targets.into_iter().filter(|_| !mutants::active(Mutant::UnlinkBeforeCopiesSynced)) {
             self.packs.sync_one(target)?;
         }
         failpoint::hit("compaction.synced");

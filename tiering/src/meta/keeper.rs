@@ -10,6 +10,7 @@ use crate::failpoint;
 use crate::journal::committer::Shared;
 use crate::journal::queue::{Queue, Request};
 use crate::journal::{list_segments, sync_dir};
+use crate::mutants::{self, Mutant};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -170,7 +171,7 @@ impl Keeper {
         let written = self.shared.written.load(Ordering::Relaxed);
         let index = self.shared.index()?;
         let start = Start {
-            seq: self.shared.applied.load(Ordering::Acquire),
+            seq: self.shared.applied.load(Ordering::Acquire) + u64::from(mutants::active(Mutant::SnapshotOneTooFar)),
             epoch: self.epoch,
             created_ms: self.clock.now().millis(),
         };

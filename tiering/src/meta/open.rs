@@ -7,6 +7,7 @@ use super::{MetaError, MetaSettings, SledIndex};
 use crate::clock::Clock;
 use crate::disk;
 use crate::journal::{SegmentHeader, SegmentWriter, Tail, list_segments, parse_ops, reach, read_from};
+use crate::mutants::{self, Mutant};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -162,6 +163,7 @@ fn create(
         let what = "the journal is gone, but the store was in use".to_owned();
         return Err(MetaError::corrupt(&layout.journal, 0, what, "Bring the journal folder back from a backup"));
     }
+    disk::sync_above(&layout.root).map_err(|e| MetaError::io("sync the folders above", &layout.root, &e))?;
     let generation = rand::random::<u128>();
     Marker::new(IndexState::Rebuilding, generation, 0).save(&layout.root)?;
     let index = SledIndex::create(&layout.sled, settings.index_cache_bytes, generation)?;
@@ -183,7 +185,7 @@ fn trust(
     let same_boot = !marker.boot_id.is_empty() && marker.boot_id == boot_id();
     match marker.state {
         IndexState::Clean => {}
-        IndexState::Open if same_boot => {}
+        IndexState::Open if same_boot || mutants::active(Mutant::TrustIndexAfterPowerCut) => {}
         // sled writes without fsync while it runs, in place and in any order: after a power loss nothing of it counts.
         IndexState::Open => return Ok(Err("the machine restarted while the store was open".to_owned())),
         IndexState::Rebuilding => return Ok(Err("a rebuild did not finish".to_owned())),

@@ -6,6 +6,7 @@
 use super::names::{self, PieceName, SnapshotName};
 use super::{RecoveryError, list};
 use crate::clock::Timestamp;
+use crate::mutants::{self, Mutant};
 use crate::tier::Tier;
 use std::collections::BTreeMap;
 
@@ -94,7 +95,8 @@ impl Shipped {
         let mut next = u64::MAX;
         let mut ends = BTreeMap::new();
         for (term, first) in firsts.into_iter().rev() {
-            ends.insert(term, next.saturating_sub(1));
+            let end = if mutants::active(Mutant::RecoverDeadBranch) { u64::MAX } else { next.saturating_sub(1) };
+            ends.insert(term, end);
             next = next.min(first);
         }
         ends
@@ -129,7 +131,6 @@ impl Shipped {
 
     /// What to fetch for a moment; the error says which moments there are.
     pub(crate) fn plan(&self, moment: Moment) -> Result<Plan, RecoveryError> {
-        let ends = self.ends();
         let mut runs = self.runs();
         for run in &mut runs {
             // The piece in which the time lies is cut when it is there.
@@ -139,25 +140,25 @@ impl Shipped {
                 Moment::Record(last) => run.iter().take_while(|p| p.from <= last).count(),
             };
             run.truncate(keep);
+            if mutants::active(Mutant::RecoverWithoutLast) && run.len() > 1 {
+                run.pop();
+            }
             if let (Moment::Record(last), Some(end)) = (moment, run.last_mut()) {
                 end.to = end.to.min(last);
             }
         }
-        let counts = |s: &&WholeSnapshot| {
-            let of_term = ends.range(s.name.term.saturating_add(1)..).next();
-            // A later term begins after its own first record's predecessor: what a snapshot has beyond that does not count.
-            let limit = of_term.map_or(u64::MAX, |(term, _)| self.first_of(*term).saturating_sub(1));
-            s.name.end <= limit
-        };
-        let whole = self.snapshots.iter().filter(counts).map(Some).chain([None]);
+        let whole = self.snapshots.iter().filter(|s| self.counts(s)).map(Some).chain([None]);
         let best = whole
             .filter_map(|snapshot| candidate(snapshot, &runs, moment))
             .max_by_key(|plan| (plan.last_seq, plan.snapshot.as_ref().map(|s| s.name.start)));
         best.ok_or_else(|| RecoveryError::Refused(self.nothing(moment)))
     }
 
-    fn first_of(&self, term: u64) -> u64 {
-        self.pieces.iter().filter(|(p, _, _)| p.term == term).map(|(p, _, _)| p.first).min().unwrap_or(u64::MAX)
+    /// Whether a snapshot is of the history that counts: no later term begins before its end. That need not be the next one: a store
+    /// that was recovered to an earlier moment begins before terms that come between.
+    pub(crate) fn counts(&self, snapshot: &WholeSnapshot) -> bool {
+        let later = self.pieces.iter().filter(|(piece, _, _)| piece.term > snapshot.name.term);
+        later.map(|(piece, _, _)| piece.first).min().is_none_or(|first| snapshot.name.end < first)
     }
 
     /// Why there is nothing for a moment.
@@ -265,6 +266,18 @@ mod tests {
         let plan = shipped.plan(Moment::Latest).unwrap();
         assert_eq!(plan.snapshot, None, "its records are of a branch that ended");
         assert_eq!(spans(&plan), [(1, 1, 5), (1, 6, 7), (2, 8, 8), (3, 9, 30)]);
+    }
+
+    #[test]
+    fn a_snapshot_of_a_branch_that_ended_does_not_count_whichever_later_term_ended_it() {
+        // Terms 1 and 2 are one history up to record 19; term 4 begins after a recovery to record 13.
+        let shipped = Shipped {
+            pieces: vec![piece(1, 1, 18), piece(2, 19, 19), piece(4, 14, 26)],
+            snapshots: vec![snapshot(1, 12, 12), snapshot(1, 18, 18)],
+        };
+        let plan = shipped.plan(Moment::Latest).unwrap();
+        assert_eq!(plan.snapshot.as_ref().map(|s| s.name.start), Some(12));
+        assert_eq!(spans(&plan), [(1, 13, 13), (4, 14, 26)]);
     }
 
     #[test]

@@ -317,6 +317,16 @@ impl Work<'_> {
         if !path.exists() {
             let tmp = path.with_extension("snap.tmp");
             join(&whole, &tmp).map_err(|e| local("write", &tmp, &e))?;
+            if let Err(e) = meta::snapshot::read(&tmp, &mut |_, _, _| Ok(())) {
+                // The way here may be to blame: what is kept would be found again by every later attempt.
+                for part in whole.iter().filter(|part| part.exists()) {
+                    std::fs::remove_file(part).map_err(|e| local("remove", part, &e))?;
+                }
+                return Err(RecoveryError::Damaged(format!(
+                    "the snapshot at record {} came damaged: {e}; the next attempt fetches it again",
+                    snapshot.name.start
+                )));
+            }
             std::fs::rename(&tmp, &path).map_err(|e| local("rename", &tmp, &e))?;
         }
         let (start, _) = meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?;

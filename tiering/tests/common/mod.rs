@@ -252,6 +252,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Steps of a random walk, from a seed: SplitMix64.
+#[derive(Debug)]
 pub struct Dice(pub u64);
 
 impl Dice {

@@ -2,8 +2,9 @@
 //! restart and after a power cut, and a restart heals.
 
 use super::common::{Dice, seed};
+use super::cut::{root_of, temporary};
 use super::log::{Fault, Log, Refused};
-use super::run::{Run, bed, budget, root_of, temporary};
+use super::run::{Run, bed, budget};
 use super::work::{BUCKET, History, Writer};
 use rustix::io::Errno;
 use std::io;

@@ -1,6 +1,6 @@
 //! Power cuts. A workload runs on the real engine while every step of every durable file is recorded; then, for crash points
 //! before, at and after every sync and in between, the disk is made that a cut may leave: all that was synced, and of the rest any
-//! part, in any order, torn at sectors (`disk.rs`). The engine opens it, and what it shows is compared: everything that was
+//! part, in any order, torn at sectors (`common/cut.rs`). The engine opens it, and what it shows is compared: everything that was
 //! acknowledged, nothing by halves, no wrong byte.
 //!
 //! `TIDEGATE_SEED=n` repeats a walk: its operations and its dice. Threads and the system's scheduling are as they are, so the
@@ -10,8 +10,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod disk;
+#[path = "../common/cut.rs"]
+mod cut;
 mod faults;
+#[path = "../common/log.rs"]
 mod log;
 mod mutants;
 mod run;

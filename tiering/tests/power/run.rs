@@ -1,14 +1,13 @@
 //! One walk: a workload in two lives of a process, recorded; and the cuts of it.
 
 use super::common::{Bed, Dice};
-use super::disk::{Disk, Style, write_image};
+use super::cut::{Disk, Style, as_events, other_boot, root_of, temporary, write_image};
 use super::log::{Event, Log};
 use super::work::{Allowed, BUCKET, History, State, Writer};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tidegate_tiering::disk::watch;
 use tidegate_tiering::engine::{Engine, GcRequest};
 use tidegate_tiering::tier::memory::MemoryTier;
@@ -19,17 +18,6 @@ pub fn budget(default: Duration) -> Duration {
         Ok(text) => Duration::from_secs(text.parse().unwrap_or_else(|e| panic!("TIDEGATE_POWER_SECONDS={text}: {e}"))),
         Err(_) => default,
     }
-}
-
-/// In memory where there is such a place: thousands of images are made.
-pub fn temporary() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let builder = |dir: &Path| tempfile::Builder::new().prefix("tidegate-power-").tempdir_in(dir);
-    if memory.is_dir() { builder(memory) } else { builder(&std::env::temp_dir()) }.unwrap()
-}
-
-pub fn root_of(dir: &TempDir) -> PathBuf {
-    dir.path().canonicalize().unwrap()
 }
 
 /// Small packs, segments and steps, so that a short walk has many of each.
@@ -264,42 +252,6 @@ fn end_of_life(events: &[Event], dice: &mut Dice) -> usize {
     match dice.below(3) {
         0 => half + dice.below(half as u64) as usize,
         _ => renamed.get(dice.below(renamed.len() as u64) as usize).map_or(half, |n| n + 1),
-    }
-}
-
-/// A log that makes an image durably.
-fn as_events(image: &BTreeMap<String, Option<Vec<u8>>>) -> Vec<Event> {
-    let mut events = Vec::new();
-    let sync = |events: &mut Vec<Event>, name: &str| {
-        let token = u64::MAX - events.len() as u64;
-        events.extend([Event::SyncBegins(token, name.to_owned()), Event::SyncEnds(token, name.to_owned())]);
-    };
-    for (name, content) in image {
-        match content {
-            None => events.push(Event::CreateDir(name.clone())),
-            Some(bytes) => {
-                events.push(Event::Create(name.clone()));
-                events.push(Event::Write(name.clone(), 0, Arc::new(bytes.clone())));
-                sync(&mut events, name);
-            }
-        }
-    }
-    sync(&mut events, "");
-    image.iter().filter(|(_, content)| content.is_none()).for_each(|(name, _)| sync(&mut events, name));
-    events
-}
-
-/// After a power cut the machine has another boot id than the one that is recorded.
-fn other_boot(image: &mut BTreeMap<String, Option<Vec<u8>>>) {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let boot = boot.trim();
-    for name in ["data/index.json", "data/index.json.tmp"] {
-        if let Some(Some(bytes)) = image.get_mut(name)
-            && !boot.is_empty()
-            && let Some(at) = bytes.windows(boot.len()).position(|w| w == boot.as_bytes())
-        {
-            bytes[at..at + boot.len()].fill(b'0');
-        }
     }
 }
 

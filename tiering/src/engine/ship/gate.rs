@@ -1,10 +1,9 @@
 //! What the rest of the engine asks of shipping: whether it may write to the cloud, whether a record is there, how far behind it is.
 
-use super::{Core, EngineError, Ordering, PoisonError, RecoveryError, Ship, Taken, Timestamp};
+use super::{Arc, Core, EngineError, Ordering, PATIENCE, PoisonError, RecoveryError, Ship, Taken, Timestamp};
 use crate::engine::report::RecoveryStats;
 use crate::journal::follow::cut;
 use crate::recovery::fetch;
-use std::sync::Arc;
 use std::time::Duration;
 
 impl Core {
@@ -29,11 +28,16 @@ impl Core {
     }
 
     /// Waits until a record is in the cloud: what it decides about the cloud must be known there first.
-    pub(crate) async fn is_shipped(&self, seq: u64) -> Result<(), EngineError> {
+    pub(crate) async fn is_shipped(self: &Arc<Self>, seq: u64) -> Result<(), EngineError> {
         match &self.ship {
-            Some(ship) => ship.has(seq).await,
+            Some(ship) => ship.has(self, seq).await,
             None => Ok(()),
         }
+    }
+
+    /// How long a deletion waits for its records. Where nobody ships by himself, waiting brings nothing.
+    pub(super) fn patience(&self) -> Duration {
+        if self.settings.driven { Duration::ZERO } else { PATIENCE }
     }
 
     /// Shipping, for statistics.

@@ -136,7 +136,7 @@ impl Ship {
     }
 
     /// One turn; false when it failed.
-    async fn turn(&self, core: &Arc<Core>) -> bool {
+    pub(super) async fn turn(&self, core: &Arc<Core>) -> bool {
         let outcome = self.work(core).await;
         let error = match outcome {
             Ok(()) => None,
@@ -264,7 +264,9 @@ impl Ship {
         if let Some((_, name, size)) = newest {
             self.is_own_history(core, position, (name, *size)).await?;
         }
-        work.snapshots = shipped.snapshots;
+        // Those of a branch that a recovery left are no reason to make none, or to remove what is before them.
+        let on_branch = |s: &WholeSnapshot| s.name.term > term || s.name.end <= began;
+        work.snapshots = shipped.snapshots.iter().filter(|s| on_branch(s) && shipped.counts(s)).cloned().collect();
         let since = work.snapshots.iter().map(|s| s.name.start).max().unwrap_or(0);
         work.pieces = shipped.pieces.iter().filter(|(piece, _, _)| piece.first > since).count() as u64;
         let newest = work.snapshots.iter().map(|s| s.name.created_ms).max().unwrap_or(0);
@@ -447,9 +449,12 @@ impl Ship {
     }
 
     /// Waits until a record is in the cloud.
-    async fn has(&self, seq: u64) -> Result<(), EngineError> {
+    async fn has(&self, core: &Arc<Core>, seq: u64) -> Result<(), EngineError> {
         let mut shipped = self.shipped.subscribe();
-        let wait = tokio::time::timeout(PATIENCE, shipped.wait_for(|at| *at >= seq));
+        if core.settings.driven && *shipped.borrow() < seq {
+            self.turn(core).await;
+        }
+        let wait = tokio::time::timeout(core.patience(), shipped.wait_for(|at| *at >= seq));
         match wait.await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(EngineError::Unavailable(format!("record {seq} has not been shipped to the recovery tier yet"))),

@@ -4,8 +4,9 @@
 use super::common::Dice;
 use super::log::{Event, Files};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::TempDir;
 
 #[derive(Debug, Clone)]
 enum Change {
@@ -37,6 +38,9 @@ enum NameChange {
 }
 
 type Names = BTreeMap<String, Node>;
+
+/// What is on a disk, by name; None is a folder.
+pub type Image = BTreeMap<String, Option<Vec<u8>>>;
 
 /// How much of what was not synced a cut leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,7 +289,7 @@ impl Disk {
     }
 
     /// What a cut leaves, by name; None is a folder.
-    pub fn image(&self, dice: &mut Dice, style: Style) -> BTreeMap<String, Option<Vec<u8>>> {
+    pub fn image(&self, dice: &mut Dice, style: Style) -> Image {
         let mut names = self.durable.clone();
         // A folder's changes in order up to some place, or any of them.
         let upto = self.next_name - dice.below(self.pending.len() as u64 + 1).min(self.next_name);
@@ -351,7 +355,7 @@ impl Disk {
 }
 
 /// Writes an image to a directory.
-pub fn write_image(root: &Path, image: &BTreeMap<String, Option<Vec<u8>>>, sled: &Files) {
+pub fn write_image(root: &Path, image: &Image, sled: &Files) {
     for (name, content) in image {
         match content {
             None => std::fs::create_dir_all(root.join(name)).unwrap(),
@@ -367,9 +371,56 @@ pub fn write_image(root: &Path, image: &BTreeMap<String, Option<Vec<u8>>>, sled:
     }
 }
 
+/// A log that makes an image durably.
+pub fn as_events(image: &Image) -> Vec<Event> {
+    let mut events = Vec::new();
+    let sync = |events: &mut Vec<Event>, name: &str| {
+        let token = u64::MAX - events.len() as u64;
+        events.extend([Event::SyncBegins(token, name.to_owned()), Event::SyncEnds(token, name.to_owned())]);
+    };
+    for (name, content) in image {
+        match content {
+            None => events.push(Event::CreateDir(name.clone())),
+            Some(bytes) => {
+                events.push(Event::Create(name.clone()));
+                events.push(Event::Write(name.clone(), 0, Arc::new(bytes.clone())));
+                sync(&mut events, name);
+            }
+        }
+    }
+    sync(&mut events, "");
+    image.iter().filter(|(_, content)| content.is_none()).for_each(|(name, _)| sync(&mut events, name));
+    events
+}
+
+/// After a power cut the machine has another boot id than the one that is recorded.
+pub fn other_boot(image: &mut Image) {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = boot.trim();
+    for name in ["data/index.json", "data/index.json.tmp"] {
+        if let Some(Some(bytes)) = image.get_mut(name)
+            && !boot.is_empty()
+            && let Some(at) = bytes.windows(boot.len()).position(|w| w == boot.as_bytes())
+        {
+            bytes[at..at + boot.len()].fill(b'0');
+        }
+    }
+}
+
+/// In memory where there is such a place: thousands of images are made.
+pub fn temporary() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let builder = |dir: &Path| tempfile::Builder::new().prefix("tidegate-disk-").tempdir_in(dir);
+    if memory.is_dir() { builder(memory) } else { builder(&std::env::temp_dir()) }.unwrap()
+}
+
+pub fn root_of(dir: &TempDir) -> PathBuf {
+    dir.path().canonicalize().unwrap()
+}
+
 /// Every image that some hundred throws of the dice make.
 #[cfg(test)]
-fn images(events: &[Event]) -> Vec<BTreeMap<String, Option<Vec<u8>>>> {
+fn images(events: &[Event]) -> Vec<Image> {
     let (disk, mut dice) = (Disk::after(events), Dice(7));
     let styles = [Style::Nothing, Style::NamesOnly, Style::ContentOnly, Style::Nearly, Style::Any, Style::Killed];
     (0..600).map(|n| disk.image(&mut dice, styles[n % styles.len()])).collect()
