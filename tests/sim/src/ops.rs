@@ -20,6 +20,7 @@ enum Card {
     Upload,
     Get,
     Restore,
+    BringBack,
     Several,
     ReadOn,
     DuringGc,
@@ -46,6 +47,7 @@ const DECK: &[(u64, Card)] = &[
     (13, Card::Upload),
     (9, Card::Get),
     (7, Card::Restore),
+    (2, Card::BringBack),
     (9, Card::Several),
     (1, Card::ReadOn),
     (4, Card::DuringGc),
@@ -128,6 +130,7 @@ impl World {
             _ => "operations",
         });
         match card {
+            Card::BringBack => self.bring_back(),
             Card::Several => self.several(),
             Card::ReadOn => self.read_on(),
             Card::DuringGc => self.during_gc(),
@@ -147,7 +150,12 @@ impl World {
                     Card::Evict => 3,
                     _ => 4,
                 });
-                self.perform(Vec::new(), Some(work), None)
+                self.perform(Vec::new(), Some(work), None)?;
+                if matches!(card, Card::Gc | Card::Evict) && self.dice.below(4) == 0 {
+                    // Before anything else has synced what it wrote.
+                    self.process().life.die();
+                }
+                Ok(())
             }
             Card::Scrub => self.scrub(),
             Card::Restart => self.restart(),
@@ -237,6 +245,23 @@ impl World {
         });
         let cut = (self.dice.below(12) == 0).then(|| Cut::Dies(1 + self.dice.below(20)));
         self.perform(plans, beside, cut)
+    }
+
+    /// Archived objects are restored, and a collection comes while they are.
+    fn bring_back(&mut self) -> Result<(), String> {
+        for key in self.archived().into_iter().take(4) {
+            let plan = self.restore(&key);
+            self.perform(vec![plan], None, None)?;
+        }
+        for which in [0, 0, 2, 0, 1, 0] {
+            if self.is_dead() {
+                return Ok(());
+            }
+            let work = self.work(which);
+            self.perform(Vec::new(), Some(work), None)?;
+            self.clock.advance(Duration::from_secs(5 * 3600));
+        }
+        if self.is_dead() { Ok(()) } else { self.compare() }
     }
 
     /// Hours to weeks; and somebody looks whether something is due.
