@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_tiering::engine::{EngineError, GcRequest, Step};
+use tidegate_tiering::engine::{EngineError, GcRequest, ScrubRequest, Step};
 
 /// Where uploads go that are completed during a mark: before most other keys.
 const JOINED: &str = "a/0";

@@ -45,6 +45,10 @@ rules:
     abortIncompleteMultipartUpload: { after: 7d }
 ";
 
+/// What hot bodies are in as well, in some stories, or in some lives of them.
+const PROTECT: &str = "protect: [{ bucket: bkt, to: ia, status: enabled }]
+";
+
 /// What was done, by name.
 pub type Stats = BTreeMap<&'static str, u64>;
 
@@ -125,6 +129,8 @@ pub struct World {
     pub branch: u64,
     /// And nothing was compared since.
     pub lost_a_disk: bool,
+    /// Whether bodies are protected: 0 never, 1 always, 2 in every other life.
+    protects: u64,
 }
 
 fn settings(dice: &mut Dice) -> EngineSettings {
@@ -197,6 +203,14 @@ impl World {
             recovered: false,
             branch: 0,
             lost_a_disk: false,
+            protects: seed % 3,
+        }
+    }
+
+    fn policy(&self) -> String {
+        match self.protects == 1 || (self.protects == 2 && self.lives % 2 == 1) {
+            true => format!("{POLICY}{PROTECT}"),
+            false => POLICY.to_owned(),
         }
     }
 
@@ -249,14 +263,15 @@ impl World {
     }
 
     pub fn components(&self, life: &Arc<Life>) -> Components {
-        let policy = tidegate_policies::parse("policy.yaml", POLICY).expect("the policy is right");
+        let policy_text = self.policy();
+        let policy = tidegate_policies::parse("policy.yaml", &policy_text).expect("the policy is right");
         let classes = [("STANDARD", "hot"), ("STANDARD_IA", "ia"), ("GLACIER", "archive")];
         Components {
             clock: Arc::clone(&self.clock) as _,
             tiers: self.tiers(life),
             classes: classes.iter().map(|(c, t)| ((*c).to_owned(), (*t).to_owned())).collect(),
             policy,
-            policy_text: POLICY.to_owned(),
+            policy_text,
             registry: prometheus::Registry::new(),
         }
     }

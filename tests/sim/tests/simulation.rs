@@ -17,8 +17,18 @@ fn a_thousand_stories_end_as_the_model_says() {
     assert_eq!(sums.get("seeds"), Some(&count));
     if count >= 100 {
         // Otherwise this tests nothing.
-        for name in ["kills", "power cuts", "recoveries", "marks", "snapshots", "restarts", "cold", "restored", "lost"]
-        {
+        for name in [
+            "kills",
+            "power cuts",
+            "recoveries",
+            "marks",
+            "snapshots",
+            "restarts",
+            "cold",
+            "protected",
+            "restored",
+            "lost",
+        ] {
             assert!(sums.get(name).is_some_and(|n| *n >= count / 20), "{name}: {:?}", sums.get(name));
         }
     }
