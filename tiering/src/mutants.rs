@@ -9,8 +9,6 @@ pub enum Mutant {
     RecordBeforeBody,
     /// Commits are answered although the journal was not synced.
     AckBeforeSync,
-    /// A torn tail takes the record before it along.
-    TornTailTakesOneMore,
     /// The index is trusted after the machine was restarted.
     TrustIndexAfterPowerCut,
     /// A snapshot says that it has one record more than it has.
@@ -57,10 +55,9 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 24] = [
+    pub const ALL: [Mutant; 23] = [
         Mutant::RecordBeforeBody,
         Mutant::AckBeforeSync,
-        Mutant::TornTailTakesOneMore,
         Mutant::TrustIndexAfterPowerCut,
         Mutant::SnapshotOneTooFar,
         Mutant::UnlinkBeforeCopiesSynced,

@@ -4,13 +4,14 @@ use super::cloud::weather;
 use super::cut::{Image, as_events, root_of, temporary};
 use super::life::{Dropped, Fuse, Life};
 use super::log::{Event, Files};
+use super::plans::BUCKET;
 use super::world::{Hardware, Process, World, shipped};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
-use tidegate_tiering::engine::Step;
+use tidegate_tiering::engine::{Residency, Step};
 use tidegate_tiering::recovery::{RecoverReport, RecoverRequest, RecoveryError, recover};
 
 /// How often a recovery is tried in bad weather.
@@ -74,7 +75,19 @@ impl World {
         let life = Life::new(0, Fuse::Never);
         let old = std::mem::replace(&mut self.hardware, Hardware::new(dir, events, &life));
         self.open()?;
+        self.only_hot_bytes_are_lost(&missing)?;
         self.wake_up(old, running)
+    }
+
+    /// What was in a tier comes back, restored copies included.
+    fn only_hot_bytes_are_lost(&self, missing: &BTreeSet<String>) -> Result<(), String> {
+        for key in missing {
+            let Ok(handle) = self.engine().open_object(BUCKET, key) else { continue };
+            if handle.info().residency != Residency::Hot {
+                return Err(format!("{key} was in a tier and is missing: {:?}", handle.info().residency));
+            }
+        }
+        Ok(())
     }
 
     /// A moment that can be recovered.

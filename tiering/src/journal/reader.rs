@@ -5,7 +5,6 @@
 use super::record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, VERSION, verify};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::meta::MetaError;
-use crate::mutants::{self, Mutant};
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -133,17 +132,16 @@ impl<'a> Scan<'a> {
 
     fn run(
         &mut self,
-        joint: Option<Tail>,
+        before: Option<Tail>,
         last: bool,
         from_seq: u64,
         visit: &mut Visit<'_>,
     ) -> Result<Tail, MetaError> {
-        let (mut visited, mut bytes) = joint.as_ref().map_or((0, 0), |b| (b.visited, b.bytes));
-        let mut epoch = joint.map_or(0, |b| b.epoch).max(self.header.epoch);
+        let (mut visited, mut bytes) = before.as_ref().map_or((0, 0), |b| (b.visited, b.bytes));
+        let mut epoch = before.map_or(0, |b| b.epoch).max(self.header.epoch);
         let mut last_seq = self.header.first_seq.saturating_sub(1);
         let mut ends: std::collections::VecDeque<(u64, u64)> = std::collections::VecDeque::new();
         let mut doubtful = self.at;
-        let mut before = (self.at, last_seq);
         let torn = loop {
             let found = self.next().map_err(|e| MetaError::io("read", &self.segment.path, &e))?;
             let header = match found {
@@ -158,7 +156,6 @@ impl<'a> Scan<'a> {
                 visited += 1;
                 bytes += header.record_len();
             }
-            before = (self.at, last_seq);
             self.at += header.record_len();
             (last_seq, epoch) = (header.seq, header.epoch);
             ends.push_back((header.seq, self.at));
@@ -167,9 +164,6 @@ impl<'a> Scan<'a> {
                 ends.pop_front();
             }
         };
-        if torn && mutants::active(Mutant::TornTailTakesOneMore) {
-            (self.at, last_seq) = before;
-        }
         let path = self.segment.path.clone();
         Ok(Tail { path, used: self.at, doubtful, last_seq, epoch, torn, visited, bytes })
     }
