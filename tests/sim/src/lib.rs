@@ -20,6 +20,7 @@ mod model;
 mod ops;
 mod plans;
 mod recovery;
+mod standby;
 mod upkeep;
 mod world;
 

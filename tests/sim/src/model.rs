@@ -43,7 +43,7 @@ pub struct Past {
     pub held: Held,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Slot {
     pub now: Held,
     /// What was under way when the process ended, and the last record before it.
@@ -59,7 +59,7 @@ pub struct Part {
     pub bytes: Arc<Vec<u8>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Upload {
     pub key: String,
     pub initiated: Timestamp,
@@ -95,7 +95,7 @@ pub enum Effect {
     End { id: String, makes: Held },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Model {
     /// The record up to which the bucket was made.
     pub bucket: Option<u64>,

@@ -35,6 +35,7 @@ enum Card {
     Restart,
     Crash,
     LoseDisk,
+    Standby,
     Compare,
 }
 
@@ -62,6 +63,7 @@ const DECK: &[(u64, Card)] = &[
     (2, Card::Restart),
     (2, Card::Crash),
     (2, Card::LoseDisk),
+    (2, Card::Standby),
     (3, Card::Compare),
 ];
 
@@ -126,7 +128,7 @@ impl World {
             Card::Schedule | Card::Ship | Card::Snapshot | Card::Scrub => "turns of background work",
             Card::Gc | Card::Evict | Card::DuringGc | Card::ReadOn => "collections",
             Card::Restart => "restarts",
-            Card::Crash | Card::LoseDisk => "ends on purpose",
+            Card::Crash | Card::LoseDisk | Card::Standby => "ends on purpose",
             _ => "operations",
         });
         match card {
@@ -163,6 +165,7 @@ impl World {
                 self.process().life.die();
                 Ok(())
             }
+            Card::Standby => self.stand_by(),
             Card::LoseDisk => self.lose_disk_of_a_running_store(),
             Card::Compare => self.compare(),
             _ => {
@@ -229,7 +232,7 @@ impl World {
     }
 
     /// Some operations side by side, none with another's key, and perhaps some background work.
-    fn several(&mut self) -> Result<(), String> {
+    pub fn several(&mut self) -> Result<(), String> {
         let cards = [Card::Put, Card::Put, Card::Delete, Card::Copy, Card::Upload, Card::Get, Card::Restore];
         let mut plans: Vec<Plan> = Vec::new();
         for _ in 0..1 + self.dice.below(3) {

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 use tidegate_tiering::clock::{Clock, Timestamp};
 use tidegate_tiering::engine::{Residency, Step};
 use tidegate_tiering::recovery::{RecoverReport, RecoverRequest, RecoveryError, recover};
@@ -69,18 +70,23 @@ impl World {
         // Until the new branch has shipped something, the old one is the latest there is.
         self.branch = if at.is_some() { report.last_sequence } else { 0 };
         (self.recovered, self.lost_a_disk) = (true, true);
-        let (image, sled) = whole(&root_of(&dir));
-        let mut events = as_events(&image);
-        events.push(Event::Index { durable: true, files: Arc::new(sled) });
-        let life = Life::new(0, Fuse::Never);
-        let old = std::mem::replace(&mut self.hardware, Hardware::new(dir, events, &life));
+        let old = self.move_to(dir);
         self.open()?;
         self.only_hot_bytes_are_lost(&missing)?;
         self.wake_up(old, running)
     }
 
+    /// Another box with what was made there, which is durable; the old one is returned.
+    pub fn move_to(&mut self, dir: TempDir) -> Hardware {
+        let (image, sled) = whole(&root_of(&dir));
+        let mut events = as_events(&image);
+        events.push(Event::Index { durable: true, files: Arc::new(sled) });
+        let life = Life::new(0, Fuse::Never);
+        std::mem::replace(&mut self.hardware, Hardware::new(dir, events, &life))
+    }
+
     /// What was in a tier comes back, restored copies included.
-    fn only_hot_bytes_are_lost(&self, missing: &BTreeSet<String>) -> Result<(), String> {
+    pub fn only_hot_bytes_are_lost(&self, missing: &BTreeSet<String>) -> Result<(), String> {
         for key in missing {
             let Ok(handle) = self.engine().open_object(BUCKET, key) else { continue };
             if handle.info().residency != Residency::Hot {
@@ -132,7 +138,10 @@ impl World {
                 }
                 None => {}
                 Some(Err(RecoveryError::Tier(_) | RecoveryError::Damaged(_))) if bad => {}
-                Some(Err(e)) => return Err(format!("a recovery fails in try {n}: {e}")),
+                Some(Err(e)) => {
+                    let there = self.cloud.names("meta/");
+                    return Err(format!("a recovery fails in try {n}: {e}; there is {there:#?}"));
+                }
             }
             if n == TRIES / 2 {
                 self.cloud.set_weather(0);
@@ -156,7 +165,7 @@ impl World {
     }
 
     /// Whoever was replaced writes nothing to the cloud any more, whether it still runs or is started again.
-    fn wake_up(&mut self, old: Hardware, running: Option<Process>) -> Result<(), String> {
+    pub fn wake_up(&mut self, old: Hardware, running: Option<Process>) -> Result<(), String> {
         let weather = self.cloud.set_weather(0);
         let owner = self.cloud.owner();
         let process = match running {

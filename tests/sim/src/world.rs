@@ -239,10 +239,16 @@ impl World {
         self.process.take()
     }
 
+    /// Puts another process in its place.
+    pub fn replace_process(&mut self, other: Option<Process>) -> Option<Process> {
+        std::mem::replace(&mut self.process, other)
+    }
+
     /// The last durable record; with nothing shipped nobody asks.
     pub fn seq(&self) -> u64 {
         let Ok(stats) = self.engine().stats() else { return 0 };
-        stats.recovery.map_or(0, |r| r.shipped_sequence + r.lag_records)
+        let applied = stats.standby.map_or(0, |s| s.applied_sequence);
+        stats.recovery.map_or(applied, |r| r.shipped_sequence + r.lag_records)
     }
 
     /// A life that ends by itself, more often early than late, or does not.
@@ -282,8 +288,13 @@ impl World {
 
     /// Starts an engine on a directory.
     pub fn start(&self, life: &Arc<Life>, data: &Path) -> Result<Process, EngineError> {
+        self.start_with(life, self.settings.clone(), data)
+    }
+
+    /// The same, with other settings than the story's.
+    pub fn start_with(&self, life: &Arc<Life>, with: EngineSettings, data: &Path) -> Result<Process, EngineError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let settings = EngineSettings { data_dir: data.to_owned(), ..self.settings.clone() };
+        let settings = EngineSettings { data_dir: data.to_owned(), ..with };
         let opened = runtime.block_on(Engine::open(settings, self.components(life)));
         let engine = opened?;
         // What opening began beside itself ends before the story goes on.

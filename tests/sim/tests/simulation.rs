@@ -21,6 +21,7 @@ fn a_thousand_stories_end_as_the_model_says() {
             "kills",
             "power cuts",
             "recoveries",
+            "promotions",
             "marks",
             "snapshots",
             "restarts",

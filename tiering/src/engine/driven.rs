@@ -17,6 +17,8 @@ pub enum Step {
     Schedule,
     /// What is durable and not shipped yet goes to the recovery tier.
     Ship,
+    /// What another store has shipped is put behind what is here, where this is a standby.
+    Follow,
 }
 
 impl Driven {
@@ -27,7 +29,7 @@ impl Driven {
 
 impl Engine {
     /// With [`EngineSettings::driven`](super::EngineSettings::driven): takes one turn and waits for all jobs that it began. True when
-    /// there is more to do at once, of shipping when the turn did what it could. Without that setting nothing happens.
+    /// there is more to do at once, of shipping and following when the turn did what it could. Without that setting nothing happens.
     ///
     /// A deletion in a tier that must wait for its records to be shipped ships them itself.
     pub async fn step(&self, step: Step) -> bool {
@@ -37,6 +39,10 @@ impl Engine {
         let more = match (step, self.core.ship.clone()) {
             (Step::Schedule, _) => scheduler.turn().await,
             (Step::Ship, Some(ship)) => ship.turn(&self.core).await,
+            (Step::Follow, _) => match &self.core.follow {
+                Some(follow) => follow.one_look(&self.core).await,
+                None => false,
+            },
             (Step::Ship, None) => false,
         };
         self.core.jobs.close();

@@ -224,7 +224,9 @@ impl Engine {
         if let Some(follow) = core.follow.clone() {
             core.meta.add_observer(Arc::new(follow::FollowPacks(Arc::downgrade(&core))));
             follow.begin(&core).await;
-            core.jobs.spawn(follow.run(Arc::clone(&core)));
+            if !core.settings.driven {
+                core.jobs.spawn(follow.run(Arc::clone(&core)));
+            }
         }
         if let Some(ship) = core.ship.clone() {
             ship.begin(&core).await;

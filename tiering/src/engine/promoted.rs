@@ -48,6 +48,11 @@ impl Core {
             });
             match saved {
                 Ok(()) => return,
+                // Nothing waits there: the next start looks again.
+                Err(error) if self.settings.driven => {
+                    tracing::warn!(%error, "the promoted namespace was not examined");
+                    return;
+                }
                 Err(error) => tracing::warn!(%error, "the promoted namespace was not examined; it will be tried again"),
             }
             tokio::select! {

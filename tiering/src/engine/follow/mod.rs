@@ -180,7 +180,8 @@ impl Follow {
         }
     }
 
-    async fn one_look(&self, core: &Arc<Core>) -> bool {
+    /// True when all that was shipped is here now.
+    pub(crate) async fn one_look(&self, core: &Arc<Core>) -> bool {
         let mut work = self.work.lock().await;
         self.look(core, &mut work).await.is_ok()
     }
