@@ -379,7 +379,6 @@ impl Core {
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let from_packs = doom::from_packs(&meta)?;
-        let scrub = scrub::ScrubState::load(&packs);
         let deployment =
             deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
         for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
@@ -416,7 +415,7 @@ impl Core {
             runtime,
             jobs: TaskTracker::new(),
             gc_running: Arc::default(),
-            scrub,
+            scrub: scrub::ScrubState::load(&packs),
             wake: Notify::new(),
             doomed_wanted: AtomicBool::new(true),
             fruitless: AtomicU32::new(0),
