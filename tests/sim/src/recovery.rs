@@ -132,7 +132,10 @@ impl World {
                 }
                 None => {}
                 Some(Err(RecoveryError::Tier(_) | RecoveryError::Damaged(_))) if bad => {}
-                Some(Err(e)) => return Err(format!("a recovery fails in try {n}: {e}")),
+                Some(Err(e)) => {
+                    let there = self.cloud.names("meta/");
+                    return Err(format!("a recovery fails in try {n}: {e}; there is {there:#?}"));
+                }
             }
             if n == TRIES / 2 {
                 self.cloud.set_weather(0);

@@ -161,6 +161,14 @@ impl Shipped {
         later.map(|(piece, _, _)| piece.first).min().is_none_or(|first| snapshot.name.end < first)
     }
 
+    /// Whether a snapshot is enough for every moment since then, so that what is before it can go. Its age does not say so: its last
+    /// record may be in a piece that was shipped much later and is cut by a moment, and then nobody knows from names whether it fits.
+    pub(crate) fn serves_since(&self, snapshot: &WholeSnapshot, since: Timestamp) -> bool {
+        let runs = self.runs();
+        let mut parts = runs.iter().flatten();
+        parts.any(|p| p.to >= snapshot.name.end.max(snapshot.name.start) && p.piece.last_ms <= since.millis())
+    }
+
     /// Why there is nothing for a moment.
     pub(crate) fn nothing(&self, moment: Moment) -> String {
         let earliest = self.snapshots.iter().map(|s| s.name.created_ms).min();
@@ -278,6 +286,24 @@ mod tests {
         let plan = shipped.plan(Moment::Latest).unwrap();
         assert_eq!(plan.snapshot.as_ref().map(|s| s.name.start), Some(12));
         assert_eq!(spans(&plan), [(1, 13, 13), (4, 14, 26)]);
+    }
+
+    #[test]
+    fn an_old_snapshot_whose_last_record_was_shipped_late_does_not_serve_yet() {
+        // The snapshot was made at 50 with two records shipped; the rest of its records came with later ones.
+        let mut shipped = Shipped {
+            pieces: vec![piece(1, 1, 2), piece(1, 3, 20), piece(1, 21, 30)],
+            snapshots: vec![snapshot(1, 5, 5)],
+        };
+        let within = Moment::At(Timestamp(150));
+        assert!(!shipped.serves_since(&shipped.snapshots[0], Timestamp(140)));
+        assert_eq!(shipped.plan(within).unwrap().snapshot, None, "so the first piece is needed");
+        assert!(shipped.serves_since(&shipped.snapshots[0], Timestamp(200)));
+        shipped.pieces.remove(0);
+        assert!(shipped.plan(within).is_err());
+        for at in 200..310 {
+            assert!(shipped.plan(Moment::At(Timestamp(at))).is_ok(), "{at}");
+        }
     }
 
     #[test]

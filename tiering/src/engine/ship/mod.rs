@@ -385,19 +385,21 @@ impl Ship {
         }
         work.looked_for_old = Some(now);
         work.snapshots.sort_by_key(|s| s.name.start);
-        let shipped = *self.shipped.borrow();
         // The two newest stay whatever their age: one of them may be damaged.
         let old = work.snapshots.len().saturating_sub(1);
-        let needed = work
-            .snapshots
-            .iter()
-            .take(old)
-            .rev()
-            .find(|s| now.since(Timestamp(s.name.created_ms)) >= self.settings.keep && s.name.end <= shipped);
-        let Some(below) = needed.map(|s| s.name.start) else { return Ok(None) };
-        if floor(core)?.is_some_and(|floor| floor >= below) {
+        let floor = floor(core)?;
+        let newer = |s: &&WholeSnapshot| floor.is_none_or(|floor| floor < s.name.start);
+        let aged = |s: &&WholeSnapshot| now.since(Timestamp(s.name.created_ms)) >= self.settings.keep;
+        let mut candidates = work.snapshots.iter().take(old).rev().filter(newer).filter(aged).peekable();
+        if candidates.peek().is_none() {
             return Ok(None);
         }
+        let shipped = Shipped::read(self.tier.as_ref(), &core.deployment).await?;
+        let keep = u64::try_from(self.settings.keep.as_millis()).unwrap_or(u64::MAX);
+        let since = Timestamp(now.millis().saturating_sub(keep));
+        let Some(below) = candidates.find(|s| shipped.serves_since(s, since)).map(|s| s.name.start) else {
+            return Ok(None);
+        };
         let batch = Batch::new(Reason::System).put(Table::System, FLOOR_KEY, below.to_le_bytes());
         let committed = core.meta.commit(batch).await?;
         work.removing = Some((below, committed.seq));
