@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import threading
 import time
 
 import pytest
@@ -11,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness import DAY, http, put_many, read_body, wait_until
 from settings import policy
+from test_recovery import Writer
 
 BUCKET = "data"
 LAG = "x-tidegate-standby-lag-ms"
@@ -124,27 +124,6 @@ def test_the_cloud_is_away_and_the_lag_shows(pair, sim):
     assert standby.stats()["standby"]["last_error"]
     sim.start()
     wait_until("it to catch up", lambda: lag() < 2_000, 60)
-
-
-class Writer(threading.Thread):
-    """Writes until the server is gone; knows what was acknowledged when."""
-
-    def __init__(self, server):
-        super().__init__(daemon=True)
-        self.client = server.client()
-        self.acknowledged = {}
-        self.enough = threading.Event()
-
-    def run(self):
-        for number in range(100_000):
-            key = f"stream/{number:05}"
-            try:
-                self.client.put_object(Bucket=BUCKET, Key=key, Body=key.encode())
-            except (BotoCoreError, ClientError, OSError):
-                return
-            self.acknowledged[key] = time.monotonic()
-            if number >= 50:
-                self.enough.set()
 
 
 def test_the_primary_is_killed_the_standby_takes_over_and_the_old_one_rejoins(pair, capsys):

@@ -1,5 +1,5 @@
 //! Bugs on purpose. With the feature `mutants`, which no shipped build has, the simulation of the whole system (`tests/sim`) makes the engine forget one
-//! precaution at a time and must find that out. Each place asks [`active`] in one line; without the feature the answer is a
+//! precaution at a time and must find that out. Each place asks `active` in one line; without the feature the answer is a
 //! constant `false`, and nothing of this is left.
 
 /// A precaution that is forgotten.

@@ -353,7 +353,9 @@ async fn pieces_that_come_out_of_order_are_waited_for() {
     for name in names().await {
         copy(&name).await;
     }
-    let reader_bed = standby(two.path(), &replica);
+    let mut reader_bed = standby(two.path(), &replica);
+    // It gives up waiting after so many polls, which must be longer than a busy machine takes to copy the piece.
+    reader_bed.settings.standby.as_mut().unwrap().poll = Duration::from_millis(200);
     let reader = follow(&reader_bed).await;
     level(&engine, &reader).await;
     let known = names().await;
@@ -506,6 +508,39 @@ async fn a_promotion_that_is_killed_anywhere_is_finished_or_was_none() {
         shipped(&promoted).await;
         promoted.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_killed_while_it_rejoins_goes_on() {
+    let (one, two, cloud) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tier = folder(cloud.path());
+    let old = load(&primary(one.path(), &tier)).await;
+    shipped(&old).await;
+    let mut bed = standby(two.path(), &tier);
+    let new = follow(&bed).await;
+    new.promote(false).await.unwrap();
+    let new = take_over(&mut bed, new).await;
+    old.shutdown().await.unwrap();
+    let mut alone_bed = primary(one.path(), &tier);
+    alone_bed.settings.recovery = None;
+    let alone = alone_bed.open().await;
+    put(&alone, "promised", b"promised").await.unwrap();
+    alone.shutdown().await.unwrap();
+    for failpoint in ["standby.after_begin", "standby.moving_aside", "standby.moving_aside:2", "standby.after_place"] {
+        assert!(killed(one.path(), cloud.path(), failpoint, false), "{failpoint}");
+        assert!(primary(one.path(), &tier).try_open().await.is_err(), "{failpoint}: it is no primary's any more");
+    }
+    let back_bed = standby(one.path(), &tier);
+    let rejoined = prepare(&back_bed).await.unwrap().rejoined.unwrap();
+    assert_eq!((rejoined.lost, rejoined.complete), (1, true));
+    for name in ["journal", "index.json", "sled", "term.json"] {
+        assert!(rejoined.aside.join(name).exists(), "{name}");
+    }
+    let back = back_bed.open().await;
+    level(&new, &back).await;
+    assert_eq!(get(&back, "hot/3").await.unwrap(), noise(103, 20_000));
+    back.shutdown().await.unwrap();
+    new.shutdown().await.unwrap();
 }
 
 fn copy_dir(from: &Path, to: &Path) {

@@ -316,6 +316,52 @@ fn new_ship(
     Ok(Arc::new(ship::Ship::new(wanted, tier, &components.registry)?))
 }
 
+/// The namespace, and who carries its records away or brings them.
+struct Namespace {
+    meta: JournaledStore,
+    /// The process before this one closed everything; the packs, too.
+    clean: bool,
+    follow: Option<Arc<follow::Follow>>,
+    ship: Option<Arc<ship::Ship>>,
+}
+
+/// What must be right before anything is opened.
+fn check(settings: &mut EngineSettings, components: &Components) -> Result<(), EngineError> {
+    refuse_unfinished(&settings.data_dir)?;
+    deployment::refuse_robbed(&settings.data_dir)?;
+    follow::check_role(&settings.data_dir, settings.standby.is_some())?;
+    if settings.standby.is_some() {
+        // Nothing is put into local packs: the engine that is opened after a promotion finds them as they are.
+        settings.tiering.recall = Recall::Stream;
+    }
+    validate_policy_tiers(&components.policy, &components.tiers)
+        .and_then(|()| protect::validate_protection(&components.policy, &components.tiers))
+        .map_err(EngineError::InvalidArgument)
+}
+
+fn open_namespace(
+    settings: &EngineSettings,
+    components: &Components,
+    data: Arc<dyn DataSync>,
+    observers: Vec<Arc<dyn crate::meta::CommitObserver>>,
+) -> Result<Namespace, EngineError> {
+    let (dir, its, clock) = (&settings.data_dir, settings.meta.clone(), Arc::clone(&components.clock));
+    let (meta, opened) = match &settings.standby {
+        Some(_) => JournaledStore::open_follower(dir, its, observers, clock),
+        None => JournaledStore::open(dir, its, data, observers, clock),
+    }
+    .map_err(|e| deployment::with_recovery(e, settings.recovery.as_ref()))?;
+    tracing::info!(?opened, "namespace");
+    let ships_to = settings.recovery.as_ref().map(|recovery| recovery.tier.as_str());
+    let follow = settings.standby.clone().map(|wanted| new_follow(wanted, ships_to, components)).transpose()?;
+    // A standby ships nothing.
+    let ships = settings.recovery.clone().filter(|_| follow.is_none());
+    let ship = ships.map(|wanted| new_ship(wanted, components, &meta)).transpose()?;
+    // The namespace of a standby says nothing of the packs that a primary left there.
+    let clean = opened.recovery == Recovery::Clean && follow.is_none();
+    Ok(Namespace { meta, clean, follow, ship })
+}
+
 /// The local store's settings, with what follows from others.
 fn local_settings(settings: &EngineSettings, budget: &DiskBudget) -> LocalSettings {
     let wanted = settings.local.pack_bytes;
@@ -337,16 +383,7 @@ impl Core {
         components: Components,
         runtime: tokio::runtime::Handle,
     ) -> Result<Core, EngineError> {
-        refuse_unfinished(&settings.data_dir)?;
-        deployment::refuse_robbed(&settings.data_dir)?;
-        follow::check_role(&settings.data_dir, settings.standby.is_some())?;
-        if settings.standby.is_some() {
-            // Nothing is put into local packs: the engine that is opened after a promotion finds them as they are.
-            settings.tiering.recall = Recall::Stream;
-        }
-        validate_policy_tiers(&components.policy, &components.tiers)
-            .and_then(|()| protect::validate_protection(&components.policy, &components.tiers))
-            .map_err(EngineError::InvalidArgument)?;
+        check(&mut settings, &components)?;
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
@@ -354,26 +391,12 @@ impl Core {
             vec![Arc::clone(&barrier) as _, Arc::clone(&accounts) as _, Arc::new(ObserveGroups(Arc::clone(&metrics)))];
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
-        let clock = Arc::clone(&components.clock);
-        let (dir, its) = (&settings.data_dir, settings.meta.clone());
-        let (meta, opened) = match &settings.standby {
-            Some(_) => JournaledStore::open_follower(dir, its, observers, Arc::clone(&clock)),
-            None => JournaledStore::open(dir, its, data, observers, Arc::clone(&clock)),
-        }
-        .map_err(|e| deployment::with_recovery(e, settings.recovery.as_ref()))?;
-        tracing::info!(?opened, "namespace");
-        let ships_to = settings.recovery.as_ref().map(|recovery| recovery.tier.as_str());
-        let follow = settings.standby.clone().map(|wanted| new_follow(wanted, ships_to, &components)).transpose()?;
-        // A standby ships nothing.
-        let ships = settings.recovery.clone().filter(|_| follow.is_none());
-        let ship = ships.map(|wanted| new_ship(wanted, &components, &meta)).transpose()?;
+        let Namespace { meta, clean, follow, ship } = open_namespace(&settings, &components, data, observers)?;
         let budget = Arc::new(DiskBudget::new(&settings.data_dir, settings.disk)?);
         let packs = settings.data_dir.join("packs");
         let local = local_settings(&settings, &budget);
-        // The namespace of a standby says nothing of the packs that a primary left there.
-        let clean = opened.recovery == Recovery::Clean && settings.standby.is_none();
         let last_end = if clean { LastEnd::Clean } else { LastEnd::Unknown };
-        let (local, found) = LocalStore::open_after(last_end, &packs, local, budget, clock)?;
+        let (local, found) = LocalStore::open_after(last_end, &packs, local, budget, Arc::clone(&components.clock))?;
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;
@@ -381,7 +404,6 @@ impl Core {
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let from_packs = doom::from_packs(&meta)?;
-        let scrub = scrub::ScrubState::load(&packs);
         let deployment =
             deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
         for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
@@ -418,7 +440,7 @@ impl Core {
             runtime,
             jobs: TaskTracker::new(),
             gc_running: Arc::default(),
-            scrub,
+            scrub: scrub::ScrubState::load(&packs),
             wake: Notify::new(),
             doomed_wanted: AtomicBool::new(true),
             fruitless: AtomicU32::new(0),

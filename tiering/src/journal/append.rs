@@ -5,7 +5,7 @@
 //! group is a new file, or a new version of the last one while that is short.
 
 use super::committer::Committer;
-use super::follow::{Piece, Records};
+use super::follow::{Lying, Piece, Records};
 use super::record::parse_ops;
 use super::segment::{SEGMENT_HEADER_BYTES, segment_name, sync_dir};
 use crate::disk;
@@ -62,7 +62,7 @@ impl Committer {
         // Before anything is written: records that cannot be applied must not get into the journal.
         let (mut records, mut epoch) = (Vec::new(), self.epoch);
         let mut found = Records::of(&piece.bytes).map_err(invalid)?;
-        while let Some((header, body, _)) = found.next().map_err(invalid)? {
+        while let Some(Lying { header, body, .. }) = found.next().map_err(invalid)? {
             if header.epoch < epoch {
                 return Err(invalid(format!("record {} is of an earlier epoch than the one before it", header.seq)));
             }

@@ -170,7 +170,15 @@ fn fill(place: &Place, buffer: &mut [u8], at: u64) -> Result<bool, MetaError> {
     }
 }
 
-/// The records of a segment file without zeros at its end, each verified: header, body, and the record as it lies there.
+/// A record of a segment file.
+pub(crate) struct Lying<'a> {
+    pub(crate) header: RecordHeader,
+    pub(crate) body: &'a [u8],
+    /// All of it, as it lies there.
+    record: &'a [u8],
+}
+
+/// The records of a segment file without zeros at its end, each verified.
 pub(crate) struct Records<'a>(&'a [u8]);
 
 impl<'a> Records<'a> {
@@ -181,7 +189,7 @@ impl<'a> Records<'a> {
     }
 
     /// The next one; none at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<(RecordHeader, &'a [u8], &'a [u8])>, String> {
+    pub(crate) fn next(&mut self) -> Result<Option<Lying<'a>>, String> {
         let Some(head) = self.0.first_chunk::<RECORD_HEADER_BYTES>() else {
             return if self.0.is_empty() { Ok(None) } else { Err("bytes after the last record".to_owned()) };
         };
@@ -192,7 +200,7 @@ impl<'a> Records<'a> {
         let body = record.get(RECORD_HEADER_BYTES..end).filter(|body| verify(head, body));
         let body = body.ok_or_else(|| format!("the checksum of record {} does not fit", header.seq))?;
         self.0 = after;
-        Ok(Some((header, body, record)))
+        Ok(Some(Lying { header, body, record }))
     }
 }
 
@@ -201,7 +209,7 @@ impl<'a> Records<'a> {
 pub(crate) fn cut(bytes: &[u8], from: u64, to: u64, until_ms: u64) -> Result<Option<Piece>, String> {
     let mut records = Records::of(bytes)?;
     let mut piece: Option<Piece> = None;
-    while let Some((header, _, record)) = records.next()? {
+    while let Some(Lying { header, record, .. }) = records.next()? {
         if piece.as_ref().is_some_and(|p| p.last.checked_add(1) != Some(header.seq)) {
             return Err(format!("record {} is out of order", header.seq));
         }

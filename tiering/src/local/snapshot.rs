@@ -129,6 +129,8 @@ impl Inner {
 /// A snapshot that is being read.
 pub(super) struct Snapshot {
     input: BufReader<File>,
+    /// Length of the file: more than that no count in it can mean.
+    len: u64,
     pub packs: HashMap<PackId, Covered>,
 }
 
@@ -157,7 +159,8 @@ impl Snapshot {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let most = file.metadata()?.len() / PACK_LINE as u64;
+        let len = file.metadata()?.len();
+        let most = len / PACK_LINE as u64;
         let mut input = BufReader::with_capacity(1 << 20, file);
         let mut magic = [0; 8];
         input.read_exact(&mut magic)?;
@@ -192,7 +195,7 @@ impl Snapshot {
             packs.insert(PackId(id), covered);
         }
         check_crc(&mut input, crc)?;
-        Ok(Some(Self { input, packs }))
+        Ok(Some(Self { input, len, packs }))
     }
 
     /// Reads everything else and gives each shard's entries, with the pack's ordinal in place of its slot, to `take`.
@@ -205,7 +208,7 @@ impl Snapshot {
         for n in 0..=255u8 {
             let mut crc = crc32fast::Hasher::new();
             let count = read_u32(&mut self.input, &mut crc)?;
-            if count >= MAX_SHARD {
+            if count >= MAX_SHARD || u64::from(count) * ENTRY_LINE as u64 > self.len {
                 return Err(damaged("entry count"));
             }
             lines.resize(count as usize * ENTRY_LINE, 0);

@@ -2,7 +2,7 @@
 //! got stays over an interruption. Until the end a file says that the directory is not to be served from.
 
 use super::claim::{Claimant, Held, verify};
-use super::{RecoveryError, local, write_file};
+use super::{RecoveryError, local, read_json, write_json};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::examine::{Examination, MissingObject};
 use crate::journal::sync_dir;
@@ -46,19 +46,11 @@ impl State {
     }
 
     fn load(dir: &Path) -> Result<Option<State>, RecoveryError> {
-        let path = dir.join(UNFINISHED);
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|e| RecoveryError::Local(format!("{} is damaged: {e}", path.display()))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(local("read", &path, &e)),
-        }
+        read_json(&dir.join(UNFINISHED))
     }
 
     pub(super) fn save(&self, dir: &Path) -> Result<(), RecoveryError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|e| RecoveryError::Local(e.to_string()))?;
-        write_file(&dir.join(UNFINISHED), &text)
+        write_json(&dir.join(UNFINISHED), self)
     }
 
     /// What goes on from here, if the same is asked for; `wanted` is how it would begin.
@@ -133,8 +125,7 @@ pub(super) fn place(dir: &Path, folder: &Path) -> Result<(), RecoveryError> {
 
 /// The end: from here on the directory may be served from.
 pub(super) fn finish(dir: &Path, report: &impl Serialize) -> Result<(), RecoveryError> {
-    let text = serde_json::to_vec_pretty(report).map_err(|e| RecoveryError::Local(e.to_string()))?;
-    write_file(&dir.join(FINISHED), &text)?;
+    write_json(&dir.join(FINISHED), report)?;
     let unfinished = dir.join(UNFINISHED);
     std::fs::remove_file(&unfinished).map_err(|e| local("remove", &unfinished, &e))?;
     Ok(sync_dir(dir)?)

@@ -28,6 +28,8 @@ use crate::meta::MetaError;
 use crate::tier::{Tier, TierError, TierErrorKind};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::ops::Range;
 use std::path::Path;
 
@@ -129,4 +131,21 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RecoveryError>
         path.parent().map_or(Ok(()), disk::sync_dir)
     };
     write().map_err(|e| local("write", path, &e))
+}
+
+/// What a small file says; none when it is not there.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RecoveryError> {
+    match std::fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| RecoveryError::Local(format!("{} is damaged: {e}", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(local("read", path, &e)),
+    }
+}
+
+/// Replaces such a file, durably.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RecoveryError> {
+    let text = serde_json::to_vec_pretty(value).map_err(|e| RecoveryError::Local(e.to_string()))?;
+    write_file(path, &text)
 }

@@ -7,7 +7,7 @@ use super::claim::{Claimant, held_term, note_base};
 use super::directory::{FETCHED, FINISHED, MISSING, UNFINISHED, place};
 use super::plan::{Moment, Shipped};
 use super::recover::Work;
-use super::{RecoverProgress, RecoverRequest, RecoveryError, local, lost, write_file};
+use super::{RecoverProgress, RecoverRequest, RecoveryError, local, lost, read_json, write_file, write_json};
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint;
 use crate::journal::sync_dir;
@@ -81,19 +81,11 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn load(dir: &Path) -> Result<Option<State>, RecoveryError> {
-        let path = dir.join(STANDBY);
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|e| RecoveryError::Local(format!("{} is damaged: {e}", path.display()))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(local("read", &path, &e)),
-        }
+        read_json(&dir.join(STANDBY))
     }
 
     pub(crate) fn save(&self, dir: &Path) -> Result<(), RecoveryError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|e| RecoveryError::Local(e.to_string()))?;
-        write_file(&dir.join(STANDBY), &text)
+        write_json(&dir.join(STANDBY), self)
     }
 
     fn enter(&mut self, dir: &Path, phase: StandbyPhase) -> Result<(), RecoveryError> {
@@ -141,19 +133,11 @@ pub struct Promoted {
 
 impl Promoted {
     pub(crate) fn load(dir: &Path) -> Result<Option<Promoted>, RecoveryError> {
-        let path = dir.join(PROMOTED);
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|e| RecoveryError::Local(format!("{} is damaged: {e}", path.display()))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(local("read", &path, &e)),
-        }
+        read_json(&dir.join(PROMOTED))
     }
 
     pub(crate) fn save(&self, dir: &Path) -> Result<(), RecoveryError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|e| RecoveryError::Local(e.to_string()))?;
-        write_file(&dir.join(PROMOTED), &text)
+        write_json(&dir.join(PROMOTED), self)
     }
 }
 

@@ -182,7 +182,7 @@ impl<'a> Scrub<'a> {
                     }
                 }
             }
-            let (repaired, detail) = (healed.is_ok(), healed.map_or_else(|e| e.to_string(), |how| how));
+            let (repaired, detail) = (healed.is_ok(), healed.unwrap_or_else(|e| e.to_string()));
             tracing::error!(chunk = %id, pack = %step.next.pack, repaired, detail, "a scrub found a damaged frame");
             if self.report.damaged.len() < MAX_NAMED {
                 let (chunk, pack) = (id.to_string(), step.next.pack.to_string());
