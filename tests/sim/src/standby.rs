@@ -192,11 +192,31 @@ impl World {
         (self.recovered, self.lost_a_disk) = (true, true);
         let old = self.move_to(dir);
         self.open()?;
+        self.examined()?;
         let missing = self.unreadable()?;
         self.cloud.set_weather(weather);
         self.only_hot_bytes_are_lost(&missing)?;
         self.model.slots.iter_mut().for_each(|(key, slot)| slot.lost = missing.contains(key));
         self.wake_up(old, running)
+    }
+
+    /// Until it was looked which bytes came over, restored copies of the primary are shown that are nowhere. The look may be killed.
+    fn examined(&mut self) -> Result<(), String> {
+        for _ in 0..TRIES {
+            let path = self.hardware.data().join("promoted.json");
+            let says = std::fs::read_to_string(path).map_err(|e| format!("promoted.json: {e}"))?;
+            if !says.contains("\"examined\": null") {
+                return Ok(());
+            }
+            self.note("nobody has looked yet which bytes came over");
+            if self.is_dead() {
+                self.crashed()?;
+                self.open()?;
+            } else {
+                self.restart()?;
+            }
+        }
+        Err("what came over is never looked at".to_owned())
     }
 
     /// Makes a closed directory a primary's, however often the process is killed over it. The record at which it begins.

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Records looked at between two commits or reports.
 const PAGE: usize = 256;
+/// How often a record is looked at again that others write.
+const MAX_RACES: usize = 100;
 
 /// An object whose bytes are gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,27 +234,45 @@ impl<'a> Examination<'a> {
                 })?;
             }
         }
-        if let Residency::Restored { tier, .. } = &record.residency
-            && !self.is_local(&record.body)
-        {
-            self.found.restored_again_cold += 1;
+        self.take_back(subject, stored.to_vec()).await
+    }
+
+    /// A restored copy that is nowhere any more: its object is archived again. Others may write the record meanwhile, such as the walk
+    /// after a change of the policy; then it is looked at again.
+    async fn take_back(&mut self, subject: &[u8], mut stored: Vec<u8>) -> Result<(), RecoveryError> {
+        for _ in 0..MAX_RACES {
+            let record = ObjectRecord::decode(&stored).map_err(|e| failed(&e))?;
+            let Residency::Restored { tier, .. } = &record.residency else { return Ok(()) };
+            if self.is_local(&record.body) {
+                return Ok(());
+            }
             let residency = Residency::Cold { tier: tier.clone() };
             // Its due time stays: what is to be done then is decided then.
             let next = ObjectRecord { residency, ..record }.encode().map_err(|e| failed(&e))?;
             let batch = Batch::new(Reason::RestoreExpired)
-                .expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()))
+                .expect(Expect::Equals(Table::Object, subject.to_vec(), stored))
                 .put(Table::Object, subject, next);
-            self.commit(batch).await?;
+            if self.commit(batch).await? {
+                self.found.restored_again_cold += 1;
+                return Ok(());
+            }
+            match self.meta.get(Table::Object, subject)? {
+                Some(now) => stored = now.to_vec(),
+                None => return Ok(()),
+            }
         }
-        Ok(())
+        let key = String::from_utf8_lossy(subject).replace('\0', "/");
+        Err(RecoveryError::Local(format!("{key} changes again and again")))
     }
 
-    async fn commit(&self, batch: Batch) -> Result<(), RecoveryError> {
+    /// False when somebody else was quicker.
+    async fn commit(&self, batch: Batch) -> Result<bool, RecoveryError> {
         if !self.repair {
-            return Ok(());
+            return Ok(true);
         }
         match self.meta.commit(batch).await {
-            Ok(_) | Err(MetaError::Conflict { .. }) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(MetaError::Conflict { .. }) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }
