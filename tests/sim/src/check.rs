@@ -249,7 +249,9 @@ impl World {
         let engine = self.engine();
         let checking = async move { engine.fsck(&FsckRequest::default(), FsckEstimate::default(), |_| {}).await };
         let report = self.process().run(checking).map_err(|e| format!("fsck: {e}"))?;
-        let lossy = self.model.slots.values().any(|slot| slot.lost);
+        // Parts of uploads are on the primary's disk.
+        let follows = self.engine().standby_lag().is_some();
+        let lossy = follows || self.model.slots.values().any(|slot| slot.lost);
         for finding in report.findings {
             let fine = match finding.kind {
                 FindingKind::OrphanPack => self.recovered,
