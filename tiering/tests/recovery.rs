@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bed, DAY, FrozenTier, get, list_all, noise, put, put_class, residency, seen, until};
+use common::{Bed, DAY, FrozenTier, copy_all, get, list_all, noise, put, put_class, residency, seen, shipped, until};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,10 +39,6 @@ fn bed(dir: &Path, tier: &Arc<MemoryTier>) -> Bed {
 
 fn stats(engine: &Engine) -> RecoveryStats {
     engine.stats().unwrap().recovery.unwrap()
-}
-
-async fn shipped(engine: &Engine) {
-    until("everything is shipped", || stats(engine).term > 0 && stats(engine).lag_records == 0).await;
 }
 
 /// Key, ETag, size, what clients see.
@@ -503,17 +499,4 @@ async fn a_directory_does_as_well_and_a_copy_of_the_disk_is_fenced() {
     let new = new_bed.open().await;
     assert_eq!(digest(&new).len(), before.len() + 1);
     new.shutdown().await.unwrap();
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy_all(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bed, list_all, put, until};
+use common::{Bed, list_all, put, shipped, until};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,6 @@ use tidegate_tiering::tier::{Tier, TierError, TierErrorKind};
 
 fn stats(engine: &Engine) -> RecoveryStats {
     engine.stats().unwrap().recovery.unwrap()
-}
-
-async fn shipped(engine: &Engine) {
-    until("everything is shipped", || stats(engine).term > 0 && stats(engine).lag_records == 0).await;
 }
 
 fn last_segment(dir: &Path) -> PathBuf {

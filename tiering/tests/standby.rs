@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bed, DAY, get, list_all, noise, put, residency, seen, until};
+use common::{Bed, DAY, copy_all, get, list_all, noise, put, residency, seen, shipped, until};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -68,12 +68,6 @@ async fn follow(bed: &Bed) -> Engine {
 
 fn stats(engine: &Engine) -> StandbyStats {
     engine.stats().unwrap().standby.unwrap()
-}
-
-async fn shipped(engine: &Engine) -> u64 {
-    let recovery = || engine.stats().unwrap().recovery.unwrap();
-    until("everything is shipped", || recovery().term > 0 && recovery().lag_records == 0).await;
-    recovery().shipped_sequence
 }
 
 /// Waits until the standby has all that the primary has.
@@ -476,7 +470,7 @@ async fn a_promotion_that_is_killed_anywhere_is_finished_or_was_none() {
         "promote.before_end",
     ] {
         let (two, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        copy_dir(cloud.path(), own.path());
+        copy_all(cloud.path(), own.path());
         let tier = folder(own.path());
         assert!(killed(two.path(), own.path(), failpoint, true), "{failpoint}");
         let mut bed = standby(two.path(), &tier);
@@ -541,19 +535,6 @@ async fn a_primary_that_is_killed_while_it_rejoins_goes_on() {
     assert_eq!(get(&back, "hot/3").await.unwrap(), noise(103, 20_000));
     back.shutdown().await.unwrap();
     new.shutdown().await.unwrap();
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -314,26 +314,12 @@ impl Work<'_> {
         while let Some(bytes) = fetches.next().await {
             progress(RecoverProgress::Fetched { bytes: bytes? });
         }
-        if !path.exists() {
-            let tmp = path.with_extension("snap.tmp");
-            join(&whole, &tmp).map_err(|e| local("write", &tmp, &e))?;
-            if let Err(e) = meta::snapshot::read(&tmp, &mut |_, _, _| Ok(())) {
-                // The way here may be to blame: what is kept would be found again by every later attempt.
-                for part in whole.iter().filter(|part| part.exists()) {
-                    std::fs::remove_file(part).map_err(|e| local("remove", part, &e))?;
-                }
-                return Err(RecoveryError::Damaged(format!(
-                    "the snapshot at record {} came damaged: {e}; the next attempt fetches it again",
-                    snapshot.name.start
-                )));
-            }
-            std::fs::rename(&tmp, &path).map_err(|e| local("rename", &tmp, &e))?;
-        }
-        let (start, _) = meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?;
-        for part in whole.iter().filter(|part| part.exists()) {
-            std::fs::remove_file(part).map_err(|e| local("remove", part, &e))?;
-        }
-        Ok(start.epoch)
+        let epoch = match path.exists() {
+            true => meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?.0.epoch,
+            false => put_together(&whole, &path)?,
+        };
+        remove_all(&whole)?;
+        Ok(epoch)
     }
 
     async fn examine(
@@ -350,6 +336,31 @@ impl Work<'_> {
         store.close()?;
         Ok(found)
     }
+}
+
+/// Makes a snapshot of its parts. Returns the epoch that it began in.
+fn put_together(parts: &[PathBuf], path: &Path) -> Result<u64, RecoveryError> {
+    let tmp = path.with_extension("snap.tmp");
+    join(parts, &tmp).map_err(|e| local("write", &tmp, &e))?;
+    match meta::snapshot::read(&tmp, &mut |_, _, _| Ok(())) {
+        Ok((start, _)) => {
+            std::fs::rename(&tmp, path).map_err(|e| local("rename", &tmp, &e))?;
+            Ok(start.epoch)
+        }
+        Err(e) => {
+            // The way here may be to blame: what is kept would be found again by every later attempt.
+            remove_all(parts)?;
+            let text = format!("a snapshot came damaged: {e}; the next attempt fetches it again");
+            Err(RecoveryError::Damaged(text))
+        }
+    }
+}
+
+fn remove_all(parts: &[PathBuf]) -> Result<(), RecoveryError> {
+    for part in parts.iter().filter(|part| part.exists()) {
+        std::fs::remove_file(part).map_err(|e| local("remove", part, &e))?;
+    }
+    Ok(())
 }
 
 fn join(parts: &[PathBuf], to: &Path) -> std::io::Result<()> {

@@ -216,6 +216,27 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "gave up waiting until {what}");
 }
 
+/// Waits until all is in the recovery tier; returns the last record that is.
+pub async fn shipped(engine: &Engine) -> u64 {
+    let recovery = || engine.stats().unwrap().recovery.unwrap();
+    until("everything is shipped", || recovery().term > 0 && recovery().lag_records == 0).await;
+    recovery().shipped_sequence
+}
+
+/// Copies what is in a folder, with all below it.
+pub fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 pub fn residency(engine: &Engine, key: &str) -> Option<Residency> {
     engine.open_object("bkt", key).ok().map(|h| h.info().residency.clone())
 }
