@@ -8,6 +8,8 @@ use s3s::{S3Result, s3_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::admit::{admit, caller_of};
+use super::authority::Authority;
 use super::checksums::{ChecksumsOf, of_xml};
 use crate::server::AccessKey;
 use crate::server::metrics::Operation;
@@ -66,7 +68,39 @@ impl S3Host for Domains {
 }
 
 /// Checks every understood request before its operation runs.
-pub(crate) struct Gate;
+pub(crate) struct Gate {
+    /// Who decides. Without it, as in tests of the HTTP side, whoever signs may do everything.
+    authority: Option<Arc<Authority>>,
+}
+
+impl Gate {
+    pub(crate) fn new(authority: Option<Arc<Authority>>) -> Self {
+        Self { authority }
+    }
+
+    /// Notes who signed the request. One that was asked again without its signature has been looked at before.
+    fn identify(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let (Some(authority), Some(credentials)) = (&self.authority, cx.credentials()) else { return Ok(()) };
+        let identity = authority
+            .identities()
+            .identity(&credentials.access_key)
+            .ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key id is not known to this server."))?;
+        if let Some(context) = cx.extensions_mut().get::<Arc<RequestContext>>() {
+            context.set_identity(identity);
+        }
+        Ok(())
+    }
+
+    fn decide(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        match &self.authority {
+            Some(authority) => {
+                let caller = caller_of(cx.extensions_mut());
+                admit(authority, cx, &caller)
+            }
+            None => Ok(()),
+        }
+    }
+}
 
 #[async_trait::async_trait]
 impl S3Access for Gate {
@@ -75,8 +109,10 @@ impl S3Access for Gate {
         if let Some(context) = cx.extensions_mut().get::<Arc<RequestContext>>() {
             context.set_operation(operation);
         }
-        if cx.credentials().is_none() && cx.extensions_mut().get::<Verified>().is_none() {
-            return Err(s3_error!(AccessDenied, "Requests must be signed: there is no anonymous access."));
+        self.identify(cx)?;
+        let is_anonymous = cx.credentials().is_none() && cx.extensions_mut().get::<Verified>().is_none();
+        if is_anonymous && (operation == Operation::Other || self.authority.is_none()) {
+            return Err(s3_error!(AccessDenied, "Access Denied: this request must be signed."));
         }
         if operation == Operation::Other {
             // s3s would say so too, but only after it has read the body and found no fault with it.
@@ -89,6 +125,7 @@ impl S3Access for Gate {
                 "This is a standby, which is read-only: send writes to the primary."
             ));
         }
+        self.decide(cx)?;
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         match operation {
             // Compared with the XML as it is read.
@@ -116,14 +153,16 @@ fn reads(operation: Operation) -> bool {
             | O::GetBucketVersioning
             | O::ListParts
             | O::ListMultipartUploads
+            | O::GetBucketPolicy
+            | O::GetBucketPolicyStatus
+            | O::GetPublicAccessBlock
+            | O::GetBucketOwnershipControls
+            | O::GetBucketAcl
+            | O::GetObjectAcl
     )
 }
 
-/// Canned ACLs that change nothing here, because all keys belong to one owner; clients send them by default.
-const HARMLESS_ACLS: [&[u8]; 3] = [b"private", b"bucket-owner-full-control", b"bucket-owner-read"];
-
-/// Refuses what would be dangerous to ignore: encryption that would not happen, locks that would not hold, grants that
-/// would not be given.
+/// Refuses what would be dangerous to ignore: encryption that would not happen, locks that would not hold.
 fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
     for (name, value) in headers {
         let Some(rest) = name.as_str().strip_prefix("x-amz-") else { continue };
@@ -141,13 +180,6 @@ fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
         }
         if rest == "website-redirect-location" || rest == "write-offset-bytes" {
             return Err(s3_error!(NotImplemented, "{name} is not implemented; leave the header out."));
-        }
-        let is_grant = rest.starts_with("grant-");
-        if is_grant || (rest == "acl" && !HARMLESS_ACLS.contains(&value.as_bytes())) {
-            return Err(s3_error!(
-                AccessControlListNotSupported,
-                "{name}: access control lists are not supported; all access keys have one owner."
-            ));
         }
     }
     Ok(())
@@ -175,10 +207,7 @@ mod tests {
             ("x-amz-object-lock-mode", "COMPLIANCE", Some("NotImplemented")),
             ("x-amz-bucket-object-lock-enabled", "true", Some("NotImplemented")),
             ("x-amz-bucket-object-lock-enabled", "false", None),
-            ("x-amz-acl", "private", None),
-            ("x-amz-acl", "bucket-owner-full-control", None),
-            ("x-amz-acl", "public-read", Some("AccessControlListNotSupported")),
-            ("x-amz-grant-read", "id=x", Some("AccessControlListNotSupported")),
+            ("x-amz-acl", "public-read", None),
             ("x-amz-meta-acl", "public", None),
             ("x-amz-meta-a", "=?=", Some("InvalidArgument")),
             ("x-amz-meta-a", "=?UTF-8?Q?a?= =?=", Some("InvalidArgument")),

@@ -47,6 +47,10 @@ operations! {
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
     AbortMultipartUpload, RestoreObject, GetObjectAttributes,
+    GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
+    GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
+    GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
+    GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl,
 }
 
 impl Operation {
@@ -57,12 +61,13 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 50] = [
+const ERROR_CODES: [&str; 60] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
     "BadDigest",
+    "BucketAlreadyExists",
     "BucketAlreadyOwnedByYou",
     "BucketNotEmpty",
     "ConditionalRequestConflict",
@@ -74,6 +79,7 @@ const ERROR_CODES: [&str; 50] = [
     "InternalError",
     "InvalidAccessKeyId",
     "InvalidArgument",
+    "InvalidBucketAclWithObjectOwnership",
     "InvalidBucketName",
     "InvalidDigest",
     "InvalidObjectState",
@@ -86,6 +92,8 @@ const ERROR_CODES: [&str; 50] = [
     "InvalidTag",
     "InvalidURI",
     "KeyTooLongError",
+    "MalformedACLError",
+    "MalformedPolicy",
     "MalformedTrailerError",
     "MalformedXML",
     "MaxMessageLengthExceeded",
@@ -95,10 +103,14 @@ const ERROR_CODES: [&str; 50] = [
     "MissingRequestBodyError",
     "MissingSecurityHeader",
     "NoSuchBucket",
+    "NoSuchBucketPolicy",
     "NoSuchKey",
+    "NoSuchPublicAccessBlockConfiguration",
     "NoSuchUpload",
     "NoSuchVersion",
     "NotImplemented",
+    "OwnershipControlsNotFoundError",
+    "PolicyTooLarge",
     "PreconditionFailed",
     "RequestHeaderSectionTooLarge",
     "RequestTimeTooSkewed",
@@ -107,6 +119,8 @@ const ERROR_CODES: [&str; 50] = [
     "ServiceUnavailable",
     "SignatureDoesNotMatch",
     "SlowDown",
+    "UnexpectedContent",
+    "UnresolvableGrantByEmailAddress",
     "XAmzContentSHA256Mismatch",
 ];
 /// The code under which all others are counted.
@@ -214,7 +228,7 @@ mod tests {
             assert_eq!(Operation::from_name(operation.name()), *operation);
             assert_eq!(Operation::from_code(*operation as u8), *operation);
         }
-        assert_eq!(Operation::from_name("PutBucketAcl"), Operation::Other);
+        assert_eq!(Operation::from_name("PutBucketWebsite"), Operation::Other);
     }
 
     #[test]
