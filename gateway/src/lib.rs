@@ -10,6 +10,7 @@
 //! | [`logging`] | logs |
 //! | [`server`] | the S3 endpoint: HTTP |
 //! | [`s3`] | the S3 endpoint: operations |
+//! | [`auth`] | who asks, and whether they may |
 //!
 //! Architecture invariant: nothing here opens sled or a pack file, or speaks to a cold tier: `tidegate-tiering` does. Commands
 //! that need the live server ask it over its admin socket. Of the others, `index rebuild` takes the store's lock, and
@@ -21,6 +22,7 @@
 //! each kind through the files.
 
 pub mod admin;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod logging;
