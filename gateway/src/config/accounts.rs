@@ -2,12 +2,8 @@
 
 use crate::server::{AccessKey, Secret};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-
-/// The account of the keys in `s3.access_keys`, which owns what was made before there were others.
-pub const DEFAULT_ACCOUNT: &str = "tidegate";
 
 /// An account: an owner of buckets and objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -88,10 +84,4 @@ pub struct UsersSection {
     /// Seals the secrets in the journal, and session tokens: 64 hexadecimal digits; several, one a line, of which the first seals and all
     /// open. Default: the file `seal-key` in the data directory, made when it is not there.
     pub seal_key: Option<Secret>,
-}
-
-/// The canonical id of an account that was given none.
-pub fn derived_id(account: &str) -> String {
-    let digest = Sha256::digest(format!("tidegate account\0{account}"));
-    crate::users::seal::to_hex(&digest)
 }

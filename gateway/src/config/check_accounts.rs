@@ -1,7 +1,8 @@
 //! What is wrong with accounts and users: names, ids, keys, policies.
 
-use super::accounts::{AccountSection, DEFAULT_ACCOUNT, PolicySource, derived_id};
+use super::accounts::{AccountSection, PolicySource};
 use super::{Config, Problem};
+use crate::auth::identity::{Account, FIRST_ACCOUNT};
 use crate::server::AccessKey;
 use crate::users::policy;
 use crate::users::seal::SealKeys;
@@ -42,8 +43,8 @@ pub(super) fn check(file: &str, config: &Config, problems: &mut Vec<Problem>) {
         // Twice in this list: `s3` says so.
         found.keys.insert(key.access_key.clone(), format!("s3.access_keys[{at}]"));
     }
-    if !config.accounts.contains_key(DEFAULT_ACCOUNT) {
-        found.ids.insert(derived_id(DEFAULT_ACCOUNT), DEFAULT_ACCOUNT.to_owned());
+    if !config.accounts.contains_key(FIRST_ACCOUNT) {
+        found.ids.insert(Account::named(FIRST_ACCOUNT).id, FIRST_ACCOUNT.to_owned());
     }
     for (name, account) in &config.accounts {
         let field = format!("accounts.{name}");
@@ -80,7 +81,7 @@ pub fn is_id(id: &str) -> bool {
 
 fn check_account(found: &mut Found<'_>, field: &str, name: &str, account: &AccountSection) {
     check_keys(found, field, &account.access_keys);
-    let id = account.id.clone().unwrap_or_else(|| derived_id(name));
+    let id = account.id.clone().unwrap_or_else(|| Account::named(name).id);
     if !is_id(&id) {
         let help = "write 64 lower case hexadecimal digits, or leave it out to have one made of the name";
         found.add(&format!("{field}.id"), "this is no owner id", help);

@@ -28,6 +28,9 @@ use tidegate_tiering::clock::Timestamp;
 use tidegate_tiering::engine::Engine;
 
 use crate::server::request::RequestContext;
+use crate::sts::Sts;
+use crate::users::directory::Known;
+use crate::users::{Keys, Users};
 use crate::server::{S3Settings, ServerError};
 
 /// S3 over an engine.
@@ -56,9 +59,19 @@ impl Gateway {
 
 /// s3s around an implementation of S3: signatures, host names, the gate that names operations, limits.
 ///
+/// Those who may sign requests are the root keys in the settings.
+///
 /// # Errors
 /// [`ServerError::Settings`] when a setting is wrong.
 pub fn service(settings: &S3Settings, s3: impl S3) -> Result<S3Service, ServerError> {
+    service_for(settings, s3, Arc::new(Users::fixed(Known::of(settings))))
+}
+
+/// As [`service`], for `users`.
+///
+/// # Errors
+/// [`ServerError::Settings`] when a setting is wrong.
+pub fn service_for(settings: &S3Settings, s3: impl S3, users: Arc<Users>) -> Result<S3Service, ServerError> {
     if let Some(problem) = settings.problem() {
         return Err(ServerError::Settings(problem));
     }
@@ -69,8 +82,9 @@ pub fn service(settings: &S3Settings, s3: impl S3) -> Result<S3Service, ServerEr
     config.form_max_fields_size = 0;
     let mut builder = S3ServiceBuilder::new(s3);
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-    builder.set_auth(access::Keys::new(&settings.access_keys));
-    builder.set_access(access::Gate);
+    builder.set_auth(Keys(Arc::clone(&users)));
+    builder.set_route(Sts::new(Arc::clone(&users)));
+    builder.set_access(access::Gate::new(users));
     if !settings.domains.is_empty() {
         builder.set_host(access::Domains::new(&settings.domains));
     }

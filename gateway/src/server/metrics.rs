@@ -46,7 +46,7 @@ operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
-    AbortMultipartUpload, RestoreObject, GetObjectAttributes,
+    AbortMultipartUpload, RestoreObject, GetObjectAttributes, GetSessionToken, AssumeRole, GetCallerIdentity,
 }
 
 impl Operation {
@@ -57,7 +57,7 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 50] = [
+const ERROR_CODES: [&str; 55] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
@@ -73,8 +73,10 @@ const ERROR_CODES: [&str; 50] = [
     "IncompleteBody",
     "InternalError",
     "InvalidAccessKeyId",
+    "InvalidAction",
     "InvalidArgument",
     "InvalidBucketName",
+    "InvalidClientTokenId",
     "InvalidDigest",
     "InvalidObjectState",
     "InvalidPart",
@@ -84,8 +86,10 @@ const ERROR_CODES: [&str; 50] = [
     "InvalidRequest",
     "InvalidStorageClass",
     "InvalidTag",
+    "InvalidToken",
     "InvalidURI",
     "KeyTooLongError",
+    "MalformedPolicyDocument",
     "MalformedTrailerError",
     "MalformedXML",
     "MaxMessageLengthExceeded",
@@ -107,6 +111,7 @@ const ERROR_CODES: [&str; 50] = [
     "ServiceUnavailable",
     "SignatureDoesNotMatch",
     "SlowDown",
+    "ValidationError",
     "XAmzContentSHA256Mismatch",
 ];
 /// The code under which all others are counted.

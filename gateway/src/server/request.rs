@@ -3,8 +3,10 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::metrics::Operation;
+use crate::auth::identity::Identity;
 
 /// A request id as clients see it: 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +101,7 @@ impl BodyFailure {
 #[derive(Debug)]
 pub struct RequestContext {
     id: RequestId,
+    identity: OnceLock<Arc<Identity>>,
     operation: AtomicU8,
     failure: AtomicU8,
 }
@@ -106,12 +109,22 @@ pub struct RequestContext {
 impl RequestContext {
     /// For a new request.
     pub fn new(id: RequestId) -> Self {
-        Self { id, operation: AtomicU8::new(Operation::Unknown as u8), failure: AtomicU8::new(0) }
+        Self { id, identity: OnceLock::new(), operation: AtomicU8::new(Operation::Unknown as u8), failure: AtomicU8::new(0) }
     }
 
     /// The request's id.
     pub fn id(&self) -> RequestId {
         self.id
+    }
+
+    /// Who signed the request, once the signature was found right.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.get()
+    }
+
+    /// Notes who signed the request; what was noted first stays.
+    pub fn set_identity(&self, identity: Arc<Identity>) {
+        let _ = self.identity.set(identity);
     }
 
     /// The operation, once the request was understood.

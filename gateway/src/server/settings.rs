@@ -33,7 +33,7 @@ impl Serialize for Secret {
     }
 }
 
-/// One pair of S3 credentials. Every pair may do everything: there are no policies per key.
+/// One pair of S3 credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessKey {
@@ -49,7 +49,7 @@ pub struct AccessKey {
 pub struct S3Settings {
     /// Address and port to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Who may sign requests. Empty is refused at start: there is no anonymous access.
+    /// Root keys of the account `tidegate`: they may do everything with what is its. Without any, `serve` makes one.
     pub access_keys: Vec<AccessKey>,
     /// The region that GetBucketLocation and HeadBucket show and LocationConstraint must name.
     pub region: String,

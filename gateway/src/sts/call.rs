@@ -1,9 +1,9 @@
 //! The calls: GetSessionToken, AssumeRole, GetCallerIdentity.
 
 use super::answer::{Answer, StsError, elements_of};
-use crate::users::directory::{Account, Key};
+use crate::users::directory::Key;
 use crate::users::session::{self, Session};
-use crate::users::{Caller, Users, policy, token_of};
+use crate::users::{Signer, Users, policy, token_of};
 use http::StatusCode;
 use s3s::{Body, S3Request};
 use std::ops::RangeInclusive;
@@ -74,7 +74,7 @@ pub(super) fn answer(users: &Users, request: &S3Request<Body>, form: &Form) -> R
         let status = e.status_code().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         StsError::of_s3(e.code().as_str(), e.message().unwrap_or_default(), status)
     };
-    let caller = users.caller(&credentials.access_key, token.as_deref()).map_err(of_s3)?;
+    let caller = users.signer(&credentials.access_key, token.as_deref()).map_err(of_s3)?;
     if let Some(version) = form.get("Version").filter(|version| *version != "2011-06-15") {
         let message = format!("Could not find operation {} for version {version}", form.get("Action").unwrap_or_default());
         return Err(StsError::sender("InvalidAction", StatusCode::BAD_REQUEST, message));
@@ -99,18 +99,19 @@ pub(super) fn answer(users: &Users, request: &S3Request<Body>, form: &Form) -> R
     }
 }
 
-fn caller_identity(caller: &Caller, access_key: &str) -> Answer {
-    let number = caller.account.number();
+fn caller_identity(caller: &Signer, access_key: &str) -> Answer {
+    let identity = &caller.identity;
+    let number = identity.account.number();
     let of_role = caller.session.as_ref().and_then(|session| session.name.as_deref());
-    let (arn, id) = match (&caller.user, of_role) {
-        (None, None) => (format!("arn:aws:iam::{number}:root"), number.clone()),
-        (Some(user), None) => (format!("arn:aws:iam::{number}:user/{}", user.name), user.name.clone()),
-        (user, Some(name)) => {
-            let role = user.as_ref().map_or("root", |user| user.name.as_str());
-            (format!("arn:aws:sts::{number}:assumed-role/{role}/{name}"), format!("{access_key}:{name}"))
-        }
+    let (arn, id) = match of_role {
+        None => (identity.arn(), identity.user_id()),
+        Some(name) => (role_arn(&number, identity.user.as_deref(), name), format!("{access_key}:{name}")),
     };
     Answer::of("GetCallerIdentity", &[("Arn", &arn), ("UserId", &id), ("Account", &number)])
+}
+
+fn role_arn(number: &str, user: Option<&str>, session: &str) -> String {
+    format!("arn:aws:sts::{number}:assumed-role/{}/{session}", user.unwrap_or("root"))
 }
 
 fn session_token(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> Result<Answer, StsError> {
@@ -147,7 +148,7 @@ fn assume_role(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> R
     })?;
     if let Some(user) = &role {
         let directory = users.directory().map_err(|e| StsError::of_s3("InternalError", &e.to_string(), StatusCode::INTERNAL_SERVER_ERROR))?;
-        if directory.user(&key.account.name, user).is_none_or(|entry| entry.user.disabled) {
+        if directory.user(&key.owner.name, user).is_none_or(|entry| entry.user.disabled) {
             return Err(StsError::denied(format!("Access to {arn} is denied: there is no such user, or it is disabled")));
         }
     }
@@ -161,8 +162,7 @@ fn assume_role(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> R
     }
     let limits = (role.clone(), Some(name.to_owned()), policy.map(str::to_owned));
     let (session, keys) = issue(users, (access_key, key), limits, duration)?;
-    let role = role.as_deref().unwrap_or("root");
-    let arn = format!("arn:aws:sts::{}:assumed-role/{role}/{name}", key.account.number());
+    let arn = role_arn(&key.owner.account.number(), role.as_deref(), name);
     let id = format!("{}:{name}", keys.access_key);
     let mut more = format!("<AssumedRoleUser>{}</AssumedRoleUser>", elements_of(&[("AssumedRoleId", &id), ("Arn", &arn)]));
     if let Some(policy) = policy {
@@ -175,8 +175,8 @@ fn assume_role(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> R
 /// Whom a role names, when the key may take it: a user, or none for the account itself.
 fn role(arn: &str, key: &Key) -> Option<Option<String>> {
     let (account, resource) = arn.strip_prefix("arn:aws:iam::")?.split_once(':')?;
-    let own = |account: &str, of: &Account| [of.name.as_str(), of.id.as_str(), of.number().as_str()].contains(&account);
-    if !own(account, &key.account) {
+    let owner = &key.owner;
+    if ![&owner.name, &owner.account.id, &owner.account.number()].iter().any(|own| *own == account) {
         return None;
     }
     let wanted = match resource {
@@ -200,7 +200,7 @@ fn issue(
     let session = Session {
         parent: access_key.to_owned(),
         tag: session::tag(key.secret.expose()),
-        account: key.account.name.clone(),
+        account: key.owner.name.clone(),
         user,
         name,
         issued,

@@ -1,13 +1,14 @@
 //! What operators change: accounts and users of the journal.
 
 use super::Users;
-use super::directory::{Account, Directory, Entry, belongs_to};
+use super::directory::{Directory, Entry, Owner, belongs_to};
 use super::policy::{MAX_DOCUMENT_BYTES, MAX_POLICIES, Named};
 use super::seal::Purpose;
-use crate::config::accounts::{DEFAULT_ACCOUNT, derived_id};
+use crate::auth::identity::{Account, FIRST_ACCOUNT};
 use crate::config::{access_key, check_accounts};
 use crate::server::Secret;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::Timestamp;
 use tidegate_tiering::engine::{
@@ -18,6 +19,8 @@ use tidegate_tiering::engine::{
 const MAX_KEYS: usize = 4;
 /// The longest grace of a key that was replaced.
 pub const MAX_GRACE: Duration = Duration::from_secs(90 * 86_400);
+
+const NAME_HELP: &str = "use 1 to 64 letters, digits and + = , . @ _ -";
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -155,39 +158,33 @@ impl Users {
     ///
     /// # Errors
     /// A name, id or address that cannot be one or is taken.
-    pub async fn add_account(&self, new: NewAccount) -> Result<Account, UserError> {
+    pub async fn add_account(&self, new: NewAccount) -> Result<Owner, UserError> {
         let engine = self.writable()?;
         let NewAccount { name, id, display_name, email } = new;
-        let directory = self.directory()?;
-        let account = Account {
-            id: id.unwrap_or_else(|| derived_id(&name)),
-            display_name: display_name.unwrap_or_else(|| name.clone()),
-            email,
-            configured: false,
-            name,
-        };
-        if !check_accounts::is_name(&account.name) {
-            return invalid(format!("{:?} cannot be the name of an account: use 1 to 64 letters, digits and + = , . @ _ -", account.name));
+        if !check_accounts::is_name(&name) {
+            return invalid(format!("{name:?} cannot be the name of an account: {NAME_HELP}"));
         }
+        let named = Account::named(&name);
+        let (id, display_name) = (id.unwrap_or(named.id), display_name.unwrap_or(named.display_name));
+        let account = Account { id, display_name, email };
         if !check_accounts::is_id(&account.id) {
             return invalid("an owner id has 64 lower case hexadecimal digits");
         }
-        for other in directory.accounts() {
-            if other.name == account.name {
-                return invalid(format!("there is an account {} already", account.name));
+        let email = |one: &Account| one.email.as_ref().map(|email| email.to_ascii_lowercase());
+        for other in self.directory()?.owners() {
+            if other.name == name {
+                return invalid(format!("there is an account {name} already"));
             }
-            if other.id == account.id {
+            if other.account.id == account.id {
                 return invalid(format!("the account {} has this owner id", other.name));
             }
-            let email = |one: &Account| one.email.as_ref().map(|email| email.to_ascii_lowercase());
-            if email(other).is_some() && email(other) == email(&account) {
+            if email(&account).is_some_and(|own| email(&other.account) == Some(own)) {
                 return invalid(format!("the account {} has this e-mail address", other.name));
             }
         }
-        let Account { id, display_name, email, .. } = account.clone();
-        let stored = StoredAccount { created: self.now(), id, display_name, email };
-        engine.add_account(&account.name, stored).await?;
-        Ok(account)
+        let Account { id, display_name, email } = account.clone();
+        engine.add_account(&name, StoredAccount { created: self.now(), id, display_name, email }).await?;
+        Ok(Owner { name, account: Arc::new(account), configured: false })
     }
 
     /// Makes a user.
@@ -197,11 +194,11 @@ impl Users {
     pub async fn add(&self, new: NewUser) -> Result<NewKey, UserError> {
         let engine = self.writable()?;
         let NewUser { account, name, policies, access_key, secret } = new;
-        let account = account.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+        let account = account.unwrap_or_else(|| FIRST_ACCOUNT.to_owned());
         let directory = self.directory()?;
         known_account(&directory, &account)?;
         if !check_accounts::is_name(&name) {
-            return invalid(format!("{name:?} cannot be the name of a user: use 1 to 64 letters, digits and + = , . @ _ -"));
+            return invalid(format!("{name:?} cannot be the name of a user: {NAME_HELP}"));
         }
         if directory.user(&account, &name).is_some() {
             return invalid(format!("there is a user {name} in the account {account} already"));
@@ -342,12 +339,12 @@ fn stored_policies(policies: Vec<PolicyText>) -> Result<Vec<StoredPolicy>, UserE
 ///
 /// # Errors
 /// There is none; those that there are.
-pub fn known_account<'a>(directory: &'a Directory, name: &str) -> Result<&'a Account, UserError> {
+pub fn known_account<'a>(directory: &'a Directory, name: &str) -> Result<&'a Owner, UserError> {
     let none = || {
-        let names: Vec<_> = directory.accounts().map(|account| account.name.as_str()).collect();
+        let names: Vec<_> = directory.owners().map(|owner| owner.name.as_str()).collect();
         UserError::NotFound(format!("there is no account {name:?}; known: {}", names.join(", ")))
     };
-    directory.account(name).map(AsRef::as_ref).ok_or_else(none)
+    directory.owner(name).map(AsRef::as_ref).ok_or_else(none)
 }
 
 /// The user of this name.

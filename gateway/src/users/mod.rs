@@ -11,7 +11,7 @@ pub mod policy;
 pub mod seal;
 pub mod session;
 
-use directory::{Account, Directory, Known, User};
+use directory::{Directory, Known, Owner};
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 use s3s::auth::{S3Auth, SecretKey};
@@ -23,7 +23,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tidegate_tiering::clock::{Clock, SystemClock, Timestamp};
 use tidegate_tiering::engine::{Engine, EngineError, StoredUsers};
 
-use crate::server::AccessKey;
+use crate::auth::identity::{Account, FIRST_ACCOUNT, Identity, IdentitySource};
+use crate::config::accounts::AccountSection;
 
 /// Everybody who is known, as new as the namespace.
 pub struct Users {
@@ -31,6 +32,8 @@ pub struct Users {
     seal: Option<SealKeys>,
     engine: Option<Engine>,
     clock: Arc<dyn Clock>,
+    /// The account that owns whatever names no owner.
+    first: Arc<Account>,
     /// Of which version of the namespace's table, and what it says.
     cached: RwLock<Option<(u64, Arc<Directory>)>>,
 }
@@ -45,14 +48,15 @@ impl Users {
     /// The users of the configuration and of `engine`. Without a seal key, those of `engine` cannot sign in, and there are no sessions.
     pub fn new(known: Known, seal: Option<SealKeys>, engine: Engine) -> Self {
         let clock = engine.clock();
-        Self { known, seal, engine: Some(engine), clock, cached: RwLock::default() }
+        let first = first_of(&known);
+        Self { known, seal, engine: Some(engine), clock, first, cached: RwLock::default() }
     }
 
-    /// Root keys and nobody else.
-    pub fn fixed(keys: &[AccessKey]) -> Self {
-        let known = Known { root_keys: keys.to_vec(), ..Known::default() };
+    /// Nobody but those who are known.
+    pub fn fixed(known: Known) -> Self {
         let clock = Arc::new(SystemClock::default());
-        Self { known, seal: None, engine: None, clock, cached: RwLock::default() }
+        let first = first_of(&known);
+        Self { known, seal: None, engine: None, clock, first, cached: RwLock::default() }
     }
 
     /// Everybody as of now.
@@ -91,13 +95,11 @@ impl Users {
     }
 }
 
-/// Who sent a request.
+/// Who signed a request.
 #[derive(Debug, Clone)]
-pub struct Caller {
-    /// The account.
-    pub account: Arc<Account>,
-    /// The user; none for the account itself.
-    pub user: Option<Arc<User>>,
+pub struct Signer {
+    /// Who it is for S3.
+    pub identity: Arc<Identity>,
     /// The session, when it was signed with temporary keys.
     pub session: Option<Session>,
 }
@@ -107,13 +109,13 @@ impl Users {
     ///
     /// # Errors
     /// `InvalidAccessKeyId`, `InvalidToken`, `ExpiredToken`.
-    pub fn caller(&self, access_key: &str, token: Option<&str>) -> S3Result<Caller> {
+    pub fn signer(&self, access_key: &str, token: Option<&str>) -> S3Result<Signer> {
         let directory = self.directory().map_err(crate::s3::error::from_engine)?;
         let now = self.now();
         let Some(token) = token else {
             // A session without its token is nobody, as with AWS.
             let key = directory.key(access_key, now).ok_or_else(unknown_key)?;
-            return Ok(Caller { account: Arc::clone(&key.account), user: key.user.clone(), session: None });
+            return Ok(Signer { identity: Arc::clone(&key.identity), session: None });
         };
         let refused = |refused| match refused {
             Refused::Invalid => s3_error!(InvalidToken, "The provided token is malformed or otherwise invalid."),
@@ -121,17 +123,30 @@ impl Users {
         };
         let seal = self.seal.as_ref().ok_or_else(|| refused(Refused::Invalid))?;
         let session = Session::open(seal, access_key, token).map_err(refused)?;
-        session.check(&directory, now).map_err(refused)?;
-        let gone = || refused(Refused::Invalid);
-        let account = directory.account(&session.account).ok_or_else(gone)?;
-        let user = match &session.user {
-            None => None,
-            Some(name) => {
-                let entry = directory.user(&account.name, name).filter(|entry| !entry.user.disabled);
-                Some(Arc::clone(&entry.ok_or_else(gone)?.user))
-            }
-        };
-        Ok(Caller { account: Arc::clone(account), user, session: Some(session) })
+        let identity = session.identity(&directory, now).map_err(refused)?;
+        Ok(Signer { identity: Arc::new(identity), session: Some(session) })
+    }
+}
+
+/// What needs no token: sessions are found by [`Users::signer`] alone.
+impl IdentitySource for Users {
+    fn identity(&self, access_key: &str) -> Option<Arc<Identity>> {
+        self.signer(access_key, None).ok().map(|signer| signer.identity)
+    }
+
+    fn account(&self, id: &str) -> Option<Arc<Account>> {
+        let directory = self.directory().ok()?;
+        directory.owners().find(|owner| owner.account.id == id).map(|owner| Arc::clone(&owner.account))
+    }
+
+    fn account_by_email(&self, email: &str) -> Option<Arc<Account>> {
+        let directory = self.directory().ok()?;
+        let is_it = |account: &Account| account.email.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(email));
+        directory.owners().find(|owner| is_it(&owner.account)).map(|owner| Arc::clone(&owner.account))
+    }
+
+    fn first_account(&self) -> Arc<Account> {
+        Arc::clone(&self.first)
     }
 }
 
@@ -144,17 +159,25 @@ pub fn token_of(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     in_query.map(|(_, value)| percent_decode_str(value).decode_utf8_lossy().into_owned()).or_else(in_header)
 }
 
+/// For s3s.
+pub(crate) struct Keys(pub(crate) Arc<Users>);
+
 #[async_trait::async_trait]
-impl S3Auth for Users {
+impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let directory = self.directory().map_err(crate::s3::error::from_engine)?;
-        if let Some(key) = directory.key(access_key, self.now()) {
+        let directory = self.0.directory().map_err(crate::s3::error::from_engine)?;
+        if let Some(key) = directory.key(access_key, self.0.now()) {
             return Ok(key.secret.clone());
         }
         // Whether the session is good is said by its token, which is looked at once the signature is right.
-        let session = self.seal.as_ref().and_then(|seal| seal.session_secret(access_key));
+        let session = self.0.seal.as_ref().and_then(|seal| seal.session_secret(access_key));
         session.map(SecretKey::from).ok_or_else(unknown_key)
     }
+}
+
+fn first_of(known: &Known) -> Arc<Account> {
+    let default = AccountSection::default();
+    Owner::of_section(FIRST_ACCOUNT, known.accounts.get(FIRST_ACCOUNT).unwrap_or(&default)).account
 }
 
 fn unknown_key() -> s3s::S3Error {

@@ -1,6 +1,7 @@
 //! The policies of users: where they come from, and that they can be read.
 
 use crate::config::accounts::{Canned, PolicySource};
+use crate::auth::policy::PolicyDocument;
 use std::path::Path;
 
 /// Longest document of a policy, in bytes.
@@ -54,5 +55,38 @@ pub fn read(source: &PolicySource) -> Result<Named, (&'static str, String)> {
             Ok(Named { name: "document".to_owned(), document })
         }
         _ => Err(("", "it is not clear which policy is meant".to_owned())),
+    }
+}
+
+/// The document of a user or a session, read.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(document: &str) -> Result<PolicyDocument, String> {
+    PolicyDocument::of_identity(document).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_in_can_be_read() {
+        for canned in [Canned::ReadOnly, Canned::ReadWrite, Canned::WriteOnly] {
+            parse(&canned.document()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_source_names_one_policy() {
+        let canned = Some(Canned::ReadOnly);
+        let document = Some(serde_json::json!({ "Statement": [] }));
+        assert_eq!(read(&PolicySource { canned, ..Default::default() }).unwrap().name, "readonly");
+        assert_eq!(read(&PolicySource::default()).unwrap_err().0, "");
+        assert_eq!(read(&PolicySource { canned, document: document.clone(), file: None }).unwrap_err().0, "");
+        assert_eq!(read(&PolicySource { document, ..Default::default() }).unwrap_err().0, "document");
+        let file = Some("/nowhere/policy.json".into());
+        let (part, message) = read(&PolicySource { file, ..Default::default() }).unwrap_err();
+        assert!(part == "file" && message.contains("/nowhere/policy.json"), "{message}");
     }
 }

@@ -2,10 +2,12 @@
 
 use super::directory::Directory;
 use super::seal::{Purpose, SealKeys};
+use crate::auth::identity::Identity;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use tidegate_tiering::clock::Timestamp;
 
 /// Longest token that is looked at, in bytes: far above what one with the longest session policy has.
@@ -85,19 +87,30 @@ impl Session {
         serde_json::from_str(&plain).map_err(|_| Refused::Invalid)
     }
 
-    /// Whether it is still good.
+    /// Who it is for S3, if it is still good.
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn check(&self, directory: &Directory, now: Timestamp) -> Result<(), Refused> {
+    pub fn identity(&self, directory: &Directory, now: Timestamp) -> Result<Identity, Refused> {
         if now >= self.expires {
             return Err(Refused::Expired);
         }
         let parent = directory.key(&self.parent, now).ok_or(Refused::Invalid)?;
-        let same = parent.account.name == self.account && tag(parent.secret.expose()) == self.tag;
+        let same = parent.owner.name == self.account && tag(parent.secret.expose()) == self.tag;
         // A key of the account may have asked for one of its users.
         let of_user = parent.user.is_none() || parent.user.as_ref().map(|user| &user.name) == self.user.as_ref();
-        if same && of_user { Ok(()) } else { Err(Refused::Invalid) }
+        if !same || !of_user {
+            return Err(Refused::Invalid);
+        }
+        let policy = self.policy.as_deref().map(super::policy::parse).transpose().map_err(|_| Refused::Invalid)?;
+        let whole = match &self.user {
+            None => &parent.identity,
+            Some(name) => {
+                let entry = directory.user(&self.account, name).filter(|entry| !entry.user.disabled);
+                &entry.ok_or(Refused::Invalid)?.user.identity
+            }
+        };
+        Ok(Identity { session: policy.map(Arc::new), ..Identity::clone(whole) })
     }
 }
 
