@@ -147,6 +147,8 @@ reasons! {
     Protect = 25,
     /// Hot objects are in a tier no more.
     Release = 26,
+    /// What is set for a bucket changed.
+    ConfigureBucket = 27,
     /// A user was made, changed or removed.
     User = 30,
     /// An account was made.
