@@ -13,6 +13,7 @@ use tidegate_tiering::engine::{Engine, EngineError, PromoteReport};
 use tokio::sync::watch;
 
 use crate::users::Users;
+use crate::users::manage::UserError;
 
 /// Where the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +205,20 @@ impl AdminState {
         T: Send + 'static,
         F: Future<Output = Result<T, EngineError>> + Send + 'static,
     {
+        match self.runtime.spawn(work).await {
+            Ok(result) => Ok(result?),
+            Err(e) => Err(ApiError::internal(format!("the work was lost: {e}"))),
+        }
+    }
+
+    /// Runs a change of users on the process's runtime. It goes on when the client leaves.
+    ///
+    /// # Errors
+    /// What it says; 500 when it panicked.
+    pub async fn doing<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, UserError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
         match self.runtime.spawn(work).await {
             Ok(result) => Ok(result?),
             Err(e) => Err(ApiError::internal(format!("the work was lost: {e}"))),

@@ -23,7 +23,11 @@ pub const FIRST_ACCOUNT: &str = "tidegate";
 impl Account {
     /// The account called `name`, with the id that always belongs to this name.
     pub fn named(name: &str) -> Self {
-        Self { id: hex(&Sha256::digest(format!("tidegate account {name}"))), display_name: name.to_owned(), email: None }
+        Self {
+            id: hex(&Sha256::digest(format!("tidegate account {name}"))),
+            display_name: name.to_owned(),
+            email: None,
+        }
     }
 
     /// The account number that ARNs use: 12 digits, which follow from the id.

@@ -32,8 +32,7 @@ impl Found<'_> {
 }
 
 pub(super) fn check(file: &str, config: &Config, problems: &mut Vec<Problem>) {
-    let mut found =
-        Found { file, problems, keys: BTreeMap::new(), ids: BTreeMap::new(), emails: BTreeMap::new() };
+    let mut found = Found { file, problems, keys: BTreeMap::new(), ids: BTreeMap::new(), emails: BTreeMap::new() };
     if let Some(Err(message)) = config.users.seal_key.as_ref().map(|key| SealKeys::parse(key.expose())) {
         // What is wrong is said without the text.
         let (what, help) = message.split_once("; ").unwrap_or((&message, ""));
@@ -97,7 +96,11 @@ fn check_account(found: &mut Found<'_>, field: &str, name: &str, account: &Accou
         if !email.contains('@') || email.chars().any(|c| c.is_control() || c.is_whitespace()) {
             found.add(&field, "this is no e-mail address", "write one such as ops@example.com, or leave it out");
         } else if let Some(other) = found.emails.insert(email.to_ascii_lowercase(), name.to_owned()) {
-            found.add(&field, format!("the account {other} has the same address"), "a grant by it must mean one account");
+            found.add(
+                &field,
+                format!("the account {other} has the same address"),
+                "a grant by it must mean one account",
+            );
         }
     }
 }
@@ -137,7 +140,11 @@ pub fn check_key(access_key: &str, secret: &str) -> Result<(), (&'static str, St
         return Err(("secret_key", "the secret is too short to keep anybody out".to_owned(), help));
     }
     if secret.chars().any(char::is_control) {
-        return Err(("secret_key", "the secret has control characters".to_owned(), "write one line of text".to_owned()));
+        return Err((
+            "secret_key",
+            "the secret has control characters".to_owned(),
+            "write one line of text".to_owned(),
+        ));
     }
     Ok(())
 }

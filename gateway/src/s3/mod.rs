@@ -28,10 +28,10 @@ use tidegate_tiering::clock::Timestamp;
 use tidegate_tiering::engine::Engine;
 
 use crate::server::request::RequestContext;
+use crate::server::{S3Settings, ServerError};
 use crate::sts::Sts;
 use crate::users::directory::Known;
 use crate::users::{Keys, Users};
-use crate::server::{S3Settings, ServerError};
 
 /// S3 over an engine.
 pub struct Gateway {

@@ -109,7 +109,12 @@ pub struct RequestContext {
 impl RequestContext {
     /// For a new request.
     pub fn new(id: RequestId) -> Self {
-        Self { id, identity: OnceLock::new(), operation: AtomicU8::new(Operation::Unknown as u8), failure: AtomicU8::new(0) }
+        Self {
+            id,
+            identity: OnceLock::new(),
+            operation: AtomicU8::new(Operation::Unknown as u8),
+            failure: AtomicU8::new(0),
+        }
     }
 
     /// The request's id.

@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn an_error_of_s3_becomes_one_of_sts() {
-        let xml = b"<?xml version=\"1.0\"?><Error><Code>InvalidAccessKeyId</Code><Message>a &lt;b&gt;</Message></Error>";
+        let xml =
+            b"<?xml version=\"1.0\"?><Error><Code>InvalidAccessKeyId</Code><Message>a &lt;b&gt;</Message></Error>";
         let (code, message) = said_by_s3(xml).unwrap();
         assert_eq!((code.as_str(), message.as_str()), ("InvalidAccessKeyId", "a <b>"));
         let response = StsError::of_s3(&code, &message, StatusCode::FORBIDDEN).into_response("ID");

@@ -76,7 +76,8 @@ pub(super) fn answer(users: &Users, request: &S3Request<Body>, form: &Form) -> R
     };
     let caller = users.signer(&credentials.access_key, token.as_deref()).map_err(of_s3)?;
     if let Some(version) = form.get("Version").filter(|version| *version != "2011-06-15") {
-        let message = format!("Could not find operation {} for version {version}", form.get("Action").unwrap_or_default());
+        let message =
+            format!("Could not find operation {} for version {version}", form.get("Action").unwrap_or_default());
         return Err(StsError::sender("InvalidAction", StatusCode::BAD_REQUEST, message));
     }
     match form.get("Action") {
@@ -89,7 +90,11 @@ pub(super) fn answer(users: &Users, request: &S3Request<Body>, form: &Form) -> R
             let parent = directory.key(&credentials.access_key, users.now());
             let parent = parent.ok_or_else(|| StsError::of_s3("InvalidAccessKeyId", "", StatusCode::FORBIDDEN))?;
             let parent = (credentials.access_key.as_str(), parent);
-            if action == "GetSessionToken" { session_token(users, parent, form) } else { assume_role(users, parent, form) }
+            if action == "GetSessionToken" {
+                session_token(users, parent, form)
+            } else {
+                assume_role(users, parent, form)
+            }
         }
         Some(action) => {
             let message = format!("Could not find operation {action} for version 2011-06-15");
@@ -122,9 +127,8 @@ fn session_token(users: &Users, (access_key, key): (&str, &Key), form: &Form) ->
         duration = duration.min(Duration::from_secs(ROOT_SECONDS));
     }
     let user = key.user.as_ref().map(|user| user.name.clone());
-    issue(users, (access_key, key), (user, None, None), duration).and_then(|(session, keys)| {
-        Ok(Answer::session("GetSessionToken", (&session, &keys), ""))
-    })
+    issue(users, (access_key, key), (user, None, None), duration)
+        .and_then(|(session, keys)| Ok(Answer::session("GetSessionToken", (&session, &keys), "")))
 }
 
 fn assume_role(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> Result<Answer, StsError> {
@@ -147,9 +151,13 @@ fn assume_role(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> R
         ))
     })?;
     if let Some(user) = &role {
-        let directory = users.directory().map_err(|e| StsError::of_s3("InternalError", &e.to_string(), StatusCode::INTERNAL_SERVER_ERROR))?;
+        let directory = users
+            .directory()
+            .map_err(|e| StsError::of_s3("InternalError", &e.to_string(), StatusCode::INTERNAL_SERVER_ERROR))?;
         if directory.user(&key.owner.name, user).is_none_or(|entry| entry.user.disabled) {
-            return Err(StsError::denied(format!("Access to {arn} is denied: there is no such user, or it is disabled")));
+            return Err(StsError::denied(format!(
+                "Access to {arn} is denied: there is no such user, or it is disabled"
+            )));
         }
     }
     let policy = form.get("Policy").filter(|policy| !policy.is_empty());
@@ -164,7 +172,8 @@ fn assume_role(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> R
     let (session, keys) = issue(users, (access_key, key), limits, duration)?;
     let arn = role_arn(&key.owner.account.number(), role.as_deref(), name);
     let id = format!("{}:{name}", keys.access_key);
-    let mut more = format!("<AssumedRoleUser>{}</AssumedRoleUser>", elements_of(&[("AssumedRoleId", &id), ("Arn", &arn)]));
+    let mut more =
+        format!("<AssumedRoleUser>{}</AssumedRoleUser>", elements_of(&[("AssumedRoleId", &id), ("Arn", &arn)]));
     if let Some(policy) = policy {
         let percent = (policy.chars().count() * 100).div_ceil(MAX_POLICY).to_string();
         more += &elements_of(&[("PackedPolicySize", &percent)]);

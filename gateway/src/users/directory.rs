@@ -266,9 +266,8 @@ impl Directory {
 
     /// A key that is good now.
     pub fn key(&self, access_key: &str, now: Timestamp) -> Option<&Key> {
-        let good = |key: &&Key| {
-            key.ends.is_none_or(|ends| now < ends) && key.user.as_ref().is_none_or(|user| !user.disabled)
-        };
+        let good =
+            |key: &&Key| key.ends.is_none_or(|ends| now < ends) && key.user.as_ref().is_none_or(|user| !user.disabled);
         self.keys.get(access_key).filter(good)
     }
 

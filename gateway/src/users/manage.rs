@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::Timestamp;
-use tidegate_tiering::engine::{
-    Engine, EngineError, StoredAccount, StoredKey, StoredPolicy, StoredUser, UserChange,
-};
+use tidegate_tiering::engine::{Engine, EngineError, StoredAccount, StoredKey, StoredPolicy, StoredUser, UserChange};
 
 /// Most keys of a user that are good at once: that in use, and those that a grace is left.
 const MAX_KEYS: usize = 4;
@@ -138,7 +136,9 @@ impl Users {
         let none = || UserError::Unavailable("this server keeps no users".to_owned());
         let engine = self.engine.as_ref().ok_or_else(none)?;
         if engine.standby_lag().is_some() {
-            return Err(UserError::Unavailable("this is a standby, which is read-only: change users on the primary".to_owned()));
+            return Err(UserError::Unavailable(
+                "this is a standby, which is read-only: change users on the primary".to_owned(),
+            ));
         }
         Ok(engine)
     }
@@ -149,7 +149,9 @@ impl Users {
         let directory = self.directory()?;
         let entry = known_user(&directory, account, name)?.clone();
         if entry.created.is_none() {
-            return invalid(format!("the user {account}/{name} stands in the configuration: change it there, and start the server again"));
+            return invalid(format!(
+                "the user {account}/{name} stands in the configuration: change it there, and start the server again"
+            ));
         }
         Ok((engine, entry))
     }
@@ -236,8 +238,12 @@ impl Users {
             return invalid(format!("the access key {access_key} is taken: choose another"));
         }
         let sealed = seal.seal(Purpose::Secret, &belongs_to(account, user, &access_key), secret.expose());
-        let stored =
-            StoredKey { access_key: access_key.clone(), created: self.now(), ends: None, sealed: sealed.ok_or_else(no_key)? };
+        let stored = StoredKey {
+            access_key: access_key.clone(),
+            created: self.now(),
+            ends: None,
+            sealed: sealed.ok_or_else(no_key)?,
+        };
         let made = NewKey {
             account: account.to_owned(),
             user: user.to_owned(),
@@ -330,7 +336,8 @@ fn stored_policies(policies: Vec<PolicyText>) -> Result<Vec<StoredPolicy>, UserE
         if policy.document.len() > MAX_DOCUMENT_BYTES {
             return invalid(format!("the policy {} has more than {MAX_DOCUMENT_BYTES} bytes", policy.name));
         }
-        super::policy::parse(&policy.document).map_err(|e| UserError::Invalid(format!("the policy {}: {e}", policy.name)))?;
+        super::policy::parse(&policy.document)
+            .map_err(|e| UserError::Invalid(format!("the policy {}: {e}", policy.name)))?;
     }
     Ok(policies.into_iter().map(|policy| StoredPolicy { name: policy.name, document: policy.document }).collect())
 }

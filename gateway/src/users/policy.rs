@@ -1,7 +1,7 @@
 //! The policies of users: where they come from, and that they can be read.
 
-use crate::config::accounts::{Canned, PolicySource};
 use crate::auth::policy::PolicyDocument;
+use crate::config::accounts::{Canned, PolicySource};
 use std::path::Path;
 
 /// Longest document of a policy, in bytes.
@@ -48,7 +48,9 @@ impl Named {
 pub fn read(source: &PolicySource) -> Result<Named, (&'static str, String)> {
     match source {
         PolicySource { canned: Some(canned), file: None, document: None } => Ok(Named::canned(*canned)),
-        PolicySource { canned: None, file: Some(path), document: None } => Named::of_file(path).map_err(|e| ("file", e)),
+        PolicySource { canned: None, file: Some(path), document: None } => {
+            Named::of_file(path).map_err(|e| ("file", e))
+        }
         PolicySource { canned: None, file: None, document: Some(document) } => {
             let document = document.to_string();
             parse(&document).map_err(|e| ("document", e))?;

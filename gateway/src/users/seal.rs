@@ -121,9 +121,7 @@ impl SealKeys {
         let nonce: [u8; NONCE_LEN] = rand::rng().random();
         let mut text = plain.as_bytes().to_vec();
         let aad = Aad::from(belongs_to.as_bytes());
-        key.cipher(purpose)
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text)
-            .ok()?;
+        key.cipher(purpose).seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text).ok()?;
         Some([&[VERSION][..], &key.id, &nonce, &text].concat())
     }
 
@@ -169,8 +167,7 @@ impl SealKey {
     fn new(bytes: &[u8; 32]) -> Option<Self> {
         let root = hmac::Key::new(hmac::HMAC_SHA256, bytes);
         let derive = |purpose: &str| hmac::sign(&root, purpose.as_bytes());
-        let cipher =
-            |purpose| Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, derive(purpose).as_ref()).ok()?));
+        let cipher = |purpose| Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, derive(purpose).as_ref()).ok()?));
         let digest = Sha256::digest(derive("tidegate seal key id 1").as_ref());
         Some(Self {
             id: digest[..ID_LEN].try_into().ok()?,

@@ -4,9 +4,9 @@
 //! Keys of the table User begin with what they are: `a NUL account`, `u NUL account NUL user`, `k NUL access-key`. The last
 //! ones make an access key belong to one user.
 
+use super::Engine;
 use super::error::EngineError;
 use super::record::Record;
-use super::Engine;
 use crate::clock::{Clock, Timestamp};
 use crate::meta::{AppliedOp, Batch, CommitObserver, Expect, MetaError, MetaStore, Reason, Table, prefix_range};
 use serde::{Deserialize, Serialize};
@@ -238,11 +238,8 @@ impl Engine {
             }
             let owner = KeyOwner { account: account.to_owned(), user: user.to_owned() }.encode()?;
             for new in after.difference(&before) {
-                batch = batch.expect(Expect::Absent(Table::User, key_of(new))).put(
-                    Table::User,
-                    key_of(new),
-                    owner.clone(),
-                );
+                batch =
+                    batch.expect(Expect::Absent(Table::User, key_of(new))).put(Table::User, key_of(new), owner.clone());
             }
             batch = match &record {
                 Some(record) => batch.put(Table::User, key.clone(), record.encode()?),
@@ -261,7 +258,9 @@ impl Engine {
         for access_key in wanted {
             let taken = self.core.meta.get(Table::User, &key_of(access_key))?;
             if taken.is_some_and(|by| by.as_ref() != owner) {
-                return Err(EngineError::InvalidArgument(format!("the access key {access_key} is taken: choose another")));
+                return Err(EngineError::InvalidArgument(format!(
+                    "the access key {access_key} is taken: choose another"
+                )));
             }
         }
         Ok(())

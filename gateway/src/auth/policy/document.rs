@@ -79,8 +79,8 @@ impl PolicyDocument {
         if !text.trim_start().starts_with('{') {
             return Err(malformed("Policies must be valid JSON and the first byte must be '{'"));
         }
-        let json = serde_json::from_str(text)
-            .map_err(|e| malformed(format!("This policy contains invalid Json: {e}")))?;
+        let json =
+            serde_json::from_str(text).map_err(|e| malformed(format!("This policy contains invalid Json: {e}")))?;
         let Json::Object(members) = json else { return Err(malformed("The policy is not an object")) };
         let mut version_2012 = false;
         let mut statements = None;
@@ -164,7 +164,8 @@ impl Reader<'_> {
             let known = if self.bucket.is_some() {
                 !targets(action).is_empty()
             } else {
-                action == "*" || action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
+                action == "*"
+                    || action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
             };
             if !known {
                 return Err(malformed(format!("Policy has invalid action: {action}")));
@@ -180,7 +181,8 @@ impl Reader<'_> {
             .iter()
             .map(|resource| {
                 let invalid = |why: &str| malformed(format!("Policy has invalid resource: {resource}{why}"));
-                let pattern = Pattern::new(resource, true, self.variables).map_err(|why| invalid(&format!(" ({why})")))?;
+                let pattern =
+                    Pattern::new(resource, true, self.variables).map_err(|why| invalid(&format!(" ({why})")))?;
                 if let Some(bucket) = self.bucket {
                     if !is_of_bucket(&pattern, resource, bucket) {
                         return Err(invalid(""));

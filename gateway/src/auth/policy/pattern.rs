@@ -12,7 +12,10 @@ enum Piece {
     /// `?`: one character.
     One,
     /// `${key}`, or `${key, 'default'}`.
-    Variable { key: Key, default: Option<String> },
+    Variable {
+        key: Key,
+        default: Option<String>,
+    },
 }
 
 /// A text of a policy.
@@ -136,7 +139,8 @@ fn variable(inside: &str) -> Result<Piece, String> {
         None => (inside, None),
         Some((key, default)) => {
             let quoted = default.trim().strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-            let default = quoted.ok_or_else(|| format!("the default of the variable ${{{inside}}} is not in quotes"))?;
+            let default =
+                quoted.ok_or_else(|| format!("the default of the variable ${{{inside}}} is not in quotes"))?;
             (key, Some(default.to_owned()))
         }
     };
