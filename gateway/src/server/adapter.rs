@@ -12,6 +12,7 @@ use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
 use sha2::{Digest, Sha256};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -110,10 +111,10 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    fn enter(&self) -> (InFlight, bool) {
+    fn enter(&self, peer: Option<IpAddr>) -> (InFlight, bool) {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.metrics.in_flight.inc();
-        let context = Arc::new(RequestContext::new(self.ids.next()));
+        let context = Arc::new(RequestContext::new(self.ids.next()).from_peer(peer, false));
         let in_flight = InFlight {
             count: Arc::clone(&self.in_flight),
             metrics: Arc::clone(&self.metrics),
@@ -130,7 +131,7 @@ impl Shared {
 
 /// Answers a request.
 pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
-    let (mut in_flight, admitted) = shared.enter();
+    let (mut in_flight, admitted) = shared.enter(request.head().peer_addr.map(|peer| peer.ip()));
     if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
         in_flight.line = Some(LogLine::new(request.head()));
     }

@@ -47,6 +47,10 @@ operations! {
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
     AbortMultipartUpload, RestoreObject, GetObjectAttributes, GetSessionToken, AssumeRole, GetCallerIdentity,
+    GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
+    GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
+    GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
+    GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl,
 }
 
 impl Operation {
@@ -57,12 +61,13 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 55] = [
+const ERROR_CODES: [&str; 65] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
     "BadDigest",
+    "BucketAlreadyExists",
     "BucketAlreadyOwnedByYou",
     "BucketNotEmpty",
     "ConditionalRequestConflict",
@@ -75,6 +80,7 @@ const ERROR_CODES: [&str; 55] = [
     "InvalidAccessKeyId",
     "InvalidAction",
     "InvalidArgument",
+    "InvalidBucketAclWithObjectOwnership",
     "InvalidBucketName",
     "InvalidClientTokenId",
     "InvalidDigest",
@@ -89,6 +95,8 @@ const ERROR_CODES: [&str; 55] = [
     "InvalidToken",
     "InvalidURI",
     "KeyTooLongError",
+    "MalformedACLError",
+    "MalformedPolicy",
     "MalformedPolicyDocument",
     "MalformedTrailerError",
     "MalformedXML",
@@ -99,10 +107,14 @@ const ERROR_CODES: [&str; 55] = [
     "MissingRequestBodyError",
     "MissingSecurityHeader",
     "NoSuchBucket",
+    "NoSuchBucketPolicy",
     "NoSuchKey",
+    "NoSuchPublicAccessBlockConfiguration",
     "NoSuchUpload",
     "NoSuchVersion",
     "NotImplemented",
+    "OwnershipControlsNotFoundError",
+    "PolicyTooLarge",
     "PreconditionFailed",
     "RequestHeaderSectionTooLarge",
     "RequestTimeTooSkewed",
@@ -111,6 +123,8 @@ const ERROR_CODES: [&str; 55] = [
     "ServiceUnavailable",
     "SignatureDoesNotMatch",
     "SlowDown",
+    "UnexpectedContent",
+    "UnresolvableGrantByEmailAddress",
     "ValidationError",
     "XAmzContentSHA256Mismatch",
 ];
@@ -219,7 +233,7 @@ mod tests {
             assert_eq!(Operation::from_name(operation.name()), *operation);
             assert_eq!(Operation::from_code(*operation as u8), *operation);
         }
-        assert_eq!(Operation::from_name("PutBucketAcl"), Operation::Other);
+        assert_eq!(Operation::from_name("PutBucketWebsite"), Operation::Other);
     }
 
     #[test]

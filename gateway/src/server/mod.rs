@@ -25,6 +25,7 @@ pub(crate) use rechunk::MAX_SIGNED_CHUNK;
 pub(crate) use settings::S3_MAX_PARTS;
 pub use settings::{AccessKey, S3Settings, Secret};
 
+use crate::auth::identity::IdentitySource;
 use crate::users::Users;
 use crate::users::directory::Known;
 use adapter::Shared;
@@ -91,7 +92,8 @@ impl S3Server {
         registry: &prometheus::Registry,
     ) -> Result<Self, ServerError> {
         let standby = engine.standby_lag().is_some().then(|| engine.clone());
-        let service = crate::s3::service_for(&settings, crate::s3::Gateway::new(&settings, engine), users)?;
+        let gateway = crate::s3::Gateway::new(&settings, engine, Arc::clone(&users) as Arc<dyn IdentitySource>);
+        let service = crate::s3::service(&settings, gateway, users)?;
         let mut shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
         if let Some(engine) = standby {
             shared = shared.of_standby(engine);
@@ -123,7 +125,7 @@ impl S3Server {
         Ok(Self { listener, address, settings, shared: Arc::new(shared) })
     }
 
-    /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service`]).
+    /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service_for_all`]).
     ///
     /// # Errors
     /// As [`S3Server::bind`].

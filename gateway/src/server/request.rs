@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -101,6 +102,8 @@ impl BodyFailure {
 #[derive(Debug)]
 pub struct RequestContext {
     id: RequestId,
+    peer: Option<IpAddr>,
+    secure: bool,
     identity: OnceLock<Arc<Identity>>,
     operation: AtomicU8,
     failure: AtomicU8,
@@ -111,15 +114,27 @@ impl RequestContext {
     pub fn new(id: RequestId) -> Self {
         Self {
             id,
+            peer: None,
+            secure: false,
             identity: OnceLock::new(),
             operation: AtomicU8::new(Operation::Unknown as u8),
             failure: AtomicU8::new(0),
         }
     }
 
-    /// The request's id.
-    pub fn id(&self) -> RequestId {
-        self.id
+    /// For a request that came from this address, over TLS or not.
+    pub fn from_peer(self, peer: Option<IpAddr>, secure: bool) -> Self {
+        Self { peer, secure, ..self }
+    }
+
+    /// The address that the connection comes from.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    /// Whether the connection is one of TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// Who signed the request, once the signature was found right.
@@ -130,6 +145,11 @@ impl RequestContext {
     /// Notes who signed the request; what was noted first stays.
     pub fn set_identity(&self, identity: Arc<Identity>) {
         let _ = self.identity.set(identity);
+    }
+
+    /// The request's id.
+    pub fn id(&self) -> RequestId {
+        self.id
     }
 
     /// The operation, once the request was understood.

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::auth::settings::Ownership;
+
 /// A secret that never shows in `Debug`, logs or serialized settings.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -84,6 +86,9 @@ pub struct S3Settings {
     pub body_channel_bytes: usize,
     /// How long requests in progress may take to end after a shutdown was asked for.
     pub shutdown_timeout_seconds: u64,
+    /// The object ownership of new buckets that are made without `x-amz-object-ownership`: `BucketOwnerEnforced`, as S3 has
+    /// it, or `ObjectWriter` (or `BucketOwnerPreferred`) for clients that use access control lists without asking for them.
+    pub default_object_ownership: Ownership,
     /// Storage classes that `x-amz-storage-class` may name: those that the engine maps to tiers. Not read from the
     /// file; the configuration fills it from the mapping.
     #[serde(skip, default = "default_storage_classes")]
@@ -128,6 +133,7 @@ impl Default for S3Settings {
             write_timeout_seconds: 120,
             body_channel_bytes: 512 << 10,
             shutdown_timeout_seconds: 30,
+            default_object_ownership: Ownership::default(),
             storage_classes: default_storage_classes(),
         }
     }

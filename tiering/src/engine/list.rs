@@ -54,6 +54,7 @@ impl Engine {
                     etag: record.etag,
                     last_modified: record.modified,
                     checksum: record.checksum.map(|c| (c.algorithm, c.composite)),
+                    owner: record.attributes.owner,
                 });
                 start = Bound::Excluded(key);
             }
@@ -101,6 +102,7 @@ impl Engine {
                     initiated: record.initiated,
                     storage_class: record.attributes.storage_class,
                     checksum: record.checksum,
+                    owner: record.attributes.owner,
                 });
                 start = Bound::Excluded(stored_key);
             }

@@ -160,6 +160,7 @@ impl Engine {
                 initiated: upload.initiated,
                 storage_class: upload.attributes.storage_class,
                 checksum: upload.checksum,
+                owner: upload.attributes.owner,
             },
             next: more.then(|| parts.last().map_or(after, |p| p.number)),
             parts,

@@ -315,6 +315,8 @@ pub struct UploadInfo {
     pub storage_class: Option<String>,
     /// Checksum algorithm and whether composite.
     pub checksum: Option<(ChecksumAlgorithm, bool)>,
+    /// The account that began it; none: the first one.
+    pub owner: Option<String>,
 }
 
 /// UploadPart.
@@ -392,6 +394,8 @@ pub struct ListedObject {
     pub checksum: Option<(ChecksumAlgorithm, bool)>,
     /// Restore state.
     pub restore: Option<RestoreStatus>,
+    /// The account that wrote it; none: the first one.
+    pub owner: Option<String>,
 }
 
 /// A page of a listing.

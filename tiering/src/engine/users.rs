@@ -7,12 +7,11 @@
 use super::Engine;
 use super::error::EngineError;
 use super::record::Record;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::meta::{AppliedOp, Batch, CommitObserver, Expect, MetaError, MetaStore, Reason, Table, prefix_range};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often a change is tried again after another one of the same user won.
@@ -140,11 +139,6 @@ impl CommitObserver for UsersVersion {
 }
 
 impl Engine {
-    /// The clock that this was opened with.
-    pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.core.clock)
-    }
-
     /// Grows with every change of accounts and users. What is read after this is at least as new.
     pub fn users_version(&self) -> u64 {
         self.core.users.0.load(Ordering::Acquire)
