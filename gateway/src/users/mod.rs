@@ -183,3 +183,6 @@ fn first_of(known: &Known) -> Arc<Account> {
 fn unknown_key() -> s3s::S3Error {
     s3_error!(InvalidAccessKeyId, "The access key id is not known to this server.")
 }
+
+#[cfg(test)]
+mod tests;
