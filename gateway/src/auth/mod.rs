@@ -9,3 +9,5 @@ pub mod identity;
 pub mod needs;
 pub mod policy;
 pub mod settings;
+#[cfg(test)]
+mod tests;

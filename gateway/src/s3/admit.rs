@@ -87,7 +87,12 @@ pub(crate) fn admit(authority: &Authority, cx: &mut S3AccessContext<'_>, caller:
     let place = match cx.s3_path() {
         S3Path::Root => Place::default(),
         S3Path::Bucket { bucket } => Place { bucket, ..Place::default() },
-        S3Path::Object { bucket, key } => Place { bucket, key, version: version.as_deref() },
+        S3Path::Object { bucket, key } => Place {
+            bucket,
+            key,
+            version: version.as_deref(),
+            is_new: needs.iter().any(|need| need.action == "s3:PutObject"),
+        },
     };
     if place.bucket.is_empty() || name == "CreateBucket" {
         for need in &needs {
@@ -132,7 +137,7 @@ impl Admission<'_> {
         };
         let facts = self.authority.bucket(&bucket)?;
         expect_owner(self.asking, &facts, "x-amz-source-expected-bucket-owner")?;
-        let place = Place { bucket: &bucket, key: &key, version: version_id.as_deref() };
+        let place = Place { bucket: &bucket, key: &key, version: version_id.as_deref(), is_new: false };
         self.target(need, &facts, &place, decided)
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Place<'a> {
     /// Empty for the bucket itself.
     pub(crate) key: &'a str,
     pub(crate) version: Option<&'a str>,
+    /// The object is made by the request: whose the one of that name was does not matter.
+    pub(crate) is_new: bool,
 }
 
 impl Place<'_> {
@@ -197,7 +199,7 @@ impl Authority {
         let context = AskingFor { asking, authority: self, bucket_owner: Some(&bucket.owner), place };
         let ask = Ask { caller: asking.caller, action, resource: &place.arn(), context: &context };
         decide(bucket, &ask, || {
-            let attributes = self.attributes(place)?;
+            let attributes = if place.is_new { None } else { self.attributes(place)? };
             attributes.map(|attributes| self.object_facts(bucket, &attributes)).transpose()
         })
     }

@@ -31,11 +31,11 @@ impl Asking<'_> {
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
-    /// The value of a parameter, decoded; letters of either case are the same in those of signatures only.
+    /// The value of a parameter. Names are decoded, too: the operation takes `%70refix` for `prefix`.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let mut pairs = self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let (_, value) = pairs.find(|(known, _)| *known == name)?;
-        Some(percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned())
+        let (_, value) = pairs.find(|(known, _)| *known == name || (known.contains('%') && decoded(known) == name))?;
+        Some(decoded(value))
     }
 
     /// How it was signed, and with what.
@@ -110,6 +110,10 @@ impl Asking<'_> {
     }
 }
 
+fn decoded(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+}
+
 /// `bucket/key`, without the slash that may stand before it and the version that may stand behind it.
 fn plain_source(source: &str) -> String {
     let path = source.split_once('?').map_or(source, |(path, _)| path);
@@ -173,7 +177,7 @@ mod tests {
         let asking = Asking {
             caller: &caller,
             headers: &headers,
-            query: "list-type=2&prefix=a%2Fb+c&max-keys=7&delimiter=/",
+            query: "list-type=2&%70refi%78=a%2Fb+c&max-keys=7&delimiter=/",
             peer: Some("::ffff:10.1.2.3".parse().unwrap()),
             secure: false,
             now: Timestamp(1_767_225_600_000),

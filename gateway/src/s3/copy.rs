@@ -44,10 +44,10 @@ fn copies_tags(gateway: &Gateway, request: &S3Request<CopyObjectInput>) -> S3Res
     let query = request.uri.query().unwrap_or_default();
     let authority = &gateway.authority;
     let asking = asking(authority, &caller, context.as_deref(), (&request.headers, query));
-    let source = Place { bucket, key, version: version_id.as_deref() };
+    let source = Place { bucket, key, version: version_id.as_deref(), is_new: false };
     let read = if version_id.is_some() { "s3:GetObjectVersionTagging" } else { "s3:GetObjectTagging" };
     authority.require(&asking, read, authority.bucket(bucket)?.as_ref(), &source)?;
-    let target = Place { bucket: &input.bucket, key: &input.key, version: None };
+    let target = Place { bucket: &input.bucket, key: &input.key, version: None, is_new: true };
     authority.require(&asking, "s3:PutObjectTagging", Admitted::of(request)?.as_ref(), &target)
 }
 

@@ -110,7 +110,7 @@ fn not_allowed(
     (bucket, object): (&str, &ObjectIdentifier),
 ) -> Option<s3s::S3Error> {
     let version = object.version_id.as_deref().filter(|version| !version.is_empty());
-    let place = Place { bucket, key: &object.key, version };
+    let place = Place { bucket, key: &object.key, version, is_new: false };
     let shape = Shape { version: version.is_some(), ..Shape::default() };
     let needs = needs("DeleteObject", shape).unwrap_or_default();
     needs.iter().find_map(|need| gateway.authority.require(asking, need.action, facts, &place).err())

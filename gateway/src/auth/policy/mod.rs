@@ -11,6 +11,9 @@ mod pattern;
 mod principal;
 mod public;
 
+#[cfg(test)]
+mod tests;
+
 pub use condition::{Context, Key};
 pub use document::{Effect, PolicyDocument, PolicyError};
 pub use judge::{Ask, Reach, Verdict};
