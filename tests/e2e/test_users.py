@@ -212,6 +212,30 @@ def test_a_standby_knows_the_users_of_its_primary_and_changes_none(gateway, sim)
         assert files_with(standby.folder, secret) == [] and files_with(sim.folder, secret) == []
 
 
+@pytest.mark.slow
+def test_a_store_recovered_from_the_cloud_has_the_users_and_needs_the_seal_key(gateway, sim):
+    server = gateway(sim=sim, recovery={"tier": "archive", "rpo": "100ms"}).start()
+    keys = add(server, "bob", "--readwrite")
+    account = server.cli("account", "add", "dora", json_output=True).json
+    recovery = lambda: server.stats()["recovery"]  # noqa: E731
+    wait_until("everything to be shipped", lambda: recovery()["term"] > 0 and recovery()["lag_records"] == 0)
+    server.kill()
+    kept = (server.data / "seal-key").read_text()
+    for secret in (keys[1], kept.split()[-1]):
+        assert files_with(sim.folder, secret) == []
+    shutil.rmtree(server.data)
+    server.cli("recover", "--from", "archive", "--data-dir", server.data)
+    server.start()
+    assert account in server.cli("account", "list", json_output=True).json
+    assert server.client().list_buckets()["Buckets"] == []
+    assert refused(client(server, keys).list_buckets) == ("InvalidAccessKeyId", 403)
+    assert "tidegate/bob" in harness.http("GET", server.admin_url + "/readyz")[1]
+    server.stop()
+    (server.data / "seal-key").write_text(kept)
+    server.start()
+    client(server, keys).list_buckets()
+
+
 # Accounts of the configuration.
 
 

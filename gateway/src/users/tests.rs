@@ -38,7 +38,10 @@ fn known() -> Known {
         users: BTreeMap::from([("carol".to_owned(), user)]),
         ..AccountSection::default()
     };
-    Known { accounts: BTreeMap::from([("alice".to_owned(), alice)]), root_keys: vec![key("ROOT", "the secret of root")] }
+    Known {
+        accounts: BTreeMap::from([("alice".to_owned(), alice)]),
+        root_keys: vec![key("ROOT", "the secret of root")],
+    }
 }
 
 async fn bed() -> Bed {
@@ -138,9 +141,11 @@ async fn keys_that_were_replaced_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_and_racing_writers_have_one_winner() {
     let Bed { users, .. } = &bed().await;
-    let word = |word: &'static str| move |result: Result<_, UserError>| {
-        let error = result.unwrap_err().to_string();
-        assert!(error.contains(word), "{error} has no {word}");
+    let word = |word: &'static str| {
+        move |result: Result<_, UserError>| {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(word), "{error} has no {word}");
+        }
     };
     word("cannot be the name")(users.add(new_user("a b")).await.map(drop));
     word("no account")(users.add(NewUser { account: Some("x".into()), ..new_user("a") }).await.map(drop));
@@ -157,7 +162,8 @@ async fn what_cannot_be_is_refused_and_racing_writers_have_one_winner() {
     });
     let won = futures::future::join_all(races).await.into_iter().filter(Result::is_ok).count();
     assert_eq!(won, 1);
-    let dora = |id: Option<&str>| NewAccount { name: "dora".into(), id: id.map(Into::into), display_name: None, email: None };
+    let dora =
+        |id: Option<&str>| NewAccount { name: "dora".into(), id: id.map(Into::into), display_name: None, email: None };
     word("64")(users.add_account(dora(Some("x"))).await.map(drop));
     let made = users.add_account(dora(None)).await.unwrap();
     word("already")(users.add_account(dora(None)).await.map(drop));
@@ -203,10 +209,8 @@ async fn a_session_is_good_with_its_token_until_its_time_or_its_parent_ends() {
     let foreign = session_of(users, &made.access_key, "another secret", None).issue(&seal()).unwrap();
     assert_eq!(code(users.signer(&foreign.access_key, Some(&foreign.token))), "InvalidToken");
     // A user cannot have become another by its token, the account can.
-    let of_other = |parent: &str, secret: &str| Session {
-        user: Some("bob".into()),
-        ..session_of(users, parent, secret, None)
-    };
+    let of_other =
+        |parent: &str, secret: &str| Session { user: Some("bob".into()), ..session_of(users, parent, secret, None) };
     let by_root = of_other("ROOT", "the secret of root").issue(&seal()).unwrap();
     assert_eq!(users.signer(&by_root.access_key, Some(&by_root.token)).unwrap().identity.user.as_deref(), Some("bob"));
     let ann = users.add(new_user("ann")).await.unwrap();
@@ -223,12 +227,8 @@ fn what_stands_in_the_journal_and_does_not_fit_is_said() {
         keys: Vec::new(),
         policies: vec![tidegate_tiering::engine::StoredPolicy { name: "p".into(), document: "?".into() }],
     };
-    let account = |id: &str| StoredAccount {
-        created: Timestamp(1),
-        id: id.into(),
-        display_name: "x".into(),
-        email: None,
-    };
+    let account =
+        |id: &str| StoredAccount { created: Timestamp(1), id: id.into(), display_name: "x".into(), email: None };
     let alices = crate::auth::identity::Account::named("alice").id;
     let stored = StoredUsers {
         accounts: vec![("evil".into(), account(&alices)), ("good".into(), account(&"0".repeat(64)))],

@@ -74,9 +74,7 @@ pub use restore::MAX_RESTORE_DAYS;
 pub use scrub::{DamagedChunk, ScrubProgress, ScrubReport, ScrubRequest, ScrubStats};
 pub use settings::{EngineSettings, HOT, LimitSettings, Recall, ScrubSettings, TieringSettings};
 pub use types::*;
-pub use users::{
-    MAX_NAME_BYTES, MAX_USERS, StoredAccount, StoredKey, StoredPolicy, StoredUser, StoredUsers, UserChange,
-};
+pub use users::*;
 
 use crate::clock::Clock;
 use crate::local::{DiskBudget, LastEnd, LocalSettings, LocalStore};
