@@ -1,7 +1,6 @@
 //! Who asks: accounts, their users, and where they are found by access key.
 
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::policy::PolicyDocument;
@@ -115,41 +114,6 @@ pub trait IdentitySource: Send + Sync {
     fn first_account(&self) -> Arc<Account>;
 }
 
-/// One account; every key is its root.
-pub struct OneAccount {
-    account: Arc<Account>,
-    identities: HashMap<String, Arc<Identity>>,
-}
-
-impl OneAccount {
-    /// The account [`FIRST_ACCOUNT`], with these access keys.
-    pub fn new<'k>(access_keys: impl IntoIterator<Item = &'k str>) -> Self {
-        let account = Arc::new(Account::named(FIRST_ACCOUNT));
-        let root = Arc::new(Identity::root(Arc::clone(&account)));
-        let identities = access_keys.into_iter().map(|key| (key.to_owned(), Arc::clone(&root))).collect();
-        Self { account, identities }
-    }
-}
-
-impl IdentitySource for OneAccount {
-    fn identity(&self, access_key: &str) -> Option<Arc<Identity>> {
-        self.identities.get(access_key).cloned()
-    }
-
-    fn account(&self, id: &str) -> Option<Arc<Account>> {
-        (id == self.account.id).then(|| Arc::clone(&self.account))
-    }
-
-    fn account_by_email(&self, email: &str) -> Option<Arc<Account>> {
-        let is_it = self.account.email.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(email));
-        is_it.then(|| Arc::clone(&self.account))
-    }
-
-    fn first_account(&self) -> Arc<Account> {
-        Arc::clone(&self.account)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,14 +133,5 @@ mod tests {
         assert_eq!(identity.user_id(), number);
         identity.user = Some("ann".into());
         assert_eq!(identity.arn(), format!("arn:aws:iam::{number}:user/ann"));
-    }
-
-    #[test]
-    fn every_key_of_one_account_is_its_root() {
-        let source = OneAccount::new(["a", "b"]);
-        assert_eq!(source.identity("b").unwrap().user, None);
-        assert!(source.identity("c").is_none());
-        let id = &source.first_account().id;
-        assert_eq!(source.account(id).unwrap().display_name, "tidegate");
     }
 }

@@ -2,38 +2,17 @@
 
 use http::HeaderMap;
 use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::{S3Auth, SecretKey};
 use s3s::host::{S3Host, VirtualHost};
 use s3s::{S3Result, s3_error};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::admit::{admit, caller_of};
 use super::authority::Authority;
 use super::checksums::{ChecksumsOf, of_xml};
-use crate::server::AccessKey;
 use crate::server::metrics::Operation;
 use crate::server::request::RequestContext;
 use crate::server::{ReadOnly, Verified};
-
-/// The configured credentials.
-pub(crate) struct Keys(HashMap<String, SecretKey>);
-
-impl Keys {
-    pub(crate) fn new(keys: &[AccessKey]) -> Self {
-        Self(keys.iter().map(|key| (key.access_key.clone(), key.secret_key.expose().into())).collect())
-    }
-}
-
-#[async_trait::async_trait]
-impl S3Auth for Keys {
-    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        self.0
-            .get(access_key)
-            .cloned()
-            .ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key id is not known to this server."))
-    }
-}
+use crate::users::{Users, token_of};
 
 /// Finds the bucket in the host name for virtual-hosted style. A host outside the configured domains is path style:
 /// s3s's own parser takes it for a bucket, which breaks every client that uses another name of the machine.
@@ -69,24 +48,23 @@ impl S3Host for Domains {
 
 /// Checks every understood request before its operation runs.
 pub(crate) struct Gate {
+    users: Arc<Users>,
     /// Who decides. Without it, as in tests of the HTTP side, whoever signs may do everything.
     authority: Option<Arc<Authority>>,
 }
 
 impl Gate {
-    pub(crate) fn new(authority: Option<Arc<Authority>>) -> Self {
-        Self { authority }
+    pub(crate) fn new(users: Arc<Users>, authority: Option<Arc<Authority>>) -> Self {
+        Self { users, authority }
     }
 
     /// Notes who signed the request. One that was asked again without its signature has been looked at before.
     fn identify(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let (Some(authority), Some(credentials)) = (&self.authority, cx.credentials()) else { return Ok(()) };
-        let identity = authority
-            .identities()
-            .identity(&credentials.access_key)
-            .ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key id is not known to this server."))?;
+        let Some(credentials) = cx.credentials() else { return Ok(()) };
+        let token = token_of(cx.headers(), cx.uri().query());
+        let signer = self.users.signer(&credentials.access_key, token.as_deref())?;
         if let Some(context) = cx.extensions_mut().get::<Arc<RequestContext>>() {
-            context.set_identity(identity);
+            context.set_identity(signer.identity);
         }
         Ok(())
     }

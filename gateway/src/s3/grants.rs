@@ -246,10 +246,11 @@ pub(crate) fn shown(authority: &Authority, acl: Option<&Acl>, owner: &str) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::identity::OneAccount;
+    use crate::users::Users;
+    use crate::users::directory::Known;
 
     fn read(pairs: &[(&'static str, &str)]) -> Result<Option<String>, String> {
-        let identities = OneAccount::new(["k"]);
+        let identities = Users::fixed(Known::default());
         let id = identities.first_account().id.clone();
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {

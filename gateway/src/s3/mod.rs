@@ -37,6 +37,9 @@ use tidegate_tiering::engine::Engine;
 use crate::auth::identity::IdentitySource;
 use crate::server::request::RequestContext;
 use crate::server::{S3Settings, ServerError};
+use crate::sts::Sts;
+use crate::users::directory::Known;
+use crate::users::{Keys, Users};
 
 /// S3 over an engine.
 pub struct Gateway {
@@ -69,20 +72,25 @@ impl Gateway {
 ///
 /// # Errors
 /// [`ServerError::Settings`] when a setting is wrong.
-pub fn service(settings: &S3Settings, gateway: Gateway) -> Result<S3Service, ServerError> {
+pub fn service(settings: &S3Settings, gateway: Gateway, users: Arc<Users>) -> Result<S3Service, ServerError> {
     let authority = Arc::clone(&gateway.authority);
-    service_of(settings, gateway, Some(authority))
+    service_of(settings, gateway, users, Some(authority))
 }
 
-/// As [`service`], around another implementation of S3: whoever signs may do everything.
+/// As [`service`], around another implementation of S3: whoever signs with a root key of the settings may do everything.
 ///
 /// # Errors
 /// [`ServerError::Settings`] when a setting is wrong.
 pub fn service_for_all(settings: &S3Settings, s3: impl S3) -> Result<S3Service, ServerError> {
-    service_of(settings, s3, None)
+    service_of(settings, s3, Arc::new(Users::fixed(Known::of(settings))), None)
 }
 
-fn service_of(settings: &S3Settings, s3: impl S3, authority: Option<Arc<Authority>>) -> Result<S3Service, ServerError> {
+fn service_of(
+    settings: &S3Settings,
+    s3: impl S3,
+    users: Arc<Users>,
+    authority: Option<Arc<Authority>>,
+) -> Result<S3Service, ServerError> {
     if let Some(problem) = settings.problem() {
         return Err(ServerError::Settings(problem));
     }
@@ -93,8 +101,9 @@ fn service_of(settings: &S3Settings, s3: impl S3, authority: Option<Arc<Authorit
     config.form_max_fields_size = 0;
     let mut builder = S3ServiceBuilder::new(s3);
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-    builder.set_auth(access::Keys::new(&settings.access_keys));
-    builder.set_access(access::Gate::new(authority));
+    builder.set_auth(Keys(Arc::clone(&users)));
+    builder.set_route(Sts::new(Arc::clone(&users)));
+    builder.set_access(access::Gate::new(users, authority));
     if !settings.domains.is_empty() {
         builder.set_host(access::Domains::new(&settings.domains));
     }

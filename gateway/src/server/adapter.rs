@@ -36,6 +36,7 @@ use super::rechunk::Rechunked;
 use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 use super::xml::{self, Whole};
+use crate::sts;
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
 const INLINE_BODY_BYTES: u64 = 64 * 1024;
@@ -180,9 +181,14 @@ async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::R
                 to_s3s.extensions_mut().insert(ReadOnly);
             }
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
+            let is_sts = sts::is_call(&method, &uri, to_s3s.headers());
+            let incoming_id = incoming.context.id().to_string();
             let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
             let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
-            explain_unknown(answer, &method, &uri)
+            match is_sts {
+                true => sts::as_of_sts(answer, &incoming_id),
+                false => explain_unknown(answer, &method, &uri),
+            }
         }
         Err(error) => error_response(error),
     }

@@ -46,7 +46,7 @@ operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
-    AbortMultipartUpload, RestoreObject, GetObjectAttributes,
+    AbortMultipartUpload, RestoreObject, GetObjectAttributes, GetSessionToken, AssumeRole, GetCallerIdentity,
     GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
     GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
     GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
@@ -61,7 +61,7 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 60] = [
+const ERROR_CODES: [&str; 65] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
@@ -78,9 +78,11 @@ const ERROR_CODES: [&str; 60] = [
     "IncompleteBody",
     "InternalError",
     "InvalidAccessKeyId",
+    "InvalidAction",
     "InvalidArgument",
     "InvalidBucketAclWithObjectOwnership",
     "InvalidBucketName",
+    "InvalidClientTokenId",
     "InvalidDigest",
     "InvalidObjectState",
     "InvalidPart",
@@ -90,10 +92,12 @@ const ERROR_CODES: [&str; 60] = [
     "InvalidRequest",
     "InvalidStorageClass",
     "InvalidTag",
+    "InvalidToken",
     "InvalidURI",
     "KeyTooLongError",
     "MalformedACLError",
     "MalformedPolicy",
+    "MalformedPolicyDocument",
     "MalformedTrailerError",
     "MalformedXML",
     "MaxMessageLengthExceeded",
@@ -121,6 +125,7 @@ const ERROR_CODES: [&str; 60] = [
     "SlowDown",
     "UnexpectedContent",
     "UnresolvableGrantByEmailAddress",
+    "ValidationError",
     "XAmzContentSHA256Mismatch",
 ];
 /// The code under which all others are counted.

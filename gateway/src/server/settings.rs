@@ -51,7 +51,7 @@ pub struct AccessKey {
 pub struct S3Settings {
     /// Address and port to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Who may sign requests. Empty is refused at start.
+    /// Root keys of the account `tidegate`: they may do everything with what is its. Without any, `serve` makes one.
     pub access_keys: Vec<AccessKey>,
     /// The region that GetBucketLocation and HeadBucket show and LocationConstraint must name.
     pub region: String,
