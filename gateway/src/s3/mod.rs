@@ -10,6 +10,7 @@ mod buckets;
 pub(crate) mod checksums;
 mod conditions;
 mod copy;
+mod encryption;
 pub mod error;
 mod list;
 mod listing;
@@ -38,6 +39,7 @@ pub struct Gateway {
     max_body_bytes: u64,
     max_object_bytes: u64,
     max_parts: u32,
+    ssec_over_http: bool,
 }
 
 impl Gateway {
@@ -50,6 +52,7 @@ impl Gateway {
             max_body_bytes: settings.max_body_bytes,
             max_object_bytes: settings.max_object_bytes,
             max_parts: settings.max_parts,
+            ssec_over_http: settings.ssec_over_http,
         }
     }
 }
@@ -142,6 +145,9 @@ operations! {
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
     get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
+    get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
+    put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
+    delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;
     get_object => read::get, GetObjectInput, GetObjectOutput;
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;

@@ -8,6 +8,7 @@ use tidegate_tiering::engine::{Checksum as EngineChecksum, ObjectHandle, ObjectI
 use super::attributes::STANDARD;
 use super::checksums::show;
 use super::conditions::{self, Conditions, Verdict, failed, of_read};
+use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::from_engine;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
@@ -76,11 +77,14 @@ pub(super) async fn get(
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.ssec_over_http)?;
+    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     object.check_readable().map_err(from_engine)?;
     let mut response = described!(GetObjectOutput, input, wanted, selection, object.info());
+    echo_key!(response.output, &key);
     if selection.length() > 0 {
         let body = object.read(selection.range).await.map_err(from_engine)?;
         response.extensions.insert(ResponseBody::new(body));
@@ -101,10 +105,13 @@ pub(super) async fn head(
         input.response_content_language.as_deref(),
         input.response_content_type.as_deref(),
     ])?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.ssec_over_http)?;
+    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     let mut response = described!(HeadObjectOutput, input, wanted, selection, object.info());
+    echo_key!(response.output, &key);
     if selection.partial {
         response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));
     }
@@ -233,7 +240,9 @@ pub(super) async fn attributes(
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
     let input = request.input;
     only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.ssec_over_http)?;
+    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    object.unlock(key).map_err(from_engine)?;
     let info = object.info();
     // Clients send the names in one header line or in several.
     let names: Vec<_> =

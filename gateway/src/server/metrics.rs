@@ -47,6 +47,7 @@ operations! {
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
     AbortMultipartUpload, RestoreObject, GetObjectAttributes,
+    GetBucketEncryption, PutBucketEncryption, DeleteBucketEncryption,
 }
 
 impl Operation {
@@ -57,7 +58,7 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 50] = [
+const ERROR_CODES: [&str; 52] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
@@ -76,6 +77,7 @@ const ERROR_CODES: [&str; 50] = [
     "InvalidArgument",
     "InvalidBucketName",
     "InvalidDigest",
+    "InvalidEncryptionAlgorithmError",
     "InvalidObjectState",
     "InvalidPart",
     "InvalidPartNumber",
@@ -104,6 +106,7 @@ const ERROR_CODES: [&str; 50] = [
     "RequestTimeTooSkewed",
     "RequestTimeout",
     "RestoreAlreadyInProgress",
+    "ServerSideEncryptionConfigurationNotFoundError",
     "ServiceUnavailable",
     "SignatureDoesNotMatch",
     "SlowDown",

@@ -84,6 +84,8 @@ pub struct S3Settings {
     pub body_channel_bytes: usize,
     /// How long requests in progress may take to end after a shutdown was asked for.
     pub shutdown_timeout_seconds: u64,
+    /// Takes keys of clients (SSE-C) over connections that anybody may listen to. For tests only.
+    pub ssec_over_http: bool,
     /// Storage classes that `x-amz-storage-class` may name: those that the engine maps to tiers. Not read from the
     /// file; the configuration fills it from the mapping.
     #[serde(skip, default = "default_storage_classes")]
@@ -128,6 +130,7 @@ impl Default for S3Settings {
             write_timeout_seconds: 120,
             body_channel_bytes: 512 << 10,
             shutdown_timeout_seconds: 30,
+            ssec_over_http: false,
             storage_classes: default_storage_classes(),
         }
     }

@@ -101,6 +101,7 @@ impl Engine {
                     initiated: record.initiated,
                     storage_class: record.attributes.storage_class,
                     checksum: record.checksum,
+                    encryption: record.attributes.encryption,
                 });
                 start = Bound::Excluded(stored_key);
             }

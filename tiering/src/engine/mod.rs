@@ -8,6 +8,7 @@ mod body;
 mod broken;
 mod buckets;
 mod capacity;
+mod cipher;
 mod claims;
 mod deployment;
 mod digest;
@@ -62,6 +63,7 @@ pub use follow::{FollowEnd, PromoteReport, StandbyStats};
 pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
 };
+pub use cipher::CustomerKey;
 pub(crate) use keys::split_object as object_name;
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
