@@ -2,10 +2,17 @@
 
 import base64
 import hashlib
+import hmac
+import json
+import sys
 
 import pytest
+from Crypto.Cipher import AES
 
-from s3util import MIB, digest, md5, refused, send
+from harness import DAY, ROOT, run, wait_until
+from s3util import MIB, digest, md5, refused, send, upload
+from settings import policy
+from test_tiering import wait_tier
 
 PART = 5 * MIB
 
@@ -89,6 +96,40 @@ def test_nothing_of_the_body_or_the_key_is_on_the_disk(server, client, rng):
     assert key.key not in (server.folder / "tidegate.log").read_text()
     server.start()
     assert client.get_object(Bucket="data", Key="secret", **key.args)["Body"].read() == secret
+
+
+def derived(raw, salt, purpose):
+    """HKDF-SHA256, as docs/formats.md says."""
+    extracted = hmac.digest(salt, raw, "sha256")
+    return hmac.digest(extracted, b"tidegate sse-c 1 " + purpose + b"\x01", "sha256")
+
+
+def test_the_documented_format_is_enough_to_decrypt_what_is_stored(server, client, rng, tmp_path):
+    raw, key = bytes([42]) * 32, Key(42)
+    whole, parts = rng.randbytes(100_003), [rng.randbytes(PART), rng.randbytes(33)]
+    client.put_object(Bucket="data", Key="format/whole", Body=whole, ChecksumAlgorithm="SHA256", **key.args)
+    upload(client, "data", "format/parts", list(enumerate(parts, 1)), part=key.args, **key.args)
+    server.stop()
+    run([sys.executable, ROOT / "tests" / "formats" / "read_store.py", server.data, "--extract", tmp_path])
+    server.start()
+    found = {}
+    for line in (tmp_path / "objects.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        found[entry["key"]] = entry
+
+    def opened(entry, body, salt):
+        verifier, of_object = map(bytes.fromhex, entry["attributes"]["encryption"])
+        assert verifier == derived(raw, of_object, b"verifier")
+        cipher = AES.new(derived(raw, salt or of_object, b"body"), AES.MODE_CTR, nonce=b"", initial_value=0)
+        return cipher.decrypt(body)
+
+    entry = found["format/whole"]
+    assert opened(entry, (tmp_path / entry["file"]).read_bytes(), None) == whole
+    entry = found["format/parts"]
+    stored = (tmp_path / entry["file"]).read_bytes()
+    for part, body in zip(entry["parts"], parts):
+        assert opened(entry, stored[: len(body)], bytes.fromhex(part["nonce"])) == body
+        stored = stored[len(body) :]
 
 
 def test_equal_bodies_are_stored_as_different_bytes(server, client):
@@ -314,3 +355,41 @@ def test_the_default_of_a_bucket_is_kept_and_claims_nothing(s3, bucket):
         s3.get_bucket_encryption(Bucket=bucket)
     with refused("NoSuchBucket", 404):
         s3.get_bucket_encryption(Bucket="there-is-no-such-bucket")
+
+
+def test_encrypted_objects_go_to_the_cloud_and_come_back_without_their_key(gateway, sim, rng):
+    server = gateway(sim=sim, policy=policy("data"), s3={"ssec_over_http": True}).start()
+    client = server.client()
+    client.create_bucket(Bucket="data")
+    bodies = {"small": rng.randbytes(70_001), "empty": b""}
+    for key, body in bodies.items():
+        client.put_object(Bucket="data", Key=key, Body=body, **ONE.args)
+    bodies["parts"] = rng.randbytes(PART + 999)
+    upload(client, "data", "parts", [(1, bodies["parts"][:PART]), (2, bodies["parts"][PART:])], part=ONE.args, **ONE.args)
+
+    server.advance(31 * DAY)
+    wait_tier(server, bodies, "ia")
+    server.lose_local_packs()
+    for key, body in bodies.items():
+        assert client.get_object(Bucket="data", Key=key, **ONE.args)["Body"].read() == body
+    source = {"CopySource": {"Bucket": "data", "Key": "parts"}, **ONE.source}
+    client.copy_object(Bucket="data", Key="copy", **source, **TWO.args)
+    assert client.get_object(Bucket="data", Key="copy", **TWO.args)["Body"].read() == bodies["parts"]
+
+    server.advance(60 * DAY)
+    wait_tier(server, bodies, "archive")
+    server.lose_local_packs()
+    for key in bodies:
+        with refused("InvalidObjectState", 403):
+            client.get_object(Bucket="data", Key=key, **ONE.args)
+        client.restore_object(Bucket="data", Key=key, RestoreRequest={"Days": 3})
+    server.advance(3600)
+
+    def restored(key):
+        return 'ongoing-request="false"' in client.head_object(Bucket="data", Key=key, **ONE.args).get("Restore", "")
+
+    wait_until("all objects to be restored", lambda: all(restored(key) for key in bodies), 60)
+    for key, body in bodies.items():
+        assert client.get_object(Bucket="data", Key=key, **ONE.args)["Body"].read() == body
+        with refused("AccessDenied", 403):
+            client.get_object(Bucket="data", Key=key, **TWO.args)

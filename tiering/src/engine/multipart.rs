@@ -98,6 +98,7 @@ impl Engine {
                 return Err(EngineError::InvalidRequest(message));
             }
         }
+        part.expect.settle();
         let customer_key = part.expect.customer_key.take();
         check_part_key(upload.attributes.encryption.as_ref(), customer_key.as_ref())?;
         let nonce = customer_key.as_ref().map(|_| fresh_salt()).transpose()?;
@@ -139,6 +140,7 @@ impl Engine {
             number: copy.number,
             expect: BodyExpectation {
                 length: Some(length),
+                default: Some(ChecksumAlgorithm::Crc64Nvme),
                 customer_key: copy.customer_key,
                 ..Default::default()
             },
@@ -398,9 +400,9 @@ fn whole_checksum(
     parts: &[&PartRecord],
     expected: Option<&(ChecksumAlgorithm, String)>,
 ) -> Result<Option<Checksum>, EngineError> {
-    // An upload that was begun without a checksum gets the one that its completion names, if its parts have it.
+    // An upload that was begun without a checksum gets the one that its completion names, else S3's own, if its parts have it.
     let named = expected.map(|(algorithm, value)| (*algorithm, value.contains('-') || !algorithm.is_crc()));
-    let Some((algorithm, composite)) = upload.checksum.or(named) else { return Ok(None) };
+    let (algorithm, composite) = upload.checksum.or(named).unwrap_or((ChecksumAlgorithm::Crc64Nvme, false));
     let sums: Option<Vec<(Checksum, u64)>> = parts
         .iter()
         .map(|p| p.info.checksum.clone().filter(|c| c.algorithm == algorithm).map(|c| (c, p.info.size)))

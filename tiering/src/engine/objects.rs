@@ -25,6 +25,7 @@ impl Engine {
         self.bucket(&put.bucket)?;
         let (encryption, sealer) = Sealer::of_object(put.expect.customer_key.take().as_ref())?;
         put.attributes.encryption = encryption;
+        put.expect.settle();
         let limit = self.core.settings.limits.max_put_bytes;
         let ingested = ingest(&self.core, put.expect, limit, sealer, body).await?;
         let record = self.core.new_record(&ingested, put.attributes);

@@ -135,8 +135,19 @@ pub struct BodyExpectation {
     pub trailers: Option<TrailerChecksums>,
     /// Compute, keep and return this one even when none was sent.
     pub compute: Option<ChecksumAlgorithm>,
+    /// Compute, keep and return this one when neither the request nor its upload names one.
+    pub default: Option<ChecksumAlgorithm>,
     /// The client's key (SSE-C): the body is verified as it came and stored encrypted.
     pub customer_key: Option<CustomerKey>,
+}
+
+impl BodyExpectation {
+    /// Decides which checksum is kept: when nobody named one, the default.
+    pub(crate) fn settle(&mut self) {
+        if self.checksums.is_empty() {
+            self.compute = self.compute.or(self.default);
+        }
+    }
 }
 
 /// PutObject.
