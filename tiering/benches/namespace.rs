@@ -7,25 +7,18 @@
 // A bench that cannot go on may stop.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
+use common::BUCKET;
 use futures::StreamExt;
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_tiering::clock::SystemClock;
-use tidegate_tiering::engine::{
-    BodyExpectation, Components, Engine, EngineSettings, ListObjects, ListPage, ObjectAttributes, PutObject, WriteCondition,
-};
+use tidegate_tiering::engine::{BodyExpectation, Engine, ListObjects, ListPage};
 
-const BUCKET: &str = "bucket";
 const FOLDERS: usize = 1_000;
 /// Requests under way while the namespace is filled.
 const WRITERS: usize = 256;
-const POLICY: &str = "
-apiVersion: tidegate/v1
-kind: LifecyclePolicy
-metadata: { name: none }
-";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
@@ -34,27 +27,13 @@ fn main() {
     let dir = tempfile::tempdir_in(base).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let engine = open(dir.path().to_owned()).await;
+        let engine = common::open(dir.path().to_owned()).await;
         fill(&engine, keys).await;
         listings(&engine, keys);
         heads(&engine, keys);
         deletions(&engine, keys).await;
         engine.shutdown().await;
     });
-}
-
-async fn open(data_dir: PathBuf) -> Engine {
-    let components = Components {
-        clock: Arc::new(SystemClock::default()),
-        tiers: [].into(),
-        classes: [("STANDARD".to_owned(), "hot".to_owned())].into(),
-        policy: tidegate_policies::parse("none", POLICY).unwrap(),
-        policy_text: POLICY.to_owned(),
-        registry: prometheus::Registry::new(),
-    };
-    let engine = Engine::open(EngineSettings { data_dir, ..Default::default() }, components).await.unwrap();
-    engine.create_bucket(BUCKET).await.unwrap();
-    engine
 }
 
 fn key(n: usize) -> String {
@@ -64,14 +43,8 @@ fn key(n: usize) -> String {
 async fn fill(engine: &Engine, keys: usize) {
     let began = Instant::now();
     let puts = futures::stream::iter(0..keys).map(|n| {
-        let put = PutObject {
-            bucket: BUCKET.to_owned(),
-            key: key(n),
-            attributes: ObjectAttributes::default(),
-            expect: BodyExpectation { length: Some(0), ..Default::default() },
-            condition: WriteCondition::default(),
-        };
-        engine.put_object(put, futures::stream::empty().boxed())
+        let expect = BodyExpectation { length: Some(0), ..Default::default() };
+        common::put(engine, key(n), expect, futures::stream::empty().boxed())
     });
     let written = puts.buffer_unordered(WRITERS).fold(0usize, async |n, put| n + usize::from(put.is_ok())).await;
     assert_eq!(written, keys);

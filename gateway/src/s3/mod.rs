@@ -45,6 +45,9 @@ pub struct Gateway {
 impl Gateway {
     /// S3 over `engine`, with the limits of `settings`.
     pub fn new(settings: &S3Settings, engine: Engine) -> Self {
+        if settings.ssec_over_http {
+            tracing::warn!("s3.ssec_over_http is set: keys of clients (SSE-C) are taken where anybody may listen; for tests only");
+        }
         Self {
             engine,
             region: settings.region.clone(),
