@@ -24,7 +24,8 @@ class Key:
         raw = bytes([byte]) * 32
         self.key = base64.b64encode(raw).decode()
         self.md5 = base64.b64encode(hashlib.md5(raw).digest()).decode()
-        self.args = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": raw, "SSECustomerKeyMD5": self.md5}
+        # With the MD5 given, boto3 sends the key as it is; it does not encode it for all operations.
+        self.args = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": self.key, "SSECustomerKeyMD5": self.md5}
         self.source = {f"CopySource{name}": value for name, value in self.args.items()}
         prefix = "x-amz-server-side-encryption-customer-"
         self.headers = {prefix + "algorithm": "AES256", prefix + "key": self.key, prefix + "key-md5": self.md5}
