@@ -56,9 +56,9 @@ fn random(len: usize, seed: usize) -> Bytes {
 }
 
 async fn put(engine: &Engine, name: &str, body: Bytes, key: Option<&CustomerKey>) -> Duration {
-    let expect =
-        BodyExpectation { length: Some(body.len() as u64), customer_key: key.cloned(), ..Default::default() };
-    let pieces: Vec<_> = (0..body.len()).step_by(PIECE).map(|at| Ok(body.slice(at..body.len().min(at + PIECE)))).collect();
+    let expect = BodyExpectation { length: Some(body.len() as u64), customer_key: key.cloned(), ..Default::default() };
+    let pieces: Vec<_> =
+        (0..body.len()).step_by(PIECE).map(|at| Ok(body.slice(at..body.len().min(at + PIECE)))).collect();
     let began = Instant::now();
     common::put(engine, name.to_owned(), expect, futures::stream::iter(pieces).boxed()).await.unwrap();
     began.elapsed()

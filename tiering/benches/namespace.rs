@@ -71,12 +71,18 @@ fn listings(engine: &Engine, keys: usize) {
         page(engine, "", true, None).common_prefixes.len()
     });
     measure("1,000 folders, with delimiter", calls, |_| page(engine, "logs/", true, None).common_prefixes.len());
-    measure("one folder, with delimiter", calls, |n| page(engine, &format!("logs/{:04}/", n % FOLDERS), true, None).objects.len());
+    measure("one folder, with delimiter", calls, |n| {
+        page(engine, &format!("logs/{:04}/", n % FOLDERS), true, None).objects.len()
+    });
 }
 
 fn heads(engine: &Engine, keys: usize) {
-    measure("HEAD", 20_000, |n| engine.open_object(BUCKET, &key(n.wrapping_mul(7_368_787) % keys)).unwrap().info().key.len());
-    measure("HEAD of what is not there", 20_000, |n| usize::from(engine.open_object(BUCKET, &format!("logs/{n}")).is_err()));
+    measure("HEAD", 20_000, |n| {
+        engine.open_object(BUCKET, &key(n.wrapping_mul(7_368_787) % keys)).unwrap().info().key.len()
+    });
+    measure("HEAD of what is not there", 20_000, |n| {
+        usize::from(engine.open_object(BUCKET, &format!("logs/{n}")).is_err())
+    });
 }
 
 async fn deletions(engine: &Engine, keys: usize) {

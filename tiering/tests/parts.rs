@@ -27,11 +27,8 @@ async fn upload(engine: &Engine, key: &str, customer: Option<&CustomerKey>) {
     let id = engine.create_upload(create).await.unwrap();
     let parts = futures::stream::iter(1..=PARTS).map(async |number| {
         let body = bytes_of(number);
-        let expect = BodyExpectation {
-            length: Some(body.len() as u64),
-            customer_key: customer.cloned(),
-            ..Default::default()
-        };
+        let expect =
+            BodyExpectation { length: Some(body.len() as u64), customer_key: customer.cloned(), ..Default::default() };
         let part = UploadPart { bucket: "bkt".into(), key: key.into(), upload_id: id.clone(), number, expect };
         let body = futures::stream::iter([Ok(Bytes::from(body))]).boxed();
         let info = engine.upload_part(part, body).await.unwrap();

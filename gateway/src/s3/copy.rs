@@ -49,7 +49,7 @@ pub(super) async fn object(
         is_replace(input.metadata_directive.as_ref().map(MetadataDirective::as_str), "x-amz-metadata-directive")?;
     let replace_tags =
         is_replace(input.tagging_directive.as_ref().map(TaggingDirective::as_str), "x-amz-tagging-directive")?;
-    let private = gateway.ssec_over_http;
+    let private = gateway.hides_keys(&request.extensions);
     let keys = CopyKeys {
         source: source_key_headers!(input).key(KeyFor::Reading, private)?,
         target: key_headers!(input).key(KeyFor::Writing, private)?,
@@ -122,7 +122,7 @@ pub(super) async fn part(
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
     let input = request.input;
     let number = part_number(input.part_number, gateway.max_parts)?;
-    let private = gateway.ssec_over_http;
+    let private = gateway.hides_keys(&request.extensions);
     let source_key = source_key_headers!(input).key(KeyFor::Reading, private)?;
     let key = key_headers!(input).key(KeyFor::Writing, private)?;
     let source = open(gateway, &input.copy_source, &of_source!(input), source_key)?;

@@ -147,9 +147,7 @@ pub(crate) fn refuse(headers: &HeaderMap, operation: Operation) -> S3Result<()> 
     }
     let names_key = is_there("-aws-kms-key-id") || is_there("-context");
     match headers.get(PREFIX).map(|value| value.as_bytes()) {
-        None if names_key => {
-            Err(s3_error!(InvalidArgument, "{first} needs {PREFIX} to be aws:kms."))
-        }
+        None if names_key => Err(s3_error!(InvalidArgument, "{first} needs {PREFIX} to be aws:kms.")),
         Some(b"AES256") if names_key => {
             Err(s3_error!(InvalidArgument, "{first} needs {PREFIX} to be aws:kms, not AES256."))
         }
@@ -281,7 +279,9 @@ mod tests {
 
     #[test]
     fn a_refused_key_does_not_stand_in_the_message() {
-        for (algorithm, key, md5) in [("AES128", KEY, KEY_MD5), ("AES256", "c2hvcnQ=", KEY_MD5), ("AES256", KEY, "AAAA")] {
+        for (algorithm, key, md5) in
+            [("AES128", KEY, KEY_MD5), ("AES256", "c2hvcnQ=", KEY_MD5), ("AES256", KEY, "AAAA")]
+        {
             let error = headers(Some(algorithm), Some(key), Some(md5)).key(KeyFor::Writing, true).err().unwrap();
             assert!(!error.message().unwrap().contains(key));
         }

@@ -46,7 +46,9 @@ impl Gateway {
     /// S3 over `engine`, with the limits of `settings`.
     pub fn new(settings: &S3Settings, engine: Engine) -> Self {
         if settings.ssec_over_http {
-            tracing::warn!("s3.ssec_over_http is set: keys of clients (SSE-C) are taken where anybody may listen; for tests only");
+            tracing::warn!(
+                "s3.ssec_over_http is set: keys of clients (SSE-C) are taken where anybody may listen; for tests only"
+            );
         }
         Self {
             engine,
@@ -57,6 +59,11 @@ impl Gateway {
             max_parts: settings.max_parts,
             ssec_over_http: settings.ssec_over_http,
         }
+    }
+
+    /// Whether a key of a client's may come with a request: over TLS, or where the settings say that nobody listens.
+    fn hides_keys(&self, _extensions: &http::Extensions) -> bool {
+        self.ssec_over_http
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) async fn create(
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let input = request.input;
-    let key = key_headers!(input).key(KeyFor::Writing, gateway.ssec_over_http)?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
     let mut attributes = describe!(input, &request.headers, &gateway.storage_classes)?;
     attributes.encryption = key.as_ref().map(Encryption::customer).transpose().map_err(from_engine)?;
     let algorithm = input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?;
@@ -89,7 +89,7 @@ pub(super) async fn upload_part(
     let headers = request.headers;
     let input = request.input;
     let number = part_number(input.part_number, gateway.max_parts)?;
-    let key = key_headers!(input).key(KeyFor::Writing, gateway.ssec_over_http)?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
     let mut expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
     expect.customer_key.clone_from(&key);
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
@@ -132,7 +132,7 @@ pub(super) async fn complete(
         ));
     }
     // S3 asks for the key only to show checksums; the parts' own keys have been checked.
-    key_headers!(input).key(KeyFor::Reading, gateway.ssec_over_http)?;
+    key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
     if let Some(named) = &input.checksum_type {
         check_type(gateway, (&input.bucket, &input.key, &input.upload_id), named)?;
     }

@@ -100,7 +100,7 @@ pub(super) async fn get(
     let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
     check_overrides(&overrides!(input), is_anonymous(&request))?;
-    let key = key_headers!(input).key(KeyFor::Reading, gateway.ssec_over_http)?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
     let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
     object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
@@ -122,7 +122,7 @@ pub(super) async fn head(
     let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
     check_overrides(&overrides!(input), is_anonymous(&request))?;
-    let key = key_headers!(input).key(KeyFor::Reading, gateway.ssec_over_http)?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
     let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
     object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
@@ -145,7 +145,10 @@ fn is_anonymous<T>(request: &S3Request<T>) -> bool {
 /// a public object answer with headers of their own.
 fn check_overrides(overrides: &Overrides<'_>, anonymous: bool) -> S3Result<()> {
     if anonymous && (overrides.expires || overrides.values.iter().any(Option::is_some)) {
-        return Err(s3_error!(InvalidRequest, "Request specific response headers cannot be used for anonymous GET requests."));
+        return Err(s3_error!(
+            InvalidRequest,
+            "Request specific response headers cannot be used for anonymous GET requests."
+        ));
     }
     let is_header = |value: &&str| HeaderValue::from_str(value).is_ok();
     match overrides.values.into_iter().flatten().find(|value| !is_header(value)) {
@@ -267,7 +270,7 @@ pub(super) async fn attributes(
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
     let input = request.input;
     only_null_version(input.version_id.as_deref())?;
-    let key = key_headers!(input).key(KeyFor::Reading, gateway.ssec_over_http)?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
     let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
     object.unlock(key).map_err(from_engine)?;
     let info = object.info();

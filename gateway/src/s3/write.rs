@@ -22,7 +22,7 @@ pub(super) async fn put(
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
-    let key = key_headers!(input).key(KeyFor::Writing, gateway.ssec_over_http)?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
     let mut expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
     expect.customer_key.clone_from(&key);
     let attributes = describe!(input, &headers, &gateway.storage_classes)?;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_tiering::clock::SystemClock;
 use tidegate_tiering::engine::{
-    BodyExpectation, BodyIn, Components, Engine, EngineError, EngineSettings, ObjectAttributes, PutObject, WriteCondition, Written,
+    BodyExpectation, BodyIn, Components, Engine, EngineError, EngineSettings, ObjectAttributes, PutObject,
+    WriteCondition, Written,
 };
 
 pub const BUCKET: &str = "bucket";

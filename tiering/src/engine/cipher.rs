@@ -122,12 +122,12 @@ pub(crate) fn check_key(encryption: Option<&Encryption>, key: Option<&CustomerKe
 pub(crate) fn check_part_key(encryption: Option<&Encryption>, key: Option<&CustomerKey>) -> Result<(), EngineError> {
     let invalid = |message: &str| Err(EngineError::InvalidRequest(message.to_owned()));
     match (encryption, key) {
-        (Some(_), None) => invalid(
-            "the upload was begun with a key of the client's own (SSE-C): send the same key with each part",
-        ),
-        (None, Some(_)) => invalid(
-            "the upload was begun without a key of the client's own (SSE-C): send its parts without one",
-        ),
+        (Some(_), None) => {
+            invalid("the upload was begun with a key of the client's own (SSE-C): send the same key with each part")
+        }
+        (None, Some(_)) => {
+            invalid("the upload was begun without a key of the client's own (SSE-C): send its parts without one")
+        }
         _ => match check_key(encryption, key) {
             Err(EngineError::WrongKey) => invalid("the key is not the one that the upload was begun with"),
             other => other,

@@ -57,13 +57,13 @@ pub mod types;
 mod walk;
 
 pub use buckets::{BucketInfo, BucketSettings, Versioning};
+pub use cipher::CustomerKey;
 pub use driven::Step;
 pub use error::EngineError;
 pub use follow::{FollowEnd, PromoteReport, StandbyStats};
 pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
 };
-pub use cipher::CustomerKey;
 pub(crate) use keys::split_object as object_name;
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;

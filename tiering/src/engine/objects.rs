@@ -6,9 +6,7 @@ use super::ingest::{Ingested, ingest};
 use super::keys;
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
-use super::types::{
-    BodyExpectation, BodyIn, CopyKeys, CopyObject, PutObject, Residency, WriteCondition, Written,
-};
+use super::types::{BodyExpectation, BodyIn, CopyKeys, CopyObject, PutObject, Residency, WriteCondition, Written};
 use super::{Core, Engine};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
