@@ -36,7 +36,7 @@ fn main() {
                 took[side + 2].push(get(&engine, &name, key).await);
             }
         }
-        engine.shutdown().await;
+        engine.shutdown().await.unwrap();
     });
     let speed = |of: usize| {
         let mut all = took[of].clone();

@@ -32,7 +32,7 @@ fn main() {
         listings(&engine, keys);
         heads(&engine, keys);
         deletions(&engine, keys).await;
-        engine.shutdown().await;
+        engine.shutdown().await.unwrap();
     });
 }
 

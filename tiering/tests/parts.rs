@@ -78,5 +78,5 @@ async fn ten_thousand_parts_make_an_object_that_is_read_anywhere_with_its_key_on
     }
     let sealed = engine.open_object("bkt", "sealed").unwrap();
     assert!(matches!(sealed.read(0..1).await, Err(EngineError::InvalidRequest(_))));
-    engine.shutdown().await;
+    engine.shutdown().await.unwrap();
 }

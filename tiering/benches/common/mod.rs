@@ -1,6 +1,5 @@
 //! An engine without tiers and rules, with one bucket.
 
-use futures::StreamExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_tiering::clock::SystemClock;
@@ -33,5 +32,5 @@ pub async fn open(dir: PathBuf) -> Engine {
 
 pub async fn put(engine: &Engine, key: String, expect: BodyExpectation, body: BodyIn) -> Result<Written, EngineError> {
     let (attributes, condition) = (ObjectAttributes::default(), WriteCondition::default());
-    engine.put_object(PutObject { bucket: BUCKET.to_owned(), key, attributes, expect, condition }, body.boxed()).await
+    engine.put_object(PutObject { bucket: BUCKET.to_owned(), key, attributes, expect, condition }, body).await
 }
