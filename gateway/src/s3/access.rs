@@ -107,7 +107,13 @@ impl S3Access for Gate {
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         match operation {
             // Compared with the XML as it is read.
-            Operation::DeleteObjects | Operation::RestoreObject => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
+            Operation::DeleteObjects
+            | Operation::RestoreObject
+            | Operation::PutBucketAcl
+            | Operation::PutObjectAcl
+            | Operation::PutBucketPolicy
+            | Operation::PutPublicAccessBlock
+            | Operation::PutBucketOwnershipControls => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
         }

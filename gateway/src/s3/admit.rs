@@ -148,7 +148,7 @@ impl Admission<'_> {
         let is_own = need.action == "s3:PutObjectAcl"
             && self.name != "PutObjectAcl"
             && self.asking.caller.identity().is_some_and(|identity| identity.account.id != bucket.owner);
-        let reads = need.on != On::Bucket && reads_object(need.action);
+        let reads = need.on != On::Bucket && !at.is_new && reads_object(need.action);
         match decision {
             _ if decided => {}
             Decision::Allowed => {}
