@@ -211,6 +211,7 @@ HERE = {
     "DeleteBucket", "DeleteObject", "DeleteObjects", "GetBucketLocation", "GetBucketVersioning", "GetObject",
     "GetObjectAttributes", "HeadBucket", "HeadObject", "ListBuckets", "ListMultipartUploads", "ListObjects",
     "ListObjectsV2", "ListParts", "PutObject", "RestoreObject", "UploadPart", "UploadPartCopy",
+    "DeleteBucketEncryption", "GetBucketEncryption", "PutBucketEncryption",
     "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
     "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
     "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",

@@ -253,9 +253,9 @@ def attributes(r: Reader, later: bool) -> Attributes:
 
 
 def encryption(r: Reader) -> tuple[bytes, bytes]:
-    """(MD5 of the customer's key, salt)"""
+    """(verifier of the customer's key, salt)"""
     r.choice(1)
-    return r.take(16), r.take(16)
+    return r.take(32), r.take(16)
 
 
 def checksum(r: Reader) -> Checksum:

@@ -261,13 +261,16 @@ class Store:
     def extract(self, record: Object, sink: Callable[[bytes], object]) -> list[str]:
         """Gives the body of an object to `sink`; returns what is wrong with it."""
         self.counts.objects += 1
-        return self._pass(record.body, BodyCheck(record.size, record.etag, record.checksum, record.parts), sink)
+        encrypted = record.attributes.encryption is not None
+        check = BodyCheck(record.size, record.etag, record.checksum, record.parts, encrypted)
+        return self._pass(record.body, check, sink)
 
     def check_part(self, part: Part) -> list[str]:
         """Reads a part of an upload that is not complete; returns what is wrong with it."""
         self.counts.parts += 1
         info = part.info
-        return self._pass(part.body, BodyCheck(info.size, info.etag, info.checksum, []), lambda _: None)
+        check = BodyCheck(info.size, info.etag, info.checksum, [], info.nonce is not None)
+        return self._pass(part.body, check, lambda _: None)
 
     def _pass(self, body: Body, check: BodyCheck, sink: Callable[[bytes], object]) -> list[str]:
         try:

@@ -117,6 +117,7 @@ impl S3Access for Gate {
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
         }
+        super::encryption::refuse(cx.headers(), operation)?;
         refuse_headers(cx.headers())
     }
 }
@@ -135,6 +136,7 @@ fn reads(operation: Operation) -> bool {
             | O::ListBuckets
             | O::GetBucketLocation
             | O::GetBucketVersioning
+            | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads
             | O::GetBucketPolicy
@@ -146,18 +148,12 @@ fn reads(operation: Operation) -> bool {
     )
 }
 
-/// Refuses what would be dangerous to ignore: encryption that would not happen, locks that would not hold.
+/// Refuses what would be dangerous to ignore: locks that would not hold.
 fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
     for (name, value) in headers {
         let Some(rest) = name.as_str().strip_prefix("x-amz-") else { continue };
         if rest.starts_with("meta-") && is_broken_word(value) {
             return Err(s3_error!(InvalidArgument, "{name} is no encoded word of RFC 2047."));
-        }
-        if rest.starts_with("server-side-encryption") || rest.starts_with("copy-source-server-side-encryption") {
-            return Err(s3_error!(
-                NotImplemented,
-                "{name}: server-side encryption by request is not implemented; leave the header out."
-            ));
         }
         if rest.starts_with("object-lock") || (rest == "bucket-object-lock-enabled" && !is_false(value)) {
             return Err(s3_error!(NotImplemented, "{name}: object lock is not implemented; leave the header out."));
@@ -185,9 +181,6 @@ mod tests {
     #[test]
     fn headers_that_must_not_be_ignored_are_refused_by_name() {
         let cases = [
-            ("x-amz-server-side-encryption", "AES256", Some("NotImplemented")),
-            ("x-amz-server-side-encryption-customer-key", "k", Some("NotImplemented")),
-            ("x-amz-copy-source-server-side-encryption-customer-key", "k", Some("NotImplemented")),
             ("x-amz-object-lock-mode", "COMPLIANCE", Some("NotImplemented")),
             ("x-amz-bucket-object-lock-enabled", "true", Some("NotImplemented")),
             ("x-amz-bucket-object-lock-enabled", "false", None),

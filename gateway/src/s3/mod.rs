@@ -14,6 +14,7 @@ pub(crate) mod checksums;
 mod condition_keys;
 mod conditions;
 mod copy;
+mod encryption;
 pub mod error;
 mod grants;
 mod list;
@@ -50,11 +51,17 @@ pub struct Gateway {
     max_body_bytes: u64,
     max_object_bytes: u64,
     max_parts: u32,
+    ssec_over_http: bool,
 }
 
 impl Gateway {
     /// S3 over `engine`, with the limits of `settings`; `identities` says whose access keys are whose.
     pub fn new(settings: &S3Settings, engine: Engine, identities: Arc<dyn IdentitySource>) -> Self {
+        if settings.ssec_over_http {
+            tracing::warn!(
+                "s3.ssec_over_http is set: keys of clients (SSE-C) are taken where anybody may listen; for tests only"
+            );
+        }
         let authority = Authority::new(engine.clone(), identities, settings.default_object_ownership);
         Self {
             engine,
@@ -64,7 +71,13 @@ impl Gateway {
             max_body_bytes: settings.max_body_bytes,
             max_object_bytes: settings.max_object_bytes,
             max_parts: settings.max_parts,
+            ssec_over_http: settings.ssec_over_http,
         }
+    }
+
+    /// Whether a key of a client's may come with a request: over TLS, or where the settings say that nobody listens.
+    fn hides_keys(&self, _extensions: &http::Extensions) -> bool {
+        self.ssec_over_http
     }
 }
 
@@ -166,6 +179,9 @@ operations! {
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
     get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
+    get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
+    put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
+    delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;
     get_object => read::get, GetObjectInput, GetObjectOutput;
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;

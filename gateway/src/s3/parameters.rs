@@ -41,6 +41,7 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
     use Operation as O;
     Some(match operation {
         O::PutObject | O::CopyObject | O::CreateBucket | O::DeleteBucket => &[],
+        O::PutBucketEncryption | O::DeleteBucketEncryption => &["encryption"],
         O::DeleteObject => &["versionId"],
         O::DeleteObjects => &["delete"],
         O::CreateMultipartUpload => &["uploads"],

@@ -12,6 +12,7 @@ use super::body::body_in;
 use super::checksums::{announced, show};
 use super::condition_keys::Asking;
 use super::conditions::of_write;
+use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
 use super::grants::OfNew;
 use super::{Gateway, context, etag, only_null_version};
@@ -28,7 +29,9 @@ pub(super) async fn put(
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
-    let expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
+    let mut expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    expect.customer_key.clone_from(&key);
     let attributes = describe!(input, &headers, &gateway.storage_classes, of_new)?;
     let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
@@ -37,6 +40,7 @@ pub(super) async fn put(
         gateway.engine.put_object(put, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
     let mut output = PutObjectOutput { e_tag: Some(etag(&written.etag)), ..Default::default() };
     output.checksum_type = show!(output, written.checksum.as_ref());
+    echo_key!(output, &key);
     Ok(S3Response::new(output))
 }
 

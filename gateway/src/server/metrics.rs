@@ -46,6 +46,7 @@ operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
+    GetBucketEncryption, PutBucketEncryption, DeleteBucketEncryption,
     AbortMultipartUpload, RestoreObject, GetObjectAttributes, GetSessionToken, AssumeRole, GetCallerIdentity,
     GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
     GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
@@ -61,7 +62,8 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 65] = [
+
+const ERROR_CODES: [&str; 67] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
@@ -84,6 +86,7 @@ const ERROR_CODES: [&str; 65] = [
     "InvalidBucketName",
     "InvalidClientTokenId",
     "InvalidDigest",
+    "InvalidEncryptionAlgorithmError",
     "InvalidObjectState",
     "InvalidPart",
     "InvalidPartNumber",
@@ -120,6 +123,7 @@ const ERROR_CODES: [&str; 65] = [
     "RequestTimeTooSkewed",
     "RequestTimeout",
     "RestoreAlreadyInProgress",
+    "ServerSideEncryptionConfigurationNotFoundError",
     "ServiceUnavailable",
     "SignatureDoesNotMatch",
     "SlowDown",

@@ -86,6 +86,8 @@ pub struct S3Settings {
     pub body_channel_bytes: usize,
     /// How long requests in progress may take to end after a shutdown was asked for.
     pub shutdown_timeout_seconds: u64,
+    /// Takes keys of clients (SSE-C) over connections that anybody may listen to. For tests only.
+    pub ssec_over_http: bool,
     /// The object ownership of new buckets that are made without `x-amz-object-ownership`: `BucketOwnerEnforced`, as S3 has
     /// it, or `ObjectWriter` (or `BucketOwnerPreferred`) for clients that use access control lists without asking for them.
     pub default_object_ownership: Ownership,
@@ -133,6 +135,7 @@ impl Default for S3Settings {
             write_timeout_seconds: 120,
             body_channel_bytes: 512 << 10,
             shutdown_timeout_seconds: 30,
+            ssec_over_http: false,
             default_object_ownership: Ownership::default(),
             storage_classes: default_storage_classes(),
         }

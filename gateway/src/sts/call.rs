@@ -127,8 +127,8 @@ fn session_token(users: &Users, (access_key, key): (&str, &Key), form: &Form) ->
         duration = duration.min(Duration::from_secs(ROOT_SECONDS));
     }
     let user = key.user.as_ref().map(|user| user.name.clone());
-    issue(users, (access_key, key), (user, None, None), duration)
-        .and_then(|(session, keys)| Ok(Answer::session("GetSessionToken", (&session, &keys), "")))
+    let (session, keys) = issue(users, (access_key, key), (user, None, None), duration)?;
+    Ok(Answer::session("GetSessionToken", (&session, &keys), ""))
 }
 
 fn assume_role(users: &Users, (access_key, key): (&str, &Key), form: &Form) -> Result<Answer, StsError> {

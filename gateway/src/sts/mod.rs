@@ -31,7 +31,7 @@ pub(crate) fn is_call(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
 /// An error that s3s has written as S3 does, as STS writes it; any other answer comes back as it is.
 pub(crate) fn as_of_sts(answer: Response<Body>, request_id: &str) -> Response<Body> {
     let xml = answer.body().bytes().filter(|_| answer.status().as_u16() >= 400);
-    let said = xml.as_deref().and_then(|xml| answer::said_by_s3(xml));
+    let said = xml.as_deref().and_then(answer::said_by_s3);
     match said {
         None => answer,
         Some((code, message)) => StsError::of_s3(&code, &message, answer.status()).into_response(request_id),

@@ -73,12 +73,13 @@ impl Users {
         }
         let stored = self.engine.as_ref().map_or_else(|| Ok(StoredUsers::default()), Engine::users)?;
         let directory = Arc::new(Directory::new(&self.known, stored, self.seal.as_ref()));
-        for warning in directory.warnings() {
-            tracing::warn!("{warning}");
-        }
         let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have read a newer one.
-        if cached.as_ref().is_none_or(|(of, _)| *of <= version) {
+        // Another thread may have read a newer one, or the same.
+        if cached.as_ref().is_none_or(|(of, _)| *of < version) {
+            let said = cached.as_ref().map(|(_, before)| before.warnings()).unwrap_or_default();
+            for warning in directory.warnings().iter().filter(|warning| !said.contains(warning)) {
+                tracing::warn!("{warning}");
+            }
             *cached = Some((version, Arc::clone(&directory)));
         }
         Ok(directory)

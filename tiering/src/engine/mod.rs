@@ -8,6 +8,7 @@ mod body;
 mod broken;
 mod buckets;
 mod capacity;
+mod cipher;
 mod claims;
 mod deployment;
 mod digest;
@@ -57,6 +58,7 @@ mod users;
 mod walk;
 
 pub use buckets::{BucketInfo, BucketSettings, Versioning};
+pub use cipher::CustomerKey;
 pub use driven::Step;
 pub use error::EngineError;
 pub use follow::{FollowEnd, PromoteReport, StandbyStats};

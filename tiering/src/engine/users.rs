@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How often a change is tried again after another one of the same user won.
 const MAX_RACES: usize = 32;
 
-/// Most accounts, and most users of all accounts together: all of them are held in memory.
-pub const MAX_USERS: usize = 100_000;
+/// Most accounts, and most users of all accounts together: all of them are held in memory, and read anew after each change.
+pub const MAX_USERS: usize = 10_000;
 /// Longest name of an account or a user, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
