@@ -47,6 +47,9 @@ class Namespace:
         self.access: dict[tuple[str, str], int] = {}
         self.thaws: dict[tuple[str, bytes], records.Thaw] = {}
         self.footers: dict[tuple[str, bytes], RemoteFooter] = {}
+        self.accounts: dict[str, records.Account] = {}
+        self.users: dict[tuple[str, str], records.User] = {}
+        self.key_owners: dict[str, tuple[str, str]] = {}
         self.system: dict[str, str | int] = {}
         for number, table in sorted(state.tables.items()):
             for key, operation in sorted(table.items()):
@@ -86,6 +89,14 @@ class Namespace:
                 put(self.thaws, records.tier_and_pack, records.read_thaw)
             case Table.MANIFEST:
                 put(self.footers, records.tier_and_pack, records.read_remote_footer)
+            case Table.USER:
+                kind, *names = decoded(operation, records.user_key, key)
+                if kind == "account":
+                    self.accounts[names[0]] = decoded(operation, records.read_account, value)
+                elif kind == "user":
+                    self.users[names[0], names[1]] = decoded(operation, records.read_user, value)
+                else:
+                    self.key_owners[names[0]] = decoded(operation, records.read_key_owner, value)
             case _:
                 raise Damage(operation.path, operation.offset, f"table {number} is not known")
 

@@ -4,14 +4,17 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{CopyKeys, CopyObject, CustomerKey, ObjectHandle, UploadPartCopy};
 
+use super::admit::{Admitted, asking, caller_of};
 use super::attributes::{STANDARD, described, storage_class, tags};
+use super::authority::Place;
 use super::checksums::{by_name, show};
 use super::conditions::{Conditions, of_source, of_write};
 use super::encryption::{KeyFor, echo_key, key_headers, source_key_headers};
 use super::error::from_engine;
+use super::grants::OfNew;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
-use super::{Gateway, etag, only_null_version, time};
+use super::{Gateway, context, etag, only_null_version, time};
 
 /// Opens the source of a copy, for reading exactly this version.
 fn open(
@@ -39,10 +42,28 @@ fn is_replace(directive: Option<&str>, header: &str) -> S3Result<bool> {
     }
 }
 
+/// Whether the tags of the source may be read, and given to the copy.
+fn copies_tags(gateway: &Gateway, request: &S3Request<CopyObjectInput>) -> S3Result<()> {
+    let input = &request.input;
+    let CopySource::Bucket { bucket, key, version_id } = &input.copy_source else { return Ok(()) };
+    let caller = caller_of(&request.extensions);
+    let context = context(request);
+    let query = request.uri.query().unwrap_or_default();
+    let authority = &gateway.authority;
+    let asking = asking(authority, &caller, context.as_deref(), (&request.headers, query));
+    let source = Place { bucket, key, version: version_id.as_deref(), is_new: false };
+    let read = if version_id.is_some() { "s3:GetObjectVersionTagging" } else { "s3:GetObjectTagging" };
+    authority.require(&asking, read, authority.bucket(bucket)?.as_ref(), &source)?;
+    let target = Place { bucket: &input.bucket, key: &input.key, version: None, is_new: true };
+    authority.require(&asking, "s3:PutObjectTagging", Admitted::of(request)?.as_ref(), &target)
+}
+
 pub(super) async fn object(
     gateway: &Gateway,
     request: S3Request<CopyObjectInput>,
 ) -> S3Result<S3Response<CopyObjectOutput>> {
+    let of_new = OfNew::of_request(gateway, &request)?;
+    let may_tag = copies_tags(gateway, &request);
     let headers = request.headers;
     let input = request.input;
     let replace =
@@ -78,15 +99,21 @@ pub(super) async fn object(
             "This copy of an object to itself changes neither metadata, tags, storage class nor encryption."
         ));
     }
-    let replace_attributes =
-        replace.then(|| described(&headers, input.metadata, None, None, &gateway.storage_classes)).transpose()?;
+    if !replace_tags && !info.attributes.tags.is_empty() {
+        may_tag?;
+    }
+    let attributes = match replace {
+        true => described(&headers, input.metadata, None, None, &gateway.storage_classes)?,
+        false => info.attributes.clone(),
+    };
     let copy = CopyObject {
         source_bucket: info.bucket.clone(),
         source_key: info.key.clone(),
         source_version: info.version,
         bucket: input.bucket,
         key: input.key,
-        replace_attributes,
+        // Also when they are the source's: a copy has an owner and an access control list of its own.
+        replace_attributes: Some(of_new.put_into(attributes)),
         replace_tags: replace_tags.then(|| tags(input.tagging.as_deref().unwrap_or_default())).transpose()?,
         storage_class: class,
         checksum: input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?,

@@ -16,7 +16,7 @@ pub fn from_engine(error: EngineError) -> S3Error {
     let message = error.to_string();
     let code = match &error {
         EngineError::NoSuchBucket(_) => Code::NoSuchBucket,
-        // All keys belong to one owner, so that the existing bucket is always the caller's.
+        // Where another account owns it, CreateBucket says so.
         EngineError::BucketExists(_) => Code::BucketAlreadyOwnedByYou,
         EngineError::BucketNotEmpty(_) => Code::BucketNotEmpty,
         EngineError::NoSuchKey { .. } => Code::NoSuchKey,

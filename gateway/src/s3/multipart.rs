@@ -7,22 +7,26 @@ use tidegate_tiering::engine::{
     ListUploads, UploadPart,
 };
 
+use super::admit::Admitted;
 use super::attributes::{STANDARD, describe};
+use super::authority::Owners;
 use super::body::body_in;
 use super::checksums::{announced, by_name, given, name, show, type_name};
 use super::conditions::of_write;
 use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
+use super::grants::OfNew;
 use super::listing::{Encoding, delimiter, page_size};
-use super::{Gateway, context, etag, initiator, owner, signed, time};
+use super::{Gateway, context, etag, signed, time};
 
 pub(super) async fn create(
     gateway: &Gateway,
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    let of_new = OfNew::of_request(gateway, &request)?;
     let input = request.input;
     let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
-    let mut attributes = describe!(input, &request.headers, &gateway.storage_classes)?;
+    let mut attributes = describe!(input, &request.headers, &gateway.storage_classes, of_new)?;
     attributes.encryption = key.as_ref().map(Encryption::customer).transpose().map_err(from_engine)?;
     let algorithm = input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?;
     let checksum = checksum_plan(algorithm, input.checksum_type.as_ref().map(ChecksumType::as_str))?;
@@ -196,6 +200,7 @@ pub(super) async fn list_parts(
     gateway: &Gateway,
     request: S3Request<ListPartsInput>,
 ) -> S3Result<S3Response<ListPartsOutput>> {
+    let mut owners = Owners::new(&gateway.authority, Admitted::of(&request)?);
     let input = request.input;
     let max = page_size(input.max_parts, "max-parts")?;
     let marker = input.part_number_marker.unwrap_or(0);
@@ -224,8 +229,8 @@ pub(super) async fn list_parts(
         upload_id: Some(input.upload_id),
         checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
         checksum_type: upload.checksum.map(|(_, composite)| type_name(composite)),
-        initiator: Some(initiator()),
-        owner: Some(owner()),
+        initiator: Some(owners.initiator(upload.owner.as_ref())),
+        owner: Some(owners.of(upload.owner.as_ref())),
         is_truncated: Some(next.is_some()),
         max_parts: Some(max),
         next_part_number_marker: next.and_then(|next| i32::try_from(next).ok()),
@@ -240,6 +245,7 @@ pub(super) async fn list_uploads(
     gateway: &Gateway,
     request: S3Request<ListMultipartUploadsInput>,
 ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+    let mut owners = Owners::new(&gateway.authority, Admitted::of(&request)?);
     let input = request.input;
     let encoding = Encoding::new(input.encoding_type.as_ref())?;
     let max = page_size(input.max_uploads, "max-uploads")?;
@@ -261,9 +267,9 @@ pub(super) async fn list_uploads(
         checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
         checksum_type: upload.checksum.map(|(_, composite)| type_name(composite)),
         initiated: Some(time(upload.initiated)),
-        initiator: Some(initiator()),
+        initiator: Some(owners.initiator(upload.owner.as_ref())),
         key: Some(encoding.apply(upload.key)),
-        owner: Some(owner()),
+        owner: Some(owners.of(upload.owner.as_ref())),
         storage_class: Some(StorageClass::from(upload.storage_class.unwrap_or_else(|| STANDARD.into()))),
         upload_id: Some(upload.upload_id),
     });

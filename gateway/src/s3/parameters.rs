@@ -48,6 +48,11 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::UploadPart | O::UploadPartCopy => &["partNumber", "uploadId"],
         O::CompleteMultipartUpload | O::AbortMultipartUpload => &["uploadId"],
         O::RestoreObject => &["restore", "versionId"],
+        O::PutBucketPolicy | O::DeleteBucketPolicy => &["policy"],
+        O::PutPublicAccessBlock | O::DeletePublicAccessBlock => &["publicAccessBlock"],
+        O::PutBucketOwnershipControls | O::DeleteBucketOwnershipControls => &["ownershipControls"],
+        O::PutBucketAcl => &["acl"],
+        O::PutObjectAcl => &["acl", "versionId"],
         _ => return None,
     })
 }

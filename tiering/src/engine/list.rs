@@ -76,6 +76,7 @@ impl Engine {
                     etag: record.etag,
                     last_modified: record.modified,
                     checksum: record.checksum.map(|c| (c.algorithm, c.composite)),
+                    owner: record.attributes.owner,
                 });
                 start = Bound::Excluded(key);
             }
@@ -126,6 +127,7 @@ impl Engine {
                     storage_class: record.attributes.storage_class,
                     checksum: record.checksum,
                     encryption: record.attributes.encryption,
+                    owner: record.attributes.owner,
                 });
                 start = Bound::Excluded(stored_key);
             }

@@ -174,6 +174,7 @@ impl Engine {
                 storage_class: upload.attributes.storage_class,
                 checksum: upload.checksum,
                 encryption: upload.attributes.encryption,
+                owner: upload.attributes.owner,
             },
             next: more.then(|| parts.last().map_or(after, |p| p.number)),
             parts,

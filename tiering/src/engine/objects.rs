@@ -6,8 +6,12 @@ use super::ingest::{Ingested, ingest};
 use super::keys;
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
-use super::types::{BodyExpectation, BodyIn, CopyKeys, CopyObject, PutObject, Residency, WriteCondition, Written};
+use super::types::{
+    BodyExpectation, BodyIn, CopyKeys, CopyObject, ObjectAttributes, ObjectInfo, PutObject, Residency, WriteCondition,
+    Written,
+};
 use super::{Core, Engine};
+use crate::clock::Clock;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
 
@@ -44,6 +48,42 @@ impl Engine {
                 Err(EngineError::NoSuchKey { bucket: bucket.to_owned(), key: key.to_owned() })
             }
         }
+    }
+
+    /// Changes what describes an object, in place: it keeps its version, its ETag and its time. `change` may be called several
+    /// times, each time with the attributes as they are then. Returns what HEAD shows now.
+    ///
+    /// # Errors
+    /// As [`Engine::open_object`]; whatever `change` refuses with, and then nothing has changed.
+    pub async fn update_attributes(
+        &self,
+        bucket: &str,
+        key: &str,
+        change: impl Fn(&mut ObjectAttributes) -> Result<(), EngineError>,
+    ) -> Result<ObjectInfo, EngineError> {
+        let subject = keys::object(bucket, key);
+        for _ in 0..MAX_RACES {
+            // The bytes as they are stored, which an older version may have written: a compare-and-swap has to name them.
+            let Some(stored) = self.core.meta.get(Table::Object, &subject)? else {
+                return self.open_object(bucket, key).map(|object| object.info().clone());
+            };
+            let old = ObjectRecord::decode(&stored)?;
+            let mut next = old.clone();
+            change(&mut next.attributes)?;
+            if next.attributes != old.attributes {
+                match self.core.replace(&subject, &stored, &old, next.clone(), Reason::UpdateObject).await? {
+                    Err(MetaError::Conflict { .. }) => continue,
+                    other => other?,
+                }
+            }
+            return Ok(ObjectHandle::new(Arc::clone(&self.core), bucket, key, next).info().clone());
+        }
+        Err(EngineError::Conflict)
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core.clock)
     }
 
     /// Deletes an object; true when there was one. `if_match` is an ETag without quotes.

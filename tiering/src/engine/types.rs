@@ -340,6 +340,8 @@ pub struct UploadInfo {
     pub checksum: Option<(ChecksumAlgorithm, bool)>,
     /// How its parts are encrypted.
     pub encryption: Option<Encryption>,
+    /// The account that began it; none: the first one.
+    pub owner: Option<String>,
 }
 
 /// UploadPart.
@@ -417,6 +419,8 @@ pub struct ListedObject {
     pub checksum: Option<(ChecksumAlgorithm, bool)>,
     /// Restore state.
     pub restore: Option<RestoreStatus>,
+    /// The account that wrote it; none: the first one.
+    pub owner: Option<String>,
 }
 
 /// A page of a listing.
