@@ -55,6 +55,9 @@ pub fn serve(
     if let Some((name, nth)) = &options.failpoint {
         tidegate_tiering::failpoint::set(name, *nth);
     }
+    if let Some(following) = &following {
+        following.check(&config)?;
+    }
     make_data_dir(&config.data_dir)?;
     prefer_small_pages();
     raise_file_limit(&config);

@@ -184,6 +184,9 @@ pub fn recovered(report: &RecoverReport) -> String {
     }
     rows.push(("took", show_duration(Duration::from_millis(report.took_ms))));
     let mut text = pairs(rows);
+    for note in &report.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
     text.push_str(&match report.dry_run {
         true => "dry run: nothing was made, nobody was fenced\n".to_owned(),
         false => {

@@ -406,8 +406,11 @@ impl Core {
         let from_packs = doom::from_packs(&meta)?;
         let deployment =
             deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
-        for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
-            tier.expect(&transition::folder(&deployment));
+        for name in remote.tiers_in_use() {
+            match components.tiers.get(&name) {
+                Some(tier) => tier.expect(&transition::folder(&deployment)),
+                None => tracing::warn!(tier = name, "packs are in a tier that the configuration does not name any more"),
+            }
         }
         Ok(Core {
             classes: ClassMap(components.classes),

@@ -54,6 +54,14 @@ pub enum RecoveryError {
     /// What the cloud has does not fit together.
     #[error("{0}")]
     Damaged(String),
+    /// An object of the tier does not hold what its name says.
+    #[error("{name} in the recovery tier is damaged: {what}")]
+    DamagedObject {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// Whether what a directory has came from the cloud, so that bytes that are nowhere are no surprise.
