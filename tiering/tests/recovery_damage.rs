@@ -153,7 +153,9 @@ async fn a_damaged_piece_is_named_with_the_moment_that_can_be_had_without_it() {
         let error = world.recover(to.path(), None, dry_run).await.unwrap_err().to_string();
         assert!(error.contains(name(pieces.last().unwrap())), "{error}");
         let at = world.moment_of(&error);
-        let back = world.back(Some(at)).await.unwrap();
+        let without = world.recover(&to.path().join("new"), Some(at), true).await.unwrap();
+        assert!(without.until <= at, "{without:?}");
+        let back = without.found.objects;
         assert!(back >= OBJECTS as u64 - 2, "{back} with --at {at}");
     }
 }
@@ -251,7 +253,10 @@ async fn two_recoveries_do_not_work_in_one_directory() {
         let (good, bad): (Vec<_>, Vec<_>) = [one, two].into_iter().partition(Result::is_ok);
         // They may come one after the other.
         for error in bad.into_iter().filter_map(Result::err) {
-            assert!(error.to_string().contains("another `tidegate recover`") || error.to_string().contains("not empty"), "{error}");
+            assert!(
+                error.to_string().contains("another `tidegate recover`") || error.to_string().contains("not empty"),
+                "{error}"
+            );
         }
         assert!(!good.is_empty());
         assert!(good.into_iter().flatten().all(|report| report.found.objects == OBJECTS as u64));

@@ -412,7 +412,9 @@ impl Core {
         for name in remote.tiers_in_use() {
             match components.tiers.get(&name) {
                 Some(tier) => tier.expect(&transition::folder(&deployment)),
-                None => tracing::warn!(tier = name, "packs are in a tier that the configuration does not name any more"),
+                None => {
+                    tracing::warn!(tier = name, "packs are in a tier that the configuration does not name any more")
+                }
             }
         }
         Ok(Core {

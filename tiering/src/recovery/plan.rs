@@ -332,7 +332,10 @@ mod tests {
     fn what_begins_with_a_snapshot_does_not_cover_what_was_before_it() {
         let shipped = Shipped { pieces: vec![piece(1, 4, 5), piece(1, 6, 9)], snapshots: vec![snapshot(1, 3, 3)] };
         for early in [0, 29] {
-            assert!(shipped.plan(Moment::At(Timestamp(early))).unwrap_err().to_string().contains("earliest"), "{early}");
+            assert!(
+                shipped.plan(Moment::At(Timestamp(early))).unwrap_err().to_string().contains("earliest"),
+                "{early}"
+            );
         }
         let plan = shipped.plan(Moment::At(Timestamp(30))).unwrap();
         assert_eq!(spans(&plan), [(1, 4, 5)]);

@@ -151,7 +151,7 @@ impl Work<'_> {
     async fn begin(&self) -> Result<(PathBuf, State, Alone), RecoveryError> {
         let (dir, known) = directory::open(&self.request.data_dir, self.request.dry_run)?;
         let deployment = match (&self.request.deployment, &known) {
-            (Some(named), _) => named.clone(),
+            (Some(named), _) => self.named(named).await?,
             (None, Some(state)) => state.deployment.clone(),
             (None, None) => self.only_deployment().await?,
         };
@@ -159,6 +159,17 @@ impl Work<'_> {
         let state = State::resume(known, wanted, &dir)?;
         let alone = Alone::begin(&self.request.data_dir, &dir, &state, self.request.dry_run)?;
         Ok((dir, state, alone))
+    }
+
+    /// A deployment that was asked for, if the tier has it.
+    pub(super) async fn named(&self, named: &str) -> Result<String, RecoveryError> {
+        let found = deployments(self.tier, names::ROOT).await?;
+        if found.iter().any(|deployment| deployment == named) {
+            return Ok(named.to_owned());
+        }
+        let others = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
+        let tier = &self.request.from;
+        Err(RecoveryError::Refused(format!("tier {tier} has no namespace of deployment {named:?}; it has: {others}")))
     }
 
     /// The deployment of a tier that has one.
@@ -208,7 +219,8 @@ impl Work<'_> {
         let term = state.held.as_ref().map_or(0, |h| h.term);
         // Before the store is opened, which writes records of its own: these are not in the cloud yet.
         let last_sequence = note_base(dir, term, made.last_seq)?;
-        let until = time_of(dir, last_sequence)?.unwrap_or(Timestamp(plan.last_ms));
+        let until = time_of(dir, last_sequence)?
+            .unwrap_or(Timestamp(plan.last_ms).min(state.at.unwrap_or(Timestamp(u64::MAX))));
         let found = self.examine(dir, state, (progress, missing)).await?;
         let missing_list = (!self.request.dry_run && found.missing_objects > 0).then(|| dir.join(MISSING));
         Ok(RecoverReport {

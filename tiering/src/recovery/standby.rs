@@ -238,7 +238,7 @@ impl Making<'_> {
         }
         let used = dir.join("journal").exists() || dir.join("term.json").exists();
         let deployment = match (&self.request.deployment, used) {
-            (Some(named), false) => named.clone(),
+            (Some(named), false) => self.work.named(named).await?,
             (None, false) => self.work.only_deployment().await?,
             (_, true) => self.fenced().await?,
         };
