@@ -234,6 +234,7 @@ def test_a_directory_as_recovery_tier_and_what_check_says(gateway, tmp_path):
     shipped(server)
     server.kill()
     shutil.rmtree(server.data)
+    assert "tiers without packs" not in server.cli("recover", "--from", "nas", "--data-dir", server.data, "--dry-run").out
     assert "missing  s3://data/k" in server.cli("recover", "--from", "nas", "--data-dir", server.data).out
     server.start()
     assert [o["Key"] for o in client.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["k"]

@@ -147,6 +147,11 @@ async fn damaged_snapshots_are_passed_over_for_older_ones_or_the_journal() {
 async fn a_damaged_piece_is_named_with_the_moment_that_can_be_had_without_it() {
     let world = World::new().await;
     let pieces = world.files("journal");
+    for snapshot in world.files("snapshots") {
+        if number(&snapshot, 1) >= number(pieces.last().unwrap(), 0) {
+            std::fs::remove_file(snapshot).unwrap();
+        }
+    }
     flip(pieces.last().unwrap());
     for dry_run in [true, false] {
         let to = tempfile::tempdir().unwrap();

@@ -42,6 +42,9 @@ pub enum RecoveryError {
     /// The tier failed.
     #[error("the recovery tier: {0}")]
     Tier(#[from] TierError),
+    /// A tier with packs failed.
+    #[error("tier {0}: {1}")]
+    Packs(String, TierError),
     /// The namespace on the local disk failed.
     #[error("{0}")]
     Meta(#[from] MetaError),
