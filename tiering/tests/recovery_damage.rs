@@ -4,17 +4,19 @@
 
 mod common;
 
-use common::{Bed, DAY, T0, copy_all, list_all, put, shipped, until};
+use common::{Bed, DAY, T0, copy_all, list_all, noise, put, residency, shipped, until};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_tiering::clock::{Clock as _, Timestamp};
+use tidegate_tiering::engine::Residency;
 use tidegate_tiering::meta::MetaSettings;
 use tidegate_tiering::recovery::{RecoverReport, RecoverRequest, RecoveryError, RecoverySettings, recover};
+use tidegate_tiering::tier::memory::{MemoryTier, Moment};
 use tidegate_tiering::tier::object::{DirectorySettings, ObjectTier};
-use tidegate_tiering::tier::{Tier, TierMetrics};
+use tidegate_tiering::tier::{Operation, Tier, TierError, TierErrorKind, TierMetrics};
 
 struct World {
     _store: TempDir,
@@ -57,18 +59,7 @@ impl World {
     }
 
     async fn recover(&self, to: &Path, at: Option<Timestamp>, dry_run: bool) -> Result<RecoverReport, RecoveryError> {
-        let tiers: BTreeMap<String, Arc<dyn Tier>> = [("ia".to_owned(), Arc::clone(&self.bed.tier))].into();
-        let request = RecoverRequest {
-            from: "ia".into(),
-            tiers: &tiers,
-            deployment: None,
-            data_dir: to.to_owned(),
-            at,
-            dry_run,
-            settings: MetaSettings::default(),
-            clock: Arc::clone(&self.bed.clock) as _,
-        };
-        recover(&request, &mut |_| {}, &mut |_| {}).await
+        recovered(&self.bed, to, at, dry_run).await
     }
 
     /// The moment that an error names as the way out.
@@ -83,6 +74,21 @@ impl World {
         let to = tempfile::tempdir().unwrap();
         Ok(self.recover(to.path(), at, true).await?.found.objects)
     }
+}
+
+async fn recovered(bed: &Bed, to: &Path, at: Option<Timestamp>, dry_run: bool) -> Result<RecoverReport, RecoveryError> {
+    let tiers: BTreeMap<String, Arc<dyn Tier>> = [("ia".to_owned(), Arc::clone(&bed.tier))].into();
+    let request = RecoverRequest {
+        from: "ia".into(),
+        tiers: &tiers,
+        deployment: None,
+        data_dir: to.to_owned(),
+        at,
+        dry_run,
+        settings: MetaSettings::default(),
+        clock: Arc::clone(&bed.clock) as _,
+    };
+    recover(&request, &mut |_| {}, &mut |_| {}).await
 }
 
 /// The shipped files of a kind, in the order of their records.
@@ -267,4 +273,39 @@ async fn two_recoveries_do_not_work_in_one_directory() {
         assert!(good.into_iter().flatten().all(|report| report.found.objects == OBJECTS as u64));
         assert!(!target.join("recover.lock").exists());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_without_its_packs_or_without_an_answer_is_named() {
+    let (store, tier) = (tempfile::tempdir().unwrap(), Arc::new(MemoryTier::new().unwrap()));
+    let mut bed = Bed::new(store.path(), Arc::clone(&tier) as _);
+    bed.settings.recovery = Some(RecoverySettings { rpo: Duration::from_millis(20), ..RecoverySettings::to("ia") });
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    put(&engine, "cold/1", &noise(1, 30_000)).await.unwrap();
+    bed.clock.advance(DAY * 31);
+    until("it is cold", || {
+        bed.clock.advance(Duration::from_secs(60));
+        matches!(residency(&engine, "cold/1"), Some(Residency::Cold { .. }))
+    })
+    .await;
+    shipped(&engine).await;
+    engine.shutdown().await.unwrap();
+
+    let to = tempfile::tempdir().unwrap();
+    let target = to.path().join("new");
+    let report = recovered(&bed, &target, None, true).await.unwrap();
+    assert_eq!((report.found.missing_objects, report.found.empty_tiers.len()), (0, 0));
+    tier.set_hook(|operation, name, moment| {
+        let fails = operation == Operation::ListObjectsV2 && name.starts_with("packs/") && moment == Moment::Before;
+        fails.then(|| TierError::plain(TierErrorKind::Unavailable, "list", name, "away"))
+    });
+    let error = recovered(&bed, &target, None, true).await.unwrap_err().to_string();
+    assert!(error.starts_with("tier ia: ") && error.contains("away"), "{error}");
+    tier.clear_hook();
+    for pack in tier.list("packs/", None, 100).await.unwrap() {
+        tier.delete(&pack.name).await.unwrap();
+    }
+    let report = recovered(&bed, &target, None, true).await.unwrap();
+    assert_eq!((report.found.missing_objects, report.found.empty_tiers), (1, vec!["ia".to_owned()]));
 }
