@@ -248,9 +248,13 @@ impl Work<'_> {
         // The names tell when a piece ends: of one that begins the journal and is cut, nothing may be left.
         if let (Some(at), None, [only]) = (state.at, &plan.snapshot, plan.parts.as_slice()) {
             let bytes = fetch(self.tier, &only.name, only.size).await?;
-            // What is damaged is said when it is fetched.
-            if cut(&bytes, only.from, only.to, at.millis()).is_ok_and(|piece| piece.is_none()) {
-                return Err(RecoveryError::Refused(shipped.nothing(Moment::At(at))));
+            match cut(&bytes, only.from, only.to, at.millis()) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(RecoveryError::Refused(shipped.nothing(Moment::At(at)))),
+                Err(what) => {
+                    let error = RecoveryError::DamagedObject { name: only.name.clone(), what };
+                    return Err(without(&error, shipped.latest_without(&only.name)));
+                }
             }
         }
         Ok(())
