@@ -409,14 +409,7 @@ impl Core {
         let from_packs = doom::from_packs(&meta)?;
         let deployment =
             deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
-        for name in remote.tiers_in_use() {
-            match components.tiers.get(&name) {
-                Some(tier) => tier.expect(&transition::folder(&deployment)),
-                None => {
-                    tracing::warn!(tier = name, "packs are in a tier that the configuration does not name any more")
-                }
-            }
-        }
+        remote.tell_tiers(&components.tiers, &transition::folder(&deployment));
         Ok(Core {
             classes: ClassMap(components.classes),
             clock: components.clock,
