@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_policies::{Policy, Severity};
 use tidegate_tiering::clock::{Clock, SystemClock};
-use tidegate_tiering::engine::{Components, Engine, EngineSettings, FollowEnd};
+use tidegate_tiering::engine::{Components, Engine, EngineError, EngineSettings, FollowEnd};
 use tidegate_tiering::recovery::StandbySettings;
 use tidegate_tiering::tier::{self, Tier};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -57,6 +57,9 @@ pub fn serve(
     }
     if let Some((name, nth)) = &options.failpoint {
         tidegate_tiering::failpoint::set(name, *nth);
+    }
+    if let Some(following) = &following {
+        following.check(&config)?;
     }
     make_data_dir(&config.data_dir)?;
     prefer_small_pages();
@@ -156,7 +159,15 @@ async fn open_engine(
     let settings = EngineSettings { standby, ..config.engine_settings() };
     let named = config.store.hot.max_bytes.is_some();
     tracing::info!(max_bytes = settings.disk.max_bytes, named, free_floor = settings.disk.free_floor, "disk limits");
-    Engine::open(settings, components).await.map_err(Failure::new)
+    let opened = Engine::open(settings, components).await;
+    opened.map_err(|e| match e {
+        // Clients see this one too, so it does not say where.
+        EngineError::SlowDown(what) => Failure::new(format!(
+            "{}: {what}. Make room on this disk and start again: nothing is lost",
+            config.data_dir.display()
+        )),
+        other => Failure::new(other),
+    })
 }
 
 /// As what the data directory is opened.

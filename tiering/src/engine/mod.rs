@@ -419,9 +419,7 @@ impl Core {
         let from_packs = doom::from_packs(&meta)?;
         let deployment =
             deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
-        for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
-            tier.expect(&transition::folder(&deployment));
-        }
+        remote.tell_tiers(&components.tiers, &transition::folder(&deployment));
         Ok(Core {
             classes: ClassMap(components.classes),
             clock: components.clock,

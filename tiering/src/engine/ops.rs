@@ -128,11 +128,11 @@ impl Engine {
         journal.or_else(|| self.core.local.writes_refused().map(|e| e.to_string()))
     }
 
-    /// What an operator should look at although requests are served: the cloud is behind, or this standby is.
+    /// What an operator should look at although requests are served: the cloud is behind, this standby is, or a tier is gone.
     pub fn warnings(&self) -> Vec<String> {
         let shipping = self.core.recovery_warning().into_iter().chain(self.core.protect_warning());
         let shipping = shipping.filter(|_| !self.core.is_fenced());
-        shipping.chain(self.core.standby_warning()).collect()
+        shipping.chain(self.core.standby_warning()).chain(self.core.tier_warning()).collect()
     }
 
     /// Everything about one object: where it is, why, and what comes next.
