@@ -125,7 +125,7 @@ pub(crate) fn decide(
 impl Core {
     /// Decides about one version, with the active policy.
     pub(crate) fn plan(&self, bucket: &str, key: &str, record: &ObjectRecord, now: Timestamp) -> Plan {
-        let active = self.policy();
+        let active = self.rules_of(bucket);
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key) } else { None };
         let facts = facts(bucket, key, record, access);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
@@ -134,7 +134,7 @@ impl Core {
 
     /// In which orders besides its due time a version stands.
     pub(crate) fn orders(&self, bucket: &str, record: &ObjectRecord) -> Orders {
-        let (active, hot) = (self.policy(), record.residency == Residency::Hot);
+        let (active, hot) = (self.rules_of(bucket), record.residency == Residency::Hot);
         Orders { idle: hot && active.lowest_fill.is_some(), waiting: hot && active.policy.protects(bucket).is_some() }
     }
 

@@ -165,7 +165,7 @@ impl Engine {
             explanation: Vec::new(),
             job: None,
         };
-        let active = self.core.policy();
+        let active = self.core.rules_of(bucket);
         let facts = facts(bucket, key, record, self.core.last_access(bucket, key));
         report.explanation = active
             .policy

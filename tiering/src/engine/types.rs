@@ -1,6 +1,7 @@
 //! What callers of the engine give and get: plain data in the words of S3, without its HTTP or XML.
 
 use super::error::EngineError;
+use super::lifecycle::Ending;
 use crate::clock::Timestamp;
 use crate::tier::RestorePriority;
 use bytes::Bytes;
@@ -247,6 +248,8 @@ pub struct ObjectInfo {
     pub class_shown: String,
     /// Present for archived versions that are being or have been restored.
     pub restore: Option<RestoreStatus>,
+    /// When a rule deletes it.
+    pub expires: Option<Ending>,
 }
 
 /// What a write made.
@@ -262,6 +265,8 @@ pub struct Written {
     pub checksum: Option<Checksum>,
     /// Bytes.
     pub size: u64,
+    /// When a rule deletes it.
+    pub expires: Option<Ending>,
 }
 
 /// CopyObject.
