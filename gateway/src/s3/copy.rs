@@ -8,6 +8,7 @@ use super::attributes::{STANDARD, described, storage_class, tags};
 use super::checksums::{by_name, show};
 use super::conditions::{Conditions, of_source, of_write};
 use super::error::from_engine;
+use super::lifecycle::expiration;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
 use super::{Gateway, etag, only_null_version, time};
@@ -85,7 +86,8 @@ pub(super) async fn object(
         ..Default::default()
     };
     result.checksum_type = show!(result, written.checksum.as_ref());
-    Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+    let expiration = expiration(written.expires.as_ref());
+    Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), expiration, ..Default::default() }))
 }
 
 /// s3s's CopyObject has no fields for If-Match and If-None-Match on the target.

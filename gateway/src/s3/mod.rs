@@ -11,6 +11,7 @@ pub(crate) mod checksums;
 mod conditions;
 mod copy;
 pub mod error;
+mod lifecycle;
 mod list;
 mod listing;
 mod multipart;
@@ -142,6 +143,11 @@ operations! {
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
     get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
+    put_bucket_lifecycle_configuration => lifecycle::put, PutBucketLifecycleConfigurationInput,
+        PutBucketLifecycleConfigurationOutput;
+    get_bucket_lifecycle_configuration => lifecycle::get, GetBucketLifecycleConfigurationInput,
+        GetBucketLifecycleConfigurationOutput;
+    delete_bucket_lifecycle => lifecycle::delete, DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput;
     get_object => read::get, GetObjectInput, GetObjectOutput;
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;

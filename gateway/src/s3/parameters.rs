@@ -46,6 +46,7 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::CreateMultipartUpload => &["uploads"],
         O::UploadPart | O::UploadPartCopy => &["partNumber", "uploadId"],
         O::CompleteMultipartUpload | O::AbortMultipartUpload => &["uploadId"],
+        O::PutBucketLifecycleConfiguration | O::DeleteBucketLifecycle => &["lifecycle"],
         O::RestoreObject => &["restore", "versionId"],
         _ => return None,
     })

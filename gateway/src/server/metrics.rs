@@ -45,6 +45,7 @@ macro_rules! operations {
 operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
+    GetBucketLifecycleConfiguration, PutBucketLifecycleConfiguration, DeleteBucketLifecycle,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
     AbortMultipartUpload, RestoreObject, GetObjectAttributes,
 }
@@ -57,7 +58,7 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 50] = [
+const ERROR_CODES: [&str; 51] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
@@ -96,6 +97,7 @@ const ERROR_CODES: [&str; 50] = [
     "MissingSecurityHeader",
     "NoSuchBucket",
     "NoSuchKey",
+    "NoSuchLifecycleConfiguration",
     "NoSuchUpload",
     "NoSuchVersion",
     "NotImplemented",

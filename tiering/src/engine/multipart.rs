@@ -337,11 +337,11 @@ impl Core {
         let Some(record) = self.object(&complete.bucket, &complete.key)? else { return Ok(None) };
         let same = record.parts.len() == complete.parts.len()
             && record.parts.iter().zip(&complete.parts).all(|(a, b)| a.number == b.number && a.etag == b.etag);
-        Ok(same.then_some(Written {
+        Ok(same.then(|| Written {
+            expires: self.expiry(&complete.bucket, &complete.key, &record),
             version: record.version,
             etag: record.etag,
             last_modified: record.modified,
-            expires: self.expiry(&complete.bucket, &complete.key, &record),
             checksum: record.checksum,
             size: record.size,
         }))

@@ -52,6 +52,9 @@ impl Engine {
         report.protect = core.protect_stats(now)?;
         report.scrub = core.scrub.stats();
         report.standby = core.standby_stats();
+        report.lifecycle_walks =
+            Some(self.lifecycle_walks()).filter(|walks| walks.bucket.is_some() || walks.waiting > 0);
+        report.test_day_seconds = self.test_day_seconds();
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
