@@ -211,6 +211,8 @@ HERE = {
     "DeleteBucket", "DeleteObject", "DeleteObjects", "GetBucketLocation", "GetBucketVersioning", "GetObject",
     "GetObjectAttributes", "HeadBucket", "HeadObject", "ListBuckets", "ListMultipartUploads", "ListObjects",
     "ListObjectsV2", "ListParts", "PutObject", "RestoreObject", "UploadPart", "UploadPartCopy",
+    "PutBucketVersioning", "ListObjectVersions", "GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging",
+    "GetBucketTagging", "PutBucketTagging", "DeleteBucketTagging",
 }  # fmt: skip
 # Sent to another service or host, or refused by the SDK itself.
 ELSEWHERE = {"ListDirectoryBuckets", "UpdateObjectEncryption", "WriteGetObjectResponse"}

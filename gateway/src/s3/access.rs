@@ -92,7 +92,11 @@ impl S3Access for Gate {
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         match operation {
             // Compared with the XML as it is read.
-            Operation::DeleteObjects | Operation::RestoreObject => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
+            Operation::DeleteObjects
+            | Operation::RestoreObject
+            | Operation::PutBucketVersioning
+            | Operation::PutBucketTagging
+            | Operation::PutObjectTagging => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
         }
@@ -114,6 +118,9 @@ fn reads(operation: Operation) -> bool {
             | O::ListBuckets
             | O::GetBucketLocation
             | O::GetBucketVersioning
+            | O::GetBucketTagging
+            | O::GetObjectTagging
+            | O::ListObjectVersions
             | O::ListParts
             | O::ListMultipartUploads
     )

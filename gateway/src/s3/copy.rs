@@ -2,23 +2,29 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{CopyObject, ObjectHandle, UploadPartCopy};
+use tidegate_tiering::engine::{CopyObject, EngineError, ObjectHandle, ObjectInfo, UploadPartCopy};
 
-use super::attributes::{STANDARD, described, storage_class, tags};
+use super::attributes::{STANDARD, described, storage_class};
 use super::checksums::{by_name, show};
 use super::conditions::{Conditions, of_source, of_write};
 use super::error::from_engine;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
-use super::{Gateway, etag, only_null_version, time};
+use super::{Gateway, etag, tagging, time, versions};
 
 /// Opens the source of a copy, for reading exactly this version.
 fn open(gateway: &Gateway, source: &CopySource, conditions: &Conditions<'_>) -> S3Result<ObjectHandle> {
     let CopySource::Bucket { bucket, key, version_id } = source else {
         return Err(s3_error!(NotImplemented, "x-amz-copy-source by access point is not implemented."));
     };
-    only_null_version(version_id.as_deref())?;
-    let object = gateway.engine.open_object(bucket, key).map_err(from_engine)?;
+    let version = versions::named(version_id.as_deref())?;
+    let object = gateway.engine.open_version(bucket, key, version).map_err(|error| match error {
+        EngineError::DeleteMarker { named: true, .. } => s3_error!(
+            InvalidRequest,
+            "The source of a copy request may not specifically refer to a delete marker by version id."
+        ),
+        other => from_engine(other),
+    })?;
     conditions.require(object.info())?;
     object.check_readable().map_err(from_engine)?;
     Ok(object)
@@ -58,6 +64,7 @@ pub(super) async fn object(
         && !replace
         && !replace_tags
         && same_class
+        && is_latest(gateway, info)
     {
         return Err(s3_error!(
             InvalidRequest,
@@ -73,11 +80,12 @@ pub(super) async fn object(
         bucket: input.bucket,
         key: input.key,
         replace_attributes,
-        replace_tags: replace_tags.then(|| tags(input.tagging.as_deref().unwrap_or_default())).transpose()?,
+        replace_tags: replace_tags.then(|| tagging::of_header(input.tagging.as_deref().unwrap_or_default())).transpose()?,
         storage_class: class,
         checksum: input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?,
         condition: condition_of_target(&headers)?,
     };
+    let copy_source_version_id = versions::of_object(info);
     let written = gateway.engine.copy_object(copy).await.map_err(from_engine)?;
     let mut result = CopyObjectResult {
         e_tag: Some(etag(&written.etag)),
@@ -85,7 +93,18 @@ pub(super) async fn object(
         ..Default::default()
     };
     result.checksum_type = show!(result, written.checksum.as_ref());
-    Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+    Ok(S3Response::new(CopyObjectOutput {
+        copy_object_result: Some(result),
+        copy_source_version_id,
+        version_id: versions::of_written(&written),
+        ..Default::default()
+    }))
+}
+
+/// Whether a version is what its key shows: a copy of an older one onto its key brings that one back.
+fn is_latest(gateway: &Gateway, info: &ObjectInfo) -> bool {
+    let latest = gateway.engine.open_object(&info.bucket, &info.key);
+    latest.is_ok_and(|latest| latest.info().version == info.version)
 }
 
 /// s3s's CopyObject has no fields for If-Match and If-None-Match on the target.
@@ -112,6 +131,7 @@ pub(super) async fn part(
     if size > gateway.max_body_bytes {
         return Err(s3_error!(EntityTooLarge, "The part has {size} bytes; {} are allowed.", gateway.max_body_bytes));
     }
+    let copy_source_version_id = versions::of_object(source.info());
     let copy =
         UploadPartCopy { bucket: input.bucket, key: input.key, upload_id: input.upload_id, number, source, range };
     let part = gateway.engine.upload_part_copy(copy).await.map_err(from_engine)?;
@@ -121,5 +141,9 @@ pub(super) async fn part(
         ..Default::default()
     };
     show!(result, part.checksum.as_ref());
-    Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
+    Ok(S3Response::new(UploadPartCopyOutput {
+        copy_part_result: Some(result),
+        copy_source_version_id,
+        ..Default::default()
+    }))
 }

@@ -10,6 +10,7 @@ mod buckets;
 pub(crate) mod checksums;
 mod conditions;
 mod copy;
+mod delete;
 pub mod error;
 mod list;
 mod listing;
@@ -17,6 +18,9 @@ mod multipart;
 pub(crate) mod parameters;
 mod ranges;
 mod read;
+mod stored;
+mod tagging;
+mod versions;
 mod write;
 
 use s3s::config::{S3Config, StaticConfigProvider};
@@ -105,19 +109,6 @@ fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-/// Versions are not kept apart for clients: `null` names the one there is.
-///
-/// # Errors
-/// `NoSuchVersion` for any other.
-fn only_null_version(version: Option<&str>) -> S3Result<()> {
-    match version {
-        None | Some("" | "null") => Ok(()),
-        Some(other) => {
-            Err(s3_error!(NoSuchVersion, "The version {other} does not exist: versioning is not implemented."))
-        }
-    }
-}
-
 /// Writes the trait's methods, which all look the same: `operation => module::handler(Input) -> Output`.
 macro_rules! operations {
     ($($operation:ident => $handler:path, $input:ident, $output:ident;)+) => {
@@ -141,13 +132,21 @@ operations! {
     delete_bucket => buckets::delete, DeleteBucketInput, DeleteBucketOutput;
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
-    get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
+    get_bucket_versioning => versions::setting, GetBucketVersioningInput, GetBucketVersioningOutput;
+    put_bucket_versioning => versions::set, PutBucketVersioningInput, PutBucketVersioningOutput;
+    list_object_versions => versions::list, ListObjectVersionsInput, ListObjectVersionsOutput;
+    get_bucket_tagging => tagging::get_bucket, GetBucketTaggingInput, GetBucketTaggingOutput;
+    put_bucket_tagging => tagging::put_bucket, PutBucketTaggingInput, PutBucketTaggingOutput;
+    delete_bucket_tagging => tagging::delete_bucket, DeleteBucketTaggingInput, DeleteBucketTaggingOutput;
+    get_object_tagging => tagging::get_object, GetObjectTaggingInput, GetObjectTaggingOutput;
+    put_object_tagging => tagging::put_object, PutObjectTaggingInput, PutObjectTaggingOutput;
+    delete_object_tagging => tagging::delete_object, DeleteObjectTaggingInput, DeleteObjectTaggingOutput;
     get_object => read::get, GetObjectInput, GetObjectOutput;
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;
     put_object => write::put, PutObjectInput, PutObjectOutput;
-    delete_object => write::delete, DeleteObjectInput, DeleteObjectOutput;
-    delete_objects => write::delete_many, DeleteObjectsInput, DeleteObjectsOutput;
+    delete_object => delete::object, DeleteObjectInput, DeleteObjectOutput;
+    delete_objects => delete::objects, DeleteObjectsInput, DeleteObjectsOutput;
     restore_object => write::restore, RestoreObjectInput, RestoreObjectOutput;
     copy_object => copy::object, CopyObjectInput, CopyObjectOutput;
     upload_part_copy => copy::part, UploadPartCopyInput, UploadPartCopyOutput;

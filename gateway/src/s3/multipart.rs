@@ -13,7 +13,7 @@ use super::checksums::{announced, by_name, given, name, show, type_name};
 use super::conditions::of_write;
 use super::error::{from_engine, from_engine_with_body};
 use super::listing::{Encoding, delimiter, page_size};
-use super::{Gateway, context, etag, initiator, owner, signed, time};
+use super::{Gateway, context, etag, initiator, owner, signed, time, versions};
 
 pub(super) async fn create(
     gateway: &Gateway,
@@ -142,6 +142,7 @@ pub(super) async fn complete(
         key: Some(input.key),
         location: Some(location),
         e_tag: Some(etag(&written.etag)),
+        version_id: versions::of_written(&written),
         ..Default::default()
     };
     output.checksum_type = show!(output, written.checksum.as_ref());

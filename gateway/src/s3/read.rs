@@ -8,9 +8,9 @@ use tidegate_tiering::engine::{Checksum as EngineChecksum, ObjectHandle, ObjectI
 use super::attributes::STANDARD;
 use super::checksums::show;
 use super::conditions::{self, Conditions, Verdict, failed, of_read};
-use super::error::from_engine;
+use super::error::{from_engine, http_date};
 use super::ranges::{self, Selection};
-use super::{Gateway, etag, only_null_version, signed, time};
+use super::{Gateway, etag, signed, time, versions};
 use crate::server::{PlainEtag, ResponseBody, ResponseStatus, S3_MAX_PARTS};
 
 /// What GET and HEAD are asked for.
@@ -57,6 +57,7 @@ macro_rules! described {
             parts_count: $wanted.parts_count($info),
             restore: restore($info),
             storage_class: shown_class($info),
+            version_id: versions::of_object($info),
             ..Default::default()
         };
         output.checksum_type = show!(output, $wanted.checksum($info, &$selection));
@@ -70,13 +71,17 @@ macro_rules! described {
     }};
 }
 
+/// Opens the version that a request names, the latest when it names none.
+fn open(gateway: &Gateway, (bucket, key): (&str, &str), version: Option<&str>) -> S3Result<ObjectHandle> {
+    gateway.engine.open_version(bucket, key, versions::named(version)?).map_err(from_engine)
+}
+
 pub(super) async fn get(
     gateway: &Gateway,
     request: S3Request<GetObjectInput>,
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let input = &request.input;
-    only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     object.check_readable().map_err(from_engine)?;
@@ -93,7 +98,6 @@ pub(super) async fn head(
     request: S3Request<HeadObjectInput>,
 ) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = &request.input;
-    only_null_version(input.version_id.as_deref())?;
     check_overrides([
         input.response_cache_control.as_deref(),
         input.response_content_disposition.as_deref(),
@@ -101,7 +105,7 @@ pub(super) async fn head(
         input.response_content_language.as_deref(),
         input.response_content_type.as_deref(),
     ])?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     let mut response = described!(HeadObjectOutput, input, wanted, selection, object.info());
@@ -176,11 +180,8 @@ fn not_modified(info: &ObjectInfo) -> S3Error {
     if let Ok(value) = HeaderValue::try_from(format!("\"{}\"", info.etag)) {
         headers.insert(header::ETAG, value);
     }
-    let mut date = Vec::with_capacity(29); // the length of an HTTP date
-    if time(info.last_modified).format(TimestampFormat::HttpDate, &mut date).is_ok()
-        && let Ok(value) = HeaderValue::from_bytes(&date)
-    {
-        headers.insert(header::LAST_MODIFIED, value);
+    if let Some(date) = http_date(info.last_modified) {
+        headers.insert(header::LAST_MODIFIED, date);
     }
     let mut error = S3Error::new(S3ErrorCode::NotModified);
     error.set_headers(headers);
@@ -232,8 +233,7 @@ pub(super) async fn attributes(
     request: S3Request<GetObjectAttributesInput>,
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
     let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
     let info = object.info();
     // Clients send the names in one header line or in several.
     let names: Vec<_> =
@@ -257,6 +257,7 @@ pub(super) async fn attributes(
         object_parts: parts,
         object_size: wants(ObjectAttributes::OBJECT_SIZE).then(|| signed(info.size)),
         storage_class: wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from(info.class_shown.clone())),
+        version_id: versions::of_object(info),
         ..Default::default()
     });
     response.extensions.insert(PlainEtag);

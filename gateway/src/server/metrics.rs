@@ -46,7 +46,8 @@ operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
-    AbortMultipartUpload, RestoreObject, GetObjectAttributes,
+    AbortMultipartUpload, RestoreObject, GetObjectAttributes, PutBucketVersioning, ListObjectVersions,
+    PutObjectTagging, GetObjectTagging, DeleteObjectTagging, PutBucketTagging, GetBucketTagging, DeleteBucketTagging,
 }
 
 impl Operation {
@@ -57,12 +58,13 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 50] = [
+const ERROR_CODES: [&str; 53] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
     "BadDigest",
+    "BadRequest",
     "BucketAlreadyOwnedByYou",
     "BucketNotEmpty",
     "ConditionalRequestConflict",
@@ -70,6 +72,7 @@ const ERROR_CODES: [&str; 50] = [
     "EntityTooSmall",
     "ExpiredToken",
     "IllegalLocationConstraintException",
+    "IllegalVersioningConfigurationException",
     "IncompleteBody",
     "InternalError",
     "InvalidAccessKeyId",
@@ -96,6 +99,7 @@ const ERROR_CODES: [&str; 50] = [
     "MissingSecurityHeader",
     "NoSuchBucket",
     "NoSuchKey",
+    "NoSuchTagSet",
     "NoSuchUpload",
     "NoSuchVersion",
     "NotImplemented",

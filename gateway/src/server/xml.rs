@@ -17,6 +17,7 @@ use tidegate_tiering::engine::BodyError;
 use super::convert::contains;
 use super::request::{BodyFailure, RequestContext};
 use crate::s3::checksums::{ChecksumsOf, of_xml};
+use crate::s3::parameters;
 
 /// What a body of XML must be.
 pub(crate) struct Announced {
@@ -26,9 +27,14 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// For a request whose body is XML: every POST, as forms are refused before.
+    /// For a request whose body is a document: every POST, as forms are refused before, and every PUT of a subresource.
     pub(crate) fn of(request: &Request<Body>, limit: usize) -> Option<Self> {
-        if *request.method() != Method::POST {
+        let is_document = match *request.method() {
+            Method::POST => true,
+            Method::PUT => parameters::name_subresource(request.uri()),
+            _ => false,
+        };
+        if !is_document {
             return None;
         }
         let completes = request.uri().query().unwrap_or_default().split('&').any(|pair| pair.starts_with("uploadId="));
