@@ -31,6 +31,7 @@ pub(crate) fn described(
         user_metadata: user_metadata(metadata, headers)?,
         tags: tags.map(tagging::of_header).transpose()?.unwrap_or_default(),
         storage_class: storage_class(class, classes)?,
+        ..ObjectAttributes::default()
     })
 }
 

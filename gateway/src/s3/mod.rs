@@ -26,7 +26,7 @@ mod write;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Request, S3Response, S3Result};
 use std::sync::Arc;
 use tidegate_tiering::clock::Timestamp;
 use tidegate_tiering::engine::Engine;
