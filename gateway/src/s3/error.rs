@@ -19,7 +19,9 @@ pub fn from_engine(error: EngineError) -> S3Error {
         // All keys belong to one owner, so that the existing bucket is always the caller's.
         EngineError::BucketExists(_) => Code::BucketAlreadyOwnedByYou,
         EngineError::BucketNotEmpty(_) => Code::BucketNotEmpty,
-        EngineError::NoSuchKey { .. } => Code::NoSuchKey,
+        EngineError::NoSuchKey { .. } | EngineError::DeleteMarker { named: false, .. } => Code::NoSuchKey,
+        EngineError::NoSuchVersion { .. } => Code::NoSuchVersion,
+        EngineError::DeleteMarker { .. } => Code::MethodNotAllowed,
         EngineError::NoSuchUpload(_) => Code::NoSuchUpload,
         EngineError::InvalidPart { .. } => Code::InvalidPart,
         EngineError::InvalidPartOrder => Code::InvalidPartOrder,

@@ -2,7 +2,7 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{PutObject, RestoreOutcome, RestoreRequest as Restore};
+use tidegate_tiering::engine::{DeleteRequest, PutObject, RestoreOutcome, RestoreRequest as Restore, VersionRef};
 use tidegate_tiering::tier::RestorePriority;
 
 use super::attributes::describe;
@@ -46,11 +46,8 @@ pub(super) async fn delete(
         ));
     }
     let condition = of_write(input.if_match.as_ref(), None)?;
-    gateway
-        .engine
-        .delete_object(&input.bucket, &input.key, condition.if_match.as_deref())
-        .await
-        .map_err(from_engine)?;
+    let delete = DeleteRequest { version: named(input.version_id.as_deref()), if_match: condition.if_match, owner: None };
+    gateway.engine.delete_object(&input.bucket, &input.key, delete).await.map_err(from_engine)?;
     Ok(S3Response::new(DeleteObjectOutput::default()))
 }
 
@@ -73,14 +70,17 @@ pub(super) async fn delete_many(
     let mut keys = Vec::with_capacity(objects.len());
     for object in objects {
         match refused(&object) {
-            None => keys.push(object.key),
+            None => {
+                let version = named(object.version_id.as_deref());
+                keys.push((object.key, DeleteRequest { version, ..DeleteRequest::default() }));
+            }
             Some(error) => errors.push(delete_error(object.key, &error)),
         }
     }
     // Also with no key left: a bucket that does not exist is an error of the request.
     let results = gateway.engine.delete_objects(&input.bucket, &keys).await.map_err(from_engine)?;
     let mut deleted = Vec::with_capacity(if quiet { 0 } else { keys.len() });
-    for (key, result) in keys.into_iter().zip(results) {
+    for ((key, _), result) in keys.into_iter().zip(results) {
         match result {
             Ok(_) if quiet => {}
             Ok(_) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
@@ -88,6 +88,11 @@ pub(super) async fn delete_many(
         }
     }
     Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), request_charged: None }))
+}
+
+/// The version that a request names.
+fn named(version: Option<&str>) -> VersionRef {
+    if version.is_some() { VersionRef::Null } else { VersionRef::Current }
 }
 
 /// Why one key of DeleteObjects is not even tried.
@@ -116,6 +121,7 @@ pub(super) async fn restore(
 ) -> S3Result<S3Response<RestoreObjectOutput>> {
     let input = request.input;
     only_null_version(input.version_id.as_deref())?;
+    let version = named(input.version_id.as_deref());
     let Some(asked) = input.restore_request else {
         return Err(s3_error!(MalformedXML, "RestoreObject needs a RestoreRequest with Days."));
     };
@@ -129,7 +135,7 @@ pub(super) async fn restore(
         .ok_or_else(|| s3_error!(MalformedXML, "RestoreRequest needs Days of at least 1."))?;
     let tier = asked.glacier_job_parameters.map(|parameters| parameters.tier).or(asked.tier);
     let priority = priority(tier.as_ref().map(Tier::as_str))?;
-    let restore = Restore { bucket: input.bucket, key: input.key, days, priority };
+    let restore = Restore { bucket: input.bucket, key: input.key, version, days, priority };
     let status = match gateway.engine.restore_object(restore).await.map_err(from_engine)? {
         RestoreOutcome::Accepted => http::StatusCode::ACCEPTED,
         RestoreOutcome::Extended => http::StatusCode::OK,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, ManualClock, Timestamp};
 use tidegate_tiering::engine::{
-    BodyExpectation, BodyIn, ChecksumAlgorithm, CompleteUpload, CompletedPart, Components, CopyObject, CreateUpload,
+    BodyExpectation, BodyIn, ChecksumAlgorithm, CompleteUpload, CompletedPart, Components, CopyObject, CreateUpload, DeleteRequest, Deleted,
     Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes, PutObject, Residency, UploadPart,
     WriteCondition, Written,
 };
@@ -131,6 +131,13 @@ pub async fn read(mut stream: tidegate_tiering::engine::BodyOut) -> Result<Vec<u
         out.extend_from_slice(&piece?);
     }
     Ok(out)
+}
+
+/// Deletes keys in one request; all go well.
+pub async fn delete_all(engine: &Engine, keys: &[String]) -> Vec<Deleted> {
+    let deletes: Vec<_> = keys.iter().map(|key| (key.clone(), DeleteRequest::default())).collect();
+    let answers = engine.delete_objects("bkt", &deletes).await.unwrap();
+    answers.into_iter().map(Result::unwrap).collect()
 }
 
 /// The whole of a bucket's listing, in pages of `page`.
