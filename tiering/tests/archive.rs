@@ -125,7 +125,15 @@ fn cold(tier: &str) -> Option<Residency> {
 
 async fn ask(engine: &Engine, key: &str, days: u32) -> Result<RestoreOutcome, EngineError> {
     let (bucket, key) = ("bkt".into(), key.into());
-    engine.restore_object(RestoreRequest { bucket, key, version: VersionRef::Current, days, priority: RestorePriority::Standard }).await
+    engine
+        .restore_object(RestoreRequest {
+            bucket,
+            key,
+            version: VersionRef::Current,
+            days,
+            priority: RestorePriority::Standard,
+        })
+        .await
 }
 
 fn restore_status(engine: &Engine, key: &str) -> Option<RestoreStatus> {

@@ -34,7 +34,15 @@ async fn make_cold(bed: &Bed, engine: &Engine, keys: &[&str]) {
 
 async fn restore(engine: &Engine, key: &str) -> Result<RestoreOutcome, EngineError> {
     let (bucket, key) = ("bkt".into(), key.into());
-    engine.restore_object(RestoreRequest { bucket, key, version: VersionRef::Current, days: 1, priority: RestorePriority::Standard }).await
+    engine
+        .restore_object(RestoreRequest {
+            bucket,
+            key,
+            version: VersionRef::Current,
+            days: 1,
+            priority: RestorePriority::Standard,
+        })
+        .await
 }
 
 async fn gc(engine: &Engine) -> GcReport {

@@ -147,7 +147,8 @@ async fn a_restore_of_more_than_fits_leaves_room_for_writes_and_goes_on_when_the
     }
     for n in 0..60 {
         let (bucket, key) = ("bkt".to_owned(), format!("cold/{n}"));
-        let restore = RestoreRequest { bucket, key, version: VersionRef::Current, days: 30, priority: RestorePriority::Standard };
+        let restore =
+            RestoreRequest { bucket, key, version: VersionRef::Current, days: 30, priority: RestorePriority::Standard };
         assert_eq!(engine.restore_object(restore).await.unwrap(), RestoreOutcome::Accepted);
     }
     let waits = || {
@@ -179,7 +180,10 @@ async fn commits_are_refused_before_the_disk_is_so_full_that_the_index_breaks() 
     engine.shutdown().await.unwrap();
     bed.settings.meta.least_free_bytes = u64::MAX;
     let engine = bed.open().await;
-    for refused in [put(&engine, "k", b"").await.map(drop), engine.delete_object("bkt", "k", DeleteRequest::default()).await.map(drop)] {
+    for refused in [
+        put(&engine, "k", b"").await.map(drop),
+        engine.delete_object("bkt", "k", DeleteRequest::default()).await.map(drop),
+    ] {
         assert!(matches!(&refused, Err(EngineError::SlowDown(why)) if why.contains("are free")), "{refused:?}");
     }
     assert_eq!(get(&engine, "k").await.unwrap(), b"body");

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
-use tidegate_tiering::engine::{DeleteRequest, VersionRef, 
-    BodyExpectation, CreateUpload, Engine, EngineError, GcRequest, ObjectAttributes, RecoveryStats, Residency,
-    RestoreRequest, UploadPart,
+use tidegate_tiering::engine::{
+    BodyExpectation, CreateUpload, DeleteRequest, Engine, EngineError, GcRequest, ObjectAttributes, RecoveryStats,
+    Residency, RestoreRequest, UploadPart, VersionRef,
 };
 use tidegate_tiering::meta::MetaSettings;
 use tidegate_tiering::recovery::{
@@ -416,7 +416,13 @@ async fn a_pack_is_deleted_only_after_its_end_was_shipped() {
 }
 
 fn five_days() -> RestoreRequest {
-    RestoreRequest { bucket: "bkt".into(), key: "a".into(), version: VersionRef::Current, days: 5, priority: RestorePriority::Standard }
+    RestoreRequest {
+        bucket: "bkt".into(),
+        key: "a".into(),
+        version: VersionRef::Current,
+        days: 5,
+        priority: RestorePriority::Standard,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,10 @@ async fn worker(engine: Engine, number: u64, seed: u64, ends: Instant) -> BTreeM
                 have.insert(key, which);
             }
             4..=5 => {
-                assert_eq!(engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap().existed, have.remove(&key).is_some());
+                assert_eq!(
+                    engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap().existed,
+                    have.remove(&key).is_some()
+                );
             }
             6..=7 => {
                 let from = format!("cold/{number}/{}", dice.below(8));

@@ -46,7 +46,8 @@ pub(super) async fn delete(
         ));
     }
     let condition = of_write(input.if_match.as_ref(), None)?;
-    let delete = DeleteRequest { version: named(input.version_id.as_deref()), if_match: condition.if_match, owner: None };
+    let delete =
+        DeleteRequest { version: named(input.version_id.as_deref()), if_match: condition.if_match, owner: None };
     gateway.engine.delete_object(&input.bucket, &input.key, delete).await.map_err(from_engine)?;
     Ok(S3Response::new(DeleteObjectOutput::default()))
 }

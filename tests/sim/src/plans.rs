@@ -297,7 +297,8 @@ impl World {
     pub fn restore(&mut self, key: &str) -> Plan {
         let (engine, days) = (self.engine(), 1 + self.dice.below(20) as u32);
         let priority = RestorePriority::Standard;
-        let request = RestoreRequest { bucket: BUCKET.into(), key: key.to_owned(), version: VersionRef::Current, days, priority };
+        let request =
+            RestoreRequest { bucket: BUCKET.into(), key: key.to_owned(), version: VersionRef::Current, days, priority };
         let run = async move {
             match engine.restore_object(request).await {
                 Ok(_) => Ok(Answer::Done),

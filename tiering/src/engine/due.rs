@@ -158,8 +158,9 @@ impl Core {
         let (bucket, key) = names(subject)?;
         record.due = self.plan((bucket, key), record, now).due(record, now);
         let orders = self.orders(bucket, record);
-        record.idle =
-            orders.idle.then(|| self.last_access(bucket, key, record).map_or(record.modified, |a| a.max(record.modified)));
+        record.idle = orders
+            .idle
+            .then(|| self.last_access(bucket, key, record).map_or(record.modified, |a| a.max(record.modified)));
         record.waiting = orders.waiting.then_some(record.modified);
         self.drop_due(batch, subject, old);
         if let Some(at) = record.due

@@ -62,7 +62,8 @@ impl Telling {
         }
         let (due, idle, waiting) = (None, None, None);
         let told = ObjectRecord { residency, restoring: None, due, idle, waiting, manifest: None, ..record.clone() };
-        encode_op(&mut self.raw, keys::table_of(subject), subject, Some(&told.encode()?)).map_err(EngineError::Internal)?;
+        encode_op(&mut self.raw, keys::table_of(subject), subject, Some(&told.encode()?))
+            .map_err(EngineError::Internal)?;
         self.objects += 1;
         if self.raw.len() >= FRAME_BYTES {
             self.close();

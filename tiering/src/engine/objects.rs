@@ -6,7 +6,8 @@ use super::keys;
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
 use super::types::{
-    BodyExpectation, BodyIn, CopyObject, DeleteRequest, Deleted, PutObject, Residency, VersionRef, WriteCondition, Written,
+    BodyExpectation, BodyIn, CopyObject, DeleteRequest, Deleted, PutObject, Residency, VersionRef, WriteCondition,
+    Written,
 };
 use super::versions::{MAX_RACES, Planned};
 use super::{Core, Engine, Versioning};
@@ -40,12 +41,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NoSuchBucket`], [`EngineError::PreconditionFailed`].
-    pub async fn delete_object(
-        &self,
-        bucket: &str,
-        key: &str,
-        delete: DeleteRequest,
-    ) -> Result<Deleted, EngineError> {
+    pub async fn delete_object(&self, bucket: &str, key: &str, delete: DeleteRequest) -> Result<Deleted, EngineError> {
         self.core.versioning(bucket)?;
         self.core.delete(bucket, key, &delete).await
     }

@@ -30,15 +30,14 @@ impl Engine {
         let core = &self.core;
         let now = core.clock.now();
         let totals = core.accounts.totals();
-        let mut report =
-            StatsReport {
-                time: now,
-                buckets: totals.buckets,
-                uploads: totals.uploads,
-                noncurrent: totals.noncurrent,
-                delete_markers: totals.delete_markers,
-                ..Default::default()
-            };
+        let mut report = StatsReport {
+            time: now,
+            buckets: totals.buckets,
+            uploads: totals.uploads,
+            noncurrent: totals.noncurrent,
+            delete_markers: totals.delete_markers,
+            ..Default::default()
+        };
         for (place, amount) in &totals.places {
             let sum = match place {
                 Place::Hot => &mut report.hot,

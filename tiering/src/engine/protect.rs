@@ -146,7 +146,8 @@ impl Core {
         let Some(stored) = self.meta.get(keys::table_of(&claim.subject), &claim.subject)? else { return Ok(false) };
         let record = ObjectRecord::decode(&stored)?;
         // The rules may have changed again.
-        let wanted = matches!(self.plan(names(&claim.subject)?, &record, self.clock.now()).action, Action::Release { .. });
+        let wanted =
+            matches!(self.plan(names(&claim.subject)?, &record, self.clock.now()).action, Action::Release { .. });
         if record.version != claim.version || record.residency.tier() != Some(tier) || !wanted {
             return Ok(false);
         }

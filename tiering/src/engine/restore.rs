@@ -221,7 +221,10 @@ impl Core {
         let mut wanted = BTreeMap::new();
         for (_, job) in jobs {
             let found = self.by_id(&job.bucket, &job.key, job.version).ok().flatten();
-            let Some(record) = found.map(|found| found.record).filter(|r| r.restoring.is_some() && matches!(r.body, BodyRef::Inline(_))) else {
+            let Some(record) = found
+                .map(|found| found.record)
+                .filter(|r| r.restoring.is_some() && matches!(r.body, BodyRef::Inline(_)))
+            else {
                 continue;
             };
             let Ok((packs, _)) = self.packs_to_thaw(&record, &job.tier) else { continue };
@@ -321,10 +324,8 @@ impl Core {
         next.restoring = None;
         let until = self.clock.now().plus(DAY * job.days);
         next.residency = Residency::Restored { tier: job.tier.clone(), until };
-        let mut batch = Batch::new(Reason::Restored)
-            .expect(found.unchanged())
-            .delete(Table::Job, keys::job(*id))
-            .with_data();
+        let mut batch =
+            Batch::new(Reason::Restored).expect(found.unchanged()).delete(Table::Job, keys::job(*id)).with_data();
         self.put_version(&mut batch, &found.subject, Some(record), &mut next)?;
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Ok(false),

@@ -233,7 +233,9 @@ impl Core {
         }
         self.settled(&object, |current| match current {
             Some(current) => Ok(Some(current)),
-            None => Ok(self.first_version(keys::prefix(&keys::versions_of(&object)))?.filter(|first| first.record.marker)),
+            None => {
+                Ok(self.first_version(keys::prefix(&keys::versions_of(&object)))?.filter(|first| first.record.marker))
+            }
         })
     }
 

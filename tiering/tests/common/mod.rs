@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, ManualClock, Timestamp};
 use tidegate_tiering::engine::{
-    BodyExpectation, BodyIn, ChecksumAlgorithm, CompleteUpload, CompletedPart, Components, CopyObject, CreateUpload, DeleteRequest, Deleted,
-    Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes, PutObject, Residency, UploadPart,
-    WriteCondition, Written,
+    BodyExpectation, BodyIn, ChecksumAlgorithm, CompleteUpload, CompletedPart, Components, CopyObject, CreateUpload,
+    DeleteRequest, Deleted, Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes,
+    PutObject, Residency, UploadPart, WriteCondition, Written,
 };
 use tidegate_tiering::pack::format::{FRAME_HEADER_LEN, FooterEntry};
 use tidegate_tiering::pack::{PackId, reader::scan};

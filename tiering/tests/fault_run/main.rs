@@ -41,7 +41,10 @@ async fn round(world: &mut World, number: u64) {
         match n % 15 {
             0 => world.write(key).await,
             1 => {
-                assert!(world.engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap().existed, "{key}");
+                assert!(
+                    world.engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap().existed,
+                    "{key}"
+                );
                 world.objects.remove(&key);
             }
             2..6 => world.check(&key).await,

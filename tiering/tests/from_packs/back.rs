@@ -1,7 +1,7 @@
 //! All that was moved is there: it comes back.
 
-use tidegate_tiering::engine::{DeleteRequest};
 use super::*;
+use tidegate_tiering::engine::DeleteRequest;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_moved_comes_back_from_packs_alone_as_clients_saw_it() {

@@ -1,7 +1,7 @@
 //! Packs that are missing, archived, damaged, of an earlier version, or of another store.
 
-use tidegate_tiering::engine::{DeleteRequest};
 use super::*;
+use tidegate_tiering::engine::DeleteRequest;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_missing_pack_had_is_named_by_key() {
