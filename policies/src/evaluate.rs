@@ -95,7 +95,7 @@ impl Policy {
     }
 
     /// What protection asks for when nothing else is due.
-    fn protection(&self, facts: &ObjectFacts<'_>) -> Decision<'_> {
+    pub fn protection(&self, facts: &ObjectFacts<'_>) -> Decision<'_> {
         if facts.current_tier.is_some() {
             return Decision::Keep;
         }

@@ -80,7 +80,9 @@ pub(super) async fn object(
         bucket: input.bucket,
         key: input.key,
         replace_attributes,
-        replace_tags: replace_tags.then(|| tagging::of_header(input.tagging.as_deref().unwrap_or_default())).transpose()?,
+        replace_tags: replace_tags
+            .then(|| tagging::of_header(input.tagging.as_deref().unwrap_or_default()))
+            .transpose()?,
         storage_class: class,
         checksum: input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?,
         condition: condition_of_target(&headers)?,

@@ -16,7 +16,12 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// What S3 says to `error`.
 pub fn from_engine(error: EngineError) -> S3Error {
     use S3ErrorCode as Code;
-    let message = error.to_string();
+    let message = match &error {
+        EngineError::DeleteMarker { named: true, .. } => {
+            "The specified method is not allowed against this resource.".to_owned()
+        }
+        _ => error.to_string(),
+    };
     let code = match &error {
         EngineError::NoSuchBucket(_) => Code::NoSuchBucket,
         // All keys belong to one owner, so that the existing bucket is always the caller's.

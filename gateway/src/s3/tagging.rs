@@ -95,11 +95,7 @@ fn check_object(tags: &[(String, String)]) -> S3Result<()> {
 /// `BadRequest` for too many, `InvalidTag` for a tag that is not allowed, both as S3.
 fn check_bucket(tags: &[(String, String)]) -> S3Result<()> {
     if tags.len() > MAX_BUCKET_TAGS {
-        return Err(custom(
-            "BadRequest",
-            http::StatusCode::BAD_REQUEST,
-            "Bucket tag count cannot be greater than 50",
-        ));
+        return Err(custom("BadRequest", http::StatusCode::BAD_REQUEST, "Bucket tag count cannot be greater than 50"));
     }
     check_each(tags, "System tags cannot be added/updated by requester")
 }

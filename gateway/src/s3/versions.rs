@@ -67,10 +67,7 @@ pub(super) async fn set(
         Some(BucketVersioningStatus::SUSPENDED) => Versioning::Suspended,
         Some(_) => return Err(s3_error!(MalformedXML, "The Status of versioning is Enabled or Suspended.")),
         None => {
-            return Err(s3_error!(
-                IllegalVersioningConfigurationException,
-                "The Versioning element must be specified"
-            ));
+            return Err(s3_error!(IllegalVersioningConfigurationException, "The Versioning element must be specified"));
         }
     };
     match configuration.mfa_delete.as_ref().map(MFADelete::as_str) {

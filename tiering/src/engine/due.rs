@@ -9,7 +9,7 @@ use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Table};
 use crate::mutants::{self, Mutant};
-use tidegate_policies::{Decision, ObjectFacts, Policy};
+use tidegate_policies::{Decision, ObjectFacts, Policy, Verdict};
 
 /// What is to be done with a version now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,14 @@ pub(crate) fn decide(
     declared_tier: Option<&str>,
     now: Timestamp,
 ) -> Plan {
-    let verdict = policy.evaluate(facts, now.millis());
+    if record.marker {
+        return Plan { action: Action::Keep, next: None };
+    }
+    // What is not visible is protected as all bodies are; the rules speak of what is.
+    let verdict = match record.noncurrent_since {
+        None => policy.evaluate(facts, now.millis()),
+        Some(_) => Verdict { decision: policy.protection(facts), rule: None, next: None },
+    };
     let next = verdict.next.map(Timestamp);
     let rule = || verdict.rule.as_ref().map_or_else(String::new, |r| r.id.to_owned());
     if matches!(verdict.decision, Decision::Expire) {
@@ -123,9 +130,9 @@ pub(crate) fn decide(
 
 impl Core {
     /// Decides about one version, with the active policy.
-    pub(crate) fn plan(&self, bucket: &str, key: &str, record: &ObjectRecord, now: Timestamp) -> Plan {
+    pub(crate) fn plan(&self, (bucket, key): (&str, &str), record: &ObjectRecord, now: Timestamp) -> Plan {
         let active = self.policy();
-        let access = if active.policy.uses_last_access() { self.last_access(bucket, key) } else { None };
+        let access = if active.policy.uses_last_access() { self.last_access(bucket, key, record) } else { None };
         let facts = facts(bucket, key, record, access);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
         decide(&active.policy, &facts, record, declared, now)
@@ -133,40 +140,42 @@ impl Core {
 
     /// In which orders besides its due time a version stands.
     pub(crate) fn orders(&self, bucket: &str, record: &ObjectRecord) -> Orders {
-        let (active, hot) = (self.policy(), record.residency == Residency::Hot);
+        let (active, hot) = (self.policy(), record.residency == Residency::Hot && !record.marker);
         Orders { idle: hot && active.lowest_fill.is_some(), waiting: hot && active.policy.protects(bucket).is_some() }
     }
 
-    /// Writes `record` to `batch` together with its place in the due index, and takes the old version's places out.
+    /// Writes `record` to `batch`, at its key `subject` in the table Object or Version, together with its place in the due index, and takes the old version's places out.
     /// Returns whether something is due at once.
     pub(crate) fn put_version(
         &self,
         batch: &mut Batch,
-        (bucket, key): (&str, &str),
+        subject: &[u8],
         old: Option<&ObjectRecord>,
         record: &mut ObjectRecord,
     ) -> Result<bool, super::EngineError> {
         use super::record::Record;
         let now = self.clock.now();
-        record.due = self.plan(bucket, key, record, now).due(record, now);
+        let (bucket, key) = names(subject)?;
+        record.due = self.plan((bucket, key), record, now).due(record, now);
         let orders = self.orders(bucket, record);
-        record.idle =
-            orders.idle.then(|| self.last_access(bucket, key).map_or(record.modified, |a| a.max(record.modified)));
+        record.idle = orders
+            .idle
+            .then(|| self.last_access(bucket, key, record).map_or(record.modified, |a| a.max(record.modified)));
         record.waiting = orders.waiting.then_some(record.modified);
-        let subject = keys::object(bucket, key);
-        self.drop_due(batch, &subject, old);
+        self.drop_due(batch, subject, old);
         if let Some(at) = record.due
             && !(old.is_some() && mutants::active(Mutant::OverwriteForgetsDue))
         {
-            push(batch, keys::due(DueKind::Object, at, &subject), Some(Vec::new()));
+            push(batch, keys::due(DueKind::Object, at, subject), Some(Vec::new()));
         }
         if let Some(at) = record.idle {
-            push(batch, keys::due(DueKind::Idle, at, &subject), Some(Vec::new()));
+            push(batch, keys::due(DueKind::Idle, at, subject), Some(Vec::new()));
         }
         if let Some(at) = record.waiting {
-            push(batch, keys::due(DueKind::Protect, at, &subject), Some(Vec::new()));
+            push(batch, keys::due(DueKind::Protect, at, subject), Some(Vec::new()));
         }
-        batch.ops.push(crate::meta::Op { table: Table::Object, key: subject, value: Some(record.encode()?) });
+        let (table, key) = (keys::table_of(subject), subject.to_vec());
+        batch.ops.push(crate::meta::Op { table, key, value: Some(record.encode()?) });
         Ok(record.due.is_some_and(|at| at <= now))
     }
 
@@ -183,6 +192,12 @@ impl Core {
             push(batch, keys::due(DueKind::Protect, at, subject), None);
         }
     }
+}
+
+/// Bucket and key of a version.
+pub(crate) fn names(subject: &[u8]) -> Result<(&str, &str), super::EngineError> {
+    keys::split_object(subject)
+        .ok_or_else(|| super::EngineError::Corrupt("the key of an object or a version does not come apart".into()))
 }
 
 fn push(batch: &mut Batch, key: Vec<u8>, value: Option<Vec<u8>>) {

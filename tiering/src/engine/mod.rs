@@ -24,6 +24,7 @@ mod gc;
 mod ingest;
 pub(crate) mod keys;
 mod list;
+mod list_versions;
 pub(crate) mod manifests;
 mod md5;
 mod metrics;
@@ -53,6 +54,7 @@ mod snapshots;
 mod state;
 pub(crate) mod transition;
 pub mod types;
+mod versions;
 mod walk;
 
 pub use buckets::{BucketInfo, BucketSettings, Versioning};

@@ -5,14 +5,14 @@ use super::digest::{bad, combined_crc, composite_checksum, multipart_etag};
 use super::error::EngineError;
 use super::ingest::{ingest, join_bodies};
 use super::keys::{self, DueKind};
-use super::objects::Target;
+use super::objects::{Target, written};
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, PartRecord, Record, UploadRecord};
 use super::types::{
     BodyError, BodyExpectation, BodyIn, Checksum, ChecksumAlgorithm, CompleteUpload, CompletedPart, CreateUpload,
     PartInfo, Residency, UploadInfo, UploadPart, Written,
 };
-use super::{Core, Engine};
+use super::{Core, Engine, Versioning};
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
 use crate::mutants::{self, Mutant};
@@ -54,6 +54,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoSuchBucket`].
     pub async fn create_upload(&self, create: CreateUpload) -> Result<String, EngineError> {
+        keys::check_new(&create.key)?;
         let now = self.core.clock.now();
         let upload_id = format!("{:032x}", keys::fresh_id(now));
         let abort_after = self.core.policy().policy.abort_uploads_after(&create.bucket, &create.key).map(|(ms, _)| ms);
@@ -217,6 +218,7 @@ impl Engine {
             manifest: None,
             null: true,
             marker: false,
+            noncurrent_since: None,
         };
         let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));
         batch.expects.push(Expect::Equals(Table::Upload, key.clone(), upload.encode()?));
@@ -330,13 +332,8 @@ impl Core {
         let Some(record) = self.object(&complete.bucket, &complete.key)? else { return Ok(None) };
         let same = record.parts.len() == complete.parts.len()
             && record.parts.iter().zip(&complete.parts).all(|(a, b)| a.number == b.number && a.etag == b.etag);
-        Ok(same.then_some(Written {
-            version: record.version,
-            etag: record.etag,
-            last_modified: record.modified,
-            checksum: record.checksum,
-            size: record.size,
-        }))
+        let versioned = self.versioning(&complete.bucket)? != Versioning::Off;
+        Ok(same.then(|| written(record, versioned)))
     }
 }
 

@@ -55,16 +55,18 @@ impl Engine {
         };
         for bucket in buckets {
             let prefix = keys::object(&bucket, &request.prefix);
-            let (mut start, end) = keys::prefix(&prefix);
-            loop {
-                let page = self.core.meta.scan(Table::Object, (start, end.clone()), 500, false)?;
-                let Some((last, _)) = page.last() else { break };
-                start = Bound::Excluded(last.clone());
-                for (subject, stored) in &page {
-                    let Some((bucket, key)) = keys::split_object(subject) else { continue };
-                    let decoded = ObjectRecord::decode(stored);
-                    let Some(record) = self.core.usable(Table::Object, subject, decoded) else { continue };
-                    self.core.plan_version(&active.policy, (bucket, key), record, &mut report, &mut making);
+            for table in [Table::Object, Table::Version] {
+                let (mut start, end) = keys::prefix(&prefix);
+                loop {
+                    let page = self.core.meta.scan(table, (start, end.clone()), 500, false)?;
+                    let Some((last, _)) = page.last() else { break };
+                    start = Bound::Excluded(last.clone());
+                    for (subject, stored) in &page {
+                        let Some(names) = keys::split_object(subject) else { continue };
+                        let decoded = ObjectRecord::decode(stored);
+                        let Some(record) = self.core.usable(table, subject, decoded) else { continue };
+                        self.core.plan_version(&active.policy, names, record, (&mut report, &mut making));
+                    }
                 }
             }
         }
@@ -93,10 +95,12 @@ impl Core {
         policy: &Policy,
         (bucket, key): (&str, &str),
         mut record: ObjectRecord,
-        report: &mut PlanReport,
-        making: &mut Making<'_>,
+        (report, making): (&mut PlanReport, &mut Making<'_>),
     ) {
-        let access = self.last_access(bucket, key);
+        if record.marker {
+            return;
+        }
+        let access = self.last_access(bucket, key, &record);
         let mut now = report.now;
         let mut way = self.way(&record, now);
         for _ in 0..MAX_STEPS {
@@ -157,7 +161,7 @@ impl Core {
         record: &ObjectRecord,
     ) -> Option<super::report::NextAction> {
         let active = self.policy();
-        let access = self.last_access(bucket, key);
+        let access = self.last_access(bucket, key, record);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
         let facts = facts(bucket, key, record, access);
         let mut now: Timestamp = self.clock.now();

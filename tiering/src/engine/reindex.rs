@@ -1,7 +1,7 @@
 //! The re-index after a change of rules: the only walk over the namespace that looks for work, and only then.
 
 use super::Core;
-use super::due::Orders;
+use super::due::{Orders, names};
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::record::{ObjectRecord, Record, UploadRecord};
@@ -27,7 +27,7 @@ impl Core {
     /// A failure of the index, or (at the end) the last record that could not be evaluated.
     pub(crate) async fn reindex(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut failed = None;
-        for table in [Table::Object, Table::Upload] {
+        for table in [Table::Object, Table::Version, Table::Upload] {
             let mut start = Bound::Unbounded;
             loop {
                 let page = self.meta.scan(table, (start, Bound::Unbounded), PAGE, false)?;
@@ -56,7 +56,7 @@ impl Core {
 
     async fn reindex_one(&self, table: Table, key: Vec<u8>, stored: Value) -> Result<(), EngineError> {
         match table {
-            Table::Object => {
+            Table::Object | Table::Version => {
                 self.progress.step();
                 self.reindex_object(&key, stored).await
             }
@@ -69,10 +69,9 @@ impl Core {
     pub(crate) async fn reindex_object(&self, subject: &[u8], mut stored: Value) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             let record = ObjectRecord::decode(&stored)?;
-            let (bucket, key) = keys::split_object(subject)
-                .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
+            let (bucket, key) = names(subject)?;
             let now = self.clock.now();
-            let due = self.plan(bucket, key, &record, now).due(&record, now);
+            let due = self.plan((bucket, key), &record, now).due(&record, now);
             let stands = Orders { idle: record.idle.is_some(), waiting: record.waiting.is_some() };
             if due == record.due && stands == self.orders(bucket, &record) {
                 return Ok(());
@@ -82,7 +81,7 @@ impl Core {
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
             }
-            match self.meta.get(Table::Object, subject)? {
+            match self.meta.get(keys::table_of(subject), subject)? {
                 Some(now_stored) => stored = now_stored,
                 None => return Ok(()),
             }

@@ -16,7 +16,7 @@ pub enum Table {
     System = 1,
     /// Buckets.
     Bucket = 2,
-    /// Object versions.
+    /// The visible version of each key.
     Object = 3,
     /// Multipart uploads in progress.
     Upload = 4,
@@ -34,11 +34,13 @@ pub enum Table {
     Thaw = 10,
     /// Manifests too large for their object's record.
     Manifest = 11,
+    /// Versions that are not visible, and delete markers.
+    Version = 12,
 }
 
 impl Table {
     /// Every table, in key order.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 12] = [
         Table::System,
         Table::Bucket,
         Table::Object,
@@ -50,6 +52,7 @@ impl Table {
         Table::Access,
         Table::Thaw,
         Table::Manifest,
+        Table::Version,
     ];
 
     /// The table's number on disk.
@@ -146,6 +149,8 @@ reasons! {
     Release = 26,
     /// What is set for a bucket changed.
     ConfigureBucket = 27,
+    /// A version or a delete marker was deleted by its id.
+    DeleteVersion = 28,
 }
 
 /// One physical change: `value` replaces what is at `key`, `None` removes it. Applying it twice is applying it once.

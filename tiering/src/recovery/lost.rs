@@ -89,6 +89,7 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
         R::PutObject
             | R::CopyObject
             | R::DeleteObject
+            | R::DeleteVersion
             | R::CompleteUpload
             | R::UpdateObject
             | R::CreateBucket
@@ -97,7 +98,9 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
     let mut lost = Vec::new();
     for Op { table, key, value } in record.ops.iter().filter(|_| promised) {
         let name = match table {
-            Table::Object => object_name(key).map(|(bucket, key)| (bucket.to_owned(), Some(key.to_owned()))),
+            Table::Object | Table::Version => {
+                object_name(key).map(|(bucket, key)| (bucket.to_owned(), Some(key.to_owned())))
+            }
             Table::Bucket => Some((String::from_utf8_lossy(key).into_owned(), None)),
             _ => None,
         };

@@ -1,6 +1,7 @@
 //! All that was moved is there: it comes back.
 
 use super::*;
+use tidegate_tiering::engine::DeleteRequest;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_moved_comes_back_from_packs_alone_as_clients_saw_it() {
@@ -61,7 +62,7 @@ async fn what_was_moved_comes_back_from_packs_alone_as_clients_saw_it() {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     // It is a store like any other.
     put_cold(&new, "new", &noise(9, 50_000), IA).await;
-    assert!(new.delete_object("bkt", "large", None).await.unwrap());
+    assert!(new.delete_object("bkt", "large", DeleteRequest::default()).await.unwrap().existed);
     assert!(collect(&new).await > 4, "the packs of what is deleted go");
     new.shutdown().await.unwrap();
     let again = open(&new_bed).await;
@@ -101,11 +102,11 @@ async fn a_pack_that_only_tells_lives_as_long_as_what_it_tells_of() {
     copy(&engine, "second", "copy", IA).await.unwrap();
     assert!(matches!(residency(&engine, "copy"), Some(Residency::Cold { .. })), "no byte was moved");
     assert_eq!(collect(&engine).await, 0);
-    engine.delete_object("bkt", "second", None).await.unwrap();
+    engine.delete_object("bkt", "second", DeleteRequest::default()).await.unwrap();
     assert_eq!(collect(&engine).await, 0);
-    engine.delete_object("bkt", "copy", None).await.unwrap();
+    engine.delete_object("bkt", "copy", DeleteRequest::default()).await.unwrap();
     assert_eq!(collect(&engine).await, 1);
-    engine.delete_object("bkt", "empty", None).await.unwrap();
+    engine.delete_object("bkt", "empty", DeleteRequest::default()).await.unwrap();
     assert_eq!(collect(&engine).await, 1);
     assert_eq!(names(clouds.ia.as_ref()).await, first);
     assert_eq!(get(&engine, "first").await.unwrap(), bytes);
@@ -137,7 +138,7 @@ async fn of_several_versions_the_latest_comes_back_where_it_came_last_and_what_w
         old_bed.clock.advance(Duration::from_secs(10));
     }
     put_cold(&old, "deleted", b"deleted", IA).await;
-    old.delete_object("bkt", "deleted", None).await.unwrap();
+    old.delete_object("bkt", "deleted", DeleteRequest::default()).await.unwrap();
     put(&old, "cold/onwards", &noise(7, 20_000)).await.unwrap();
     old_bed.clock.advance(DAY * 31);
     is_cold(&old, "cold/onwards").await;
