@@ -9,7 +9,7 @@ use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Table};
 use crate::mutants::{self, Mutant};
-use tidegate_policies::{Decision, ObjectFacts, Policy};
+use tidegate_policies::{Decision, ObjectFacts, Policy, Version};
 
 /// What is to be done with a version now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,7 @@ pub(crate) fn facts<'a>(
         last_access: last_access.map_or(record.modified, |at| at.max(record.modified)).millis(),
         current_tier,
         protected_in,
+        version: Version::Current,
     }
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn decide(
 ) -> Plan {
     let verdict = policy.evaluate(facts, now.millis());
     let next = verdict.next.map(Timestamp);
-    let rule = || verdict.rule.as_ref().map_or_else(String::new, |r| r.id.to_owned());
+    let rule = || verdict.rule.map_or_else(String::new, |r| r.to_string());
     if matches!(verdict.decision, Decision::Expire) {
         return Plan { action: Action::Expire { rule: rule() }, next };
     }

@@ -172,7 +172,7 @@ impl Engine {
             .explain(&facts, self.core.clock.now().millis())
             .iter()
             .map(|e| RuleExplanation {
-                rule: e.rule.id.to_owned(),
+                rule: e.rule.to_string(),
                 matches: e.enabled && e.mismatch.is_none(),
                 reason: explain(e),
             })
@@ -448,6 +448,7 @@ fn explain(e: &tidegate_policies::RuleExplanation<'_>) -> String {
                 ActionState::Waiting => "waiting",
                 ActionState::Done => "done",
                 ActionState::WaitsForFill => "waits for the disk to fill",
+                ActionState::OtherVersions => "about other versions",
             };
             format!("{what}: {state}")
         })

@@ -93,8 +93,8 @@ impl Core {
     async fn reindex_upload(&self, subject: &[u8], stored: &[u8]) -> Result<(), EngineError> {
         let mut record = UploadRecord::decode(stored)?;
         let Some((bucket, key, _)) = keys::split_upload(subject) else { return Ok(()) };
-        let after = self.policy().policy.abort_uploads_after(bucket, key).map(|(ms, _)| ms);
-        let due = after.map(|ms| Timestamp(record.initiated.millis().saturating_add(ms)));
+        let active = self.policy();
+        let due = active.policy.abort_uploads_at(bucket, key, record.initiated.millis()).map(|(at, _)| Timestamp(at));
         if due == record.due {
             return Ok(());
         }
