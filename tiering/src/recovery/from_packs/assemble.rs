@@ -126,7 +126,9 @@ impl Assembly {
         let (bucket, key) = keys::split_object(object).unwrap_or_default();
         let [mine, its] = [&record, &current].map(|r| keys::version(bucket, key, r.version));
         if record.null && self.index.get(Table::Version, &mine)?.is_none() {
-            for (subject, stored) in self.index.scan(Table::Version, keys::prefix(&keys::versions_of(object)), usize::MAX, false)? {
+            for (subject, stored) in
+                self.index.scan(Table::Version, keys::prefix(&keys::versions_of(object)), usize::MAX, false)?
+            {
                 let known = ObjectRecord::decode(&stored)?;
                 if known.null && self.is_older(&known, &record) {
                     return Ok(());
