@@ -43,7 +43,7 @@ pub use parse::{
     CheckOptions, ConfiguredTier, MAX_ACTIONS, MAX_DOCUMENT_BYTES, MAX_PAIRS, MAX_RULES, MAX_TIERS, Report, check,
     parse,
 };
-pub use policy::{Decision, Layout, ObjectFacts, Policy, Rule, RuleRef, Since, Tier, Verdict};
+pub use policy::{Decision, Layout, ObjectFacts, Policy, Rule, RuleRef, Since, Tier, Verdict, Version};
 pub use price::{ClassPrices, Estimate, GB, MONTH, PriceBook, Request, RetrievalPrices, RetrievalSpeed};
 pub use units::DAY;
 

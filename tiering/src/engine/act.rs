@@ -9,7 +9,7 @@ use super::record::{ObjectRecord, Record};
 use super::types::Residency;
 use super::versions::Stored;
 use crate::clock::Timestamp;
-use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason};
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
 
 impl Core {
@@ -29,7 +29,7 @@ impl Core {
             return Ok(false);
         }
         let (bucket, key) = names(subject)?;
-        let plan = self.plan((bucket, key), &record, now);
+        let plan = self.plan(subject, &record, now)?;
         // Its end needs no job and waits for none: a tier that is down must not keep what has expired.
         if self.claims().holds(subject) && !matches!(plan.action, Action::Expire { .. }) {
             return Ok(false);
@@ -67,6 +67,9 @@ impl Core {
             }
             Action::Keep => self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await?,
         };
+        if table == Table::Version && self.moves_others() {
+            self.reindex_versions(subject).await?;
+        }
         match outcome {
             // A client's write won: its commit has set the due time anew.
             Ok(()) | Err(MetaError::Conflict { .. }) => Ok(true),
@@ -101,7 +104,7 @@ impl Core {
         if record.waiting != Some(at) {
             return Ok(false);
         }
-        let Action::Protect { tier } = self.plan(names(subject)?, &record, now).action else { return Ok(false) };
+        let Action::Protect { tier } = self.plan(subject, &record, now)?.action else { return Ok(false) };
         let (version, size) = (record.version, record.size);
         // Once protected, it can be evicted.
         let claim = Claim { subject: subject.to_vec(), version, size, frees: size };

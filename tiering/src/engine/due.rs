@@ -9,7 +9,7 @@ use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Table};
 use crate::mutants::{self, Mutant};
-use tidegate_policies::{Decision, ObjectFacts, Policy, Verdict};
+use tidegate_policies::{Decision, ObjectFacts, Policy, Version};
 
 /// What is to be done with a version now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +58,10 @@ pub(crate) struct Orders {
 
 /// The facts of a version, as policies see them.
 pub(crate) fn facts<'a>(
-    bucket: &'a str,
-    key: &'a str,
+    (bucket, key): (&'a str, &'a str),
     record: &'a ObjectRecord,
     last_access: Option<Timestamp>,
+    version: Version,
 ) -> ObjectFacts<'a> {
     let (protected_in, current_tier) = match record.residency.is_hot() {
         true => (record.residency.tier(), None),
@@ -79,6 +79,7 @@ pub(crate) fn facts<'a>(
         last_access: last_access.map_or(record.modified, |at| at.max(record.modified)).millis(),
         current_tier,
         protected_in,
+        version,
     }
 }
 
@@ -90,16 +91,9 @@ pub(crate) fn decide(
     declared_tier: Option<&str>,
     now: Timestamp,
 ) -> Plan {
-    if record.marker {
-        return Plan { action: Action::Keep, next: None };
-    }
-    // What is not visible is protected as all bodies are; the rules speak of what is.
-    let verdict = match record.noncurrent_since {
-        None => policy.evaluate(facts, now.millis()),
-        Some(_) => Verdict { decision: policy.protection(facts), rule: None, next: None },
-    };
+    let verdict = policy.evaluate(facts, now.millis());
     let next = verdict.next.map(Timestamp);
-    let rule = || verdict.rule.as_ref().map_or_else(String::new, |r| r.id.to_owned());
+    let rule = || verdict.rule.map_or_else(String::new, |r| r.to_string());
     if matches!(verdict.decision, Decision::Expire) {
         return Plan { action: Action::Expire { rule: rule() }, next };
     }
@@ -130,12 +124,18 @@ pub(crate) fn decide(
 
 impl Core {
     /// Decides about one version, with the active policy.
-    pub(crate) fn plan(&self, (bucket, key): (&str, &str), record: &ObjectRecord, now: Timestamp) -> Plan {
+    pub(crate) fn plan(
+        &self,
+        subject: &[u8],
+        record: &ObjectRecord,
+        now: Timestamp,
+    ) -> Result<Plan, super::EngineError> {
+        let (bucket, key) = names(subject)?;
         let active = self.policy();
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key, record) } else { None };
-        let facts = facts(bucket, key, record, access);
+        let facts = facts((bucket, key), record, access, self.standing(&active.policy, subject, record)?);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-        decide(&active.policy, &facts, record, declared, now)
+        Ok(decide(&active.policy, &facts, record, declared, now))
     }
 
     /// In which orders besides its due time a version stands.
@@ -144,9 +144,34 @@ impl Core {
         Orders { idle: hot && active.lowest_fill.is_some(), waiting: hot && active.policy.protects(bucket).is_some() }
     }
 
-    /// Writes `record` to `batch`, at its key `subject` in the table Object or Version, together with its place in the due index, and takes the old version's places out.
-    /// Returns whether something is due at once.
+    /// Writes `record` to `batch`, at its key `subject` in the table Object or Version, together with its place in the due
+    /// index, and takes the old version's places out. Returns whether something is due at once.
     pub(crate) fn put_version(
+        &self,
+        batch: &mut Batch,
+        subject: &[u8],
+        old: Option<&ObjectRecord>,
+        record: &mut ObjectRecord,
+    ) -> Result<bool, super::EngineError> {
+        let now = self.clock.now();
+        record.due = self.plan(subject, record, now)?.due(record, now);
+        self.put_planned(batch, subject, old, record)
+    }
+
+    /// As [`put_version`](Self::put_version), but the version is looked at again at once: what is decided about it rests on what
+    /// the same commit changes.
+    pub(crate) fn put_for_review(
+        &self,
+        batch: &mut Batch,
+        subject: &[u8],
+        old: Option<&ObjectRecord>,
+        record: &mut ObjectRecord,
+    ) -> Result<bool, super::EngineError> {
+        record.due = Some(self.clock.now());
+        self.put_planned(batch, subject, old, record)
+    }
+
+    fn put_planned(
         &self,
         batch: &mut Batch,
         subject: &[u8],
@@ -156,7 +181,6 @@ impl Core {
         use super::record::Record;
         let now = self.clock.now();
         let (bucket, key) = names(subject)?;
-        record.due = self.plan((bucket, key), record, now).due(record, now);
         let orders = self.orders(bucket, record);
         record.idle = orders
             .idle

@@ -51,6 +51,7 @@ mod settings;
 mod ship;
 mod shipmetrics;
 mod snapshots;
+mod standing;
 mod state;
 pub(crate) mod transition;
 pub mod types;

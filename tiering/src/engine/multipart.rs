@@ -57,8 +57,9 @@ impl Engine {
         keys::check_new(&create.key)?;
         let now = self.core.clock.now();
         let upload_id = format!("{:032x}", keys::fresh_id(now));
-        let abort_after = self.core.policy().policy.abort_uploads_after(&create.bucket, &create.key).map(|(ms, _)| ms);
-        let due = abort_after.map(|ms| Timestamp(now.millis().saturating_add(ms)));
+        let active = self.core.policy();
+        let due =
+            active.policy.abort_uploads_at(&create.bucket, &create.key, now.millis()).map(|(at, _)| Timestamp(at));
         let record = UploadRecord { initiated: now, attributes: create.attributes, checksum: create.checksum, due };
         let key = keys::upload(&create.bucket, &create.key, &upload_id);
         let mut batch = Batch::new(Reason::CreateUpload)

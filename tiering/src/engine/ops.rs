@@ -19,7 +19,7 @@ use crate::meta::{MetaStore, Table};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
-use tidegate_policies::{ActionState, Decision};
+use tidegate_policies::{ActionState, Decision, Version};
 
 impl Engine {
     /// Sums of the whole store. Costs a look at the packs and at the due index, no walk over the namespace.
@@ -172,13 +172,13 @@ impl Engine {
             job: None,
         };
         let active = self.core.policy();
-        let facts = facts(bucket, key, record, self.core.last_access(bucket, key, record));
+        let facts = facts((bucket, key), record, self.core.last_access(bucket, key, record), Version::Current);
         report.explanation = active
             .policy
             .explain(&facts, self.core.clock.now().millis())
             .iter()
             .map(|e| RuleExplanation {
-                rule: e.rule.id.to_owned(),
+                rule: e.rule.to_string(),
                 matches: e.enabled && e.mismatch.is_none(),
                 reason: explain(e),
             })
@@ -454,6 +454,7 @@ fn explain(e: &tidegate_policies::RuleExplanation<'_>) -> String {
                 ActionState::Waiting => "waiting",
                 ActionState::Done => "done",
                 ActionState::WaitsForFill => "waits for the disk to fill",
+                ActionState::OtherVersions => "about other versions",
             };
             format!("{what}: {state}")
         })

@@ -2,7 +2,7 @@
 //! a transition's (`transition.rs`); here is its end, and how far it is behind.
 
 use super::claims::Claim;
-use super::due::{Action, names};
+use super::due::Action;
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::read::ReadLeases;
@@ -146,8 +146,7 @@ impl Core {
         let Some(stored) = self.meta.get(keys::table_of(&claim.subject), &claim.subject)? else { return Ok(false) };
         let record = ObjectRecord::decode(&stored)?;
         // The rules may have changed again.
-        let wanted =
-            matches!(self.plan(names(&claim.subject)?, &record, self.clock.now()).action, Action::Release { .. });
+        let wanted = matches!(self.plan(&claim.subject, &record, self.clock.now())?.action, Action::Release { .. });
         if record.version != claim.version || record.residency.tier() != Some(tier) || !wanted {
             return Ok(false);
         }

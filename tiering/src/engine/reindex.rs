@@ -69,9 +69,9 @@ impl Core {
     pub(crate) async fn reindex_object(&self, subject: &[u8], mut stored: Value) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             let record = ObjectRecord::decode(&stored)?;
-            let (bucket, key) = names(subject)?;
+            let (bucket, _) = names(subject)?;
             let now = self.clock.now();
-            let due = self.plan((bucket, key), &record, now).due(&record, now);
+            let due = self.plan(subject, &record, now)?.due(&record, now);
             let stands = Orders { idle: record.idle.is_some(), waiting: record.waiting.is_some() };
             if due == record.due && stands == self.orders(bucket, &record) {
                 return Ok(());
@@ -92,8 +92,8 @@ impl Core {
     async fn reindex_upload(&self, subject: &[u8], stored: &[u8]) -> Result<(), EngineError> {
         let mut record = UploadRecord::decode(stored)?;
         let Some((bucket, key, _)) = keys::split_upload(subject) else { return Ok(()) };
-        let after = self.policy().policy.abort_uploads_after(bucket, key).map(|(ms, _)| ms);
-        let due = after.map(|ms| Timestamp(record.initiated.millis().saturating_add(ms)));
+        let active = self.policy();
+        let due = active.policy.abort_uploads_at(bucket, key, record.initiated.millis()).map(|(at, _)| Timestamp(at));
         if due == record.due {
             return Ok(());
         }

@@ -14,7 +14,7 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
 use super::claims::{Aim, Claim, Work};
-use super::due::{Action, names};
+use super::due::Action;
 use super::error::EngineError;
 use super::keys;
 use super::manifests::Telling;
@@ -254,7 +254,7 @@ impl Transition {
         if !self.protects() {
             return Ok(false);
         }
-        let plan = self.core.plan(names(&claim.subject)?, record, self.core.clock.now());
+        let plan = self.core.plan(&claim.subject, record, self.core.clock.now())?;
         Ok(!matches!(plan.action, Action::Protect { tier } if tier == self.tier))
     }
 

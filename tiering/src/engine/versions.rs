@@ -342,7 +342,10 @@ impl Core {
             let mut moved = ObjectRecord { noncurrent_since: Some(newest.modified), ..old.record.clone() };
             let subject = keys::version(bucket, key, moved.version);
             self.drop_due(batch, &old.subject, Some(&old.record));
-            planned.due_now |= self.put_version(batch, &subject, None, &mut moved)?;
+            planned.due_now |= match self.moves_others() {
+                true => self.put_for_review(batch, &subject, None, &mut moved)?,
+                false => self.put_version(batch, &subject, None, &mut moved)?,
+            };
             planned.written.push(subject);
         }
         if let Some(null) = &sight.null {
@@ -367,9 +370,20 @@ impl Core {
             }
             false => object,
         };
-        planned.due_now |= self.put_version(batch, &subject, old.filter(|_| !newest.marker), newest)?;
+        planned.due_now |= match newest.marker {
+            true => self.put_marker(batch, &subject, newest)?,
+            false => self.put_version(batch, &subject, old, newest)?,
+        };
         planned.written.push(subject);
         Ok(planned)
+    }
+
+    /// Writes a delete marker that becomes the latest, or may have become all that is left.
+    fn put_marker(&self, batch: &mut Batch, subject: &[u8], marker: &mut ObjectRecord) -> Result<bool, EngineError> {
+        match self.ends_alone(subject, marker, self.clock.now())? {
+            true => self.put_for_review(batch, subject, None, marker),
+            false => self.put_version(batch, subject, None, marker),
+        }
     }
 
     /// What deletes a key without naming a version: a delete marker where there are versions. None when nothing is to be done.
@@ -478,6 +492,7 @@ impl Core {
         let mut planned = Planned { frees: is_local(&found.record), ..Planned::default() };
         self.drop_version(&mut batch, found);
         if !found.is_latest() {
+            self.review_marker(&mut batch, &mut planned, &found.subject)?;
             return Ok((batch, planned));
         }
         let object = keys::object_of(&found.subject).to_vec();
@@ -497,10 +512,30 @@ impl Core {
                     object
                 }
             };
-            planned.due_now |= self.put_version(&mut batch, &subject, None, &mut latest)?;
+            planned.due_now |= match latest.marker {
+                true => self.put_marker(&mut batch, &subject, &mut latest)?,
+                false => self.put_version(&mut batch, &subject, None, &mut latest)?,
+            };
             planned.written.push(subject);
         }
         Ok((batch, planned))
+    }
+
+    /// Has the delete marker looked at again that is the latest of a key of which a version goes: it may be alone then.
+    fn review_marker(&self, batch: &mut Batch, planned: &mut Planned, gone: &[u8]) -> Result<(), EngineError> {
+        let object = keys::object_of(gone);
+        if self.meta.get(Table::Object, object)?.is_some() {
+            return Ok(());
+        }
+        let first = self.first_version(keys::prefix(&keys::versions_of(object)))?;
+        let Some(marker) = first.filter(|first| first.is_latest() && first.record.marker) else { return Ok(()) };
+        if self.ends_alone(&marker.subject, &marker.record, self.clock.now())? {
+            batch.expects.push(marker.unchanged());
+            let mut again = marker.record.clone();
+            self.drop_due(batch, &marker.subject, Some(&marker.record));
+            planned.due_now |= self.put_for_review(batch, &marker.subject, None, &mut again)?;
+        }
+        Ok(())
     }
 
     /// Deletes a version by rule, as it was found: what is visible as a client would without naming a version, anything else for good.
