@@ -267,6 +267,18 @@ def test_a_version_is_deleted_for_good(s3, versioned):
     assert "x-amz-delete-marker" not in failed.error.response["ResponseMetadata"]["HTTPHeaders"]
 
 
+def test_a_version_may_be_deleted_under_a_condition(s3, versioned):
+    first = s3.put_object(Bucket=versioned, Key="k", Body=b"first")
+    second = s3.put_object(Bucket=versioned, Key="k", Body=b"second")
+    named = {"Bucket": versioned, "Key": "k", "VersionId": first["VersionId"]}
+    with refused("PreconditionFailed", 412):
+        s3.delete_object(**named, IfMatch=second["ETag"])
+    assert read_body(s3, versioned, "k", VersionId=first["VersionId"]) == b"first"
+    for _ in range(2):
+        s3.delete_object(**named, IfMatch=first["ETag"])
+    assert listed(s3, versioned) == [("k", second["VersionId"], True, False)]
+
+
 def test_many_versions_are_deleted_at_once(s3, versioned):
     ids = [put(s3, versioned, b"%d" % n) for n in range(3)]
     marker = s3.delete_object(Bucket=versioned, Key="k")["VersionId"]
