@@ -66,6 +66,13 @@ pub fn stats(report: &StatsReport) -> String {
         ("oldest due action", late(report.oldest_due_lag_ms)),
         ("scrub", render_scrub::scrub_state(&report.scrub)),
     ]);
+    if report.noncurrent.objects > 0 || report.delete_markers > 0 {
+        let Amount { objects, bytes } = report.noncurrent;
+        text += &pairs(vec![
+            ("noncurrent versions", format!("{objects} of {}", show_size(bytes))),
+            ("delete markers", report.delete_markers.to_string()),
+        ]);
+    }
     if let Some(protect) = &report.protect {
         text += &render_recover::protection(protect);
     }

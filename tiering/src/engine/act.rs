@@ -28,6 +28,9 @@ impl Core {
         if record.due != Some(at) {
             return Ok(false);
         }
+        if table == Table::Version && self.moves_others() {
+            self.reindex_versions(subject).await?;
+        }
         let (bucket, key) = names(subject)?;
         let plan = self.plan(subject, &record, now)?;
         // Its end needs no job and waits for none: a tier that is down must not keep what has expired.
@@ -67,9 +70,6 @@ impl Core {
             }
             Action::Keep => self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await?,
         };
-        if table == Table::Version && self.moves_others() {
-            self.reindex_versions(subject).await?;
-        }
         match outcome {
             // A client's write won: its commit has set the due time anew.
             Ok(()) | Err(MetaError::Conflict { .. }) => Ok(true),

@@ -66,8 +66,6 @@ impl Engine {
         core.versioning(&list.bucket)?;
         let (mut objects, mut versions) = core.streams(list)?;
         let mut page = VersionsPage::default();
-        // What a key's first version in the table Version is the latest by: nothing of that key in the table Object.
-        let mut last_key: Option<Vec<u8>> = None;
         let mut count = 0usize;
         loop {
             let want = list.max.saturating_sub(count).saturating_add(1);
@@ -84,11 +82,11 @@ impl Engine {
             if count == list.max {
                 return Ok(page);
             }
-            count += 1;
             let stream = if is_object { &mut objects } else { &mut versions };
             let Some((subject, stored)) = stream.page.pop_front() else { continue };
             let (_, key) = keys::split_object(&subject).ok_or_else(|| broken_key("version"))?;
             if let Some(common) = common_prefix(key, &list.prefix, list.delimiter.as_deref()) {
+                count += 1;
                 let below = keys::object(&list.bucket, common);
                 objects.skip(&below);
                 versions.skip(&below);
@@ -97,23 +95,25 @@ impl Engine {
                 continue;
             }
             let record = ObjectRecord::decode(&stored)?;
-            let object_key = keys::object_of(&subject);
-            let latest = record.noncurrent_since.is_none() && last_key.as_deref() != Some(object_key);
-            last_key = Some(object_key.to_vec());
+            // Superseded since the page of the visible ones was read: it is there already.
+            if page.entries.last().is_some_and(|last| last.version == record.version && last.key == key) {
+                continue;
+            }
+            count += 1;
             let named = if record.null { VersionRef::Null } else { VersionRef::Id(record.version) };
             page.next = Some((key.to_owned(), Some(named)));
-            page.entries.push(core.version_entry(key, record, latest));
+            page.entries.push(core.version_entry(key, record));
         }
     }
 }
 
 impl Core {
-    fn version_entry(&self, key: &str, record: ObjectRecord, latest: bool) -> VersionEntry {
+    fn version_entry(&self, key: &str, record: ObjectRecord) -> VersionEntry {
         VersionEntry {
             key: key.to_owned(),
             version: record.version,
             null: record.null,
-            latest,
+            latest: record.noncurrent_since.is_none(),
             marker: record.marker,
             size: record.size,
             class_shown: self.class_shown(&record),

@@ -53,6 +53,7 @@ mod shipmetrics;
 mod snapshots;
 mod standing;
 mod state;
+mod supersede;
 pub(crate) mod transition;
 pub mod types;
 mod versions;

@@ -5,11 +5,12 @@ use super::ingest::{Ingested, ingest};
 use super::keys;
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
+use super::supersede::Planned;
 use super::types::{
     BodyExpectation, BodyIn, CopyObject, DeleteRequest, Deleted, PutObject, Residency, VersionRef, WriteCondition,
     Written,
 };
-use super::versions::{MAX_RACES, Planned};
+use super::versions::MAX_RACES;
 use super::{Core, Engine, Versioning};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;

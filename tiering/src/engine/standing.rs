@@ -33,7 +33,7 @@ impl Core {
             true => {
                 let prefix = keys::versions_of(keys::object_of(subject));
                 let range = (Bound::Included(prefix), Bound::Excluded(subject.to_vec()));
-                u32::try_from(self.meta.scan(Table::Version, range, MOST_NEWER, false)?.len()).unwrap_or(u32::MAX)
+                u32::try_from(self.meta.scan(Table::Version, range, MOST_NEWER + 1, false)?.len()).unwrap_or(u32::MAX)
             }
             false => 0,
         };
@@ -82,11 +82,13 @@ impl Core {
         Ok(matches!(verdict.decision, Decision::Expire) || verdict.next.is_some())
     }
 
-    /// Decides anew about the versions of a key that rules which count newer ones may speak of by now.
+    /// Decides anew about the other versions of a key that rules which count newer ones may speak of by now.
     pub(crate) async fn reindex_versions(&self, subject: &[u8]) -> Result<(), EngineError> {
         let range = keys::prefix(&keys::versions_of(keys::object_of(subject)));
-        for (subject, stored) in self.meta.scan(Table::Version, range, MOST_NEWER + 2, false)? {
-            self.reindex_object(&subject, stored).await?;
+        for (other, stored) in self.meta.scan(Table::Version, range, MOST_NEWER + 2, false)? {
+            if other != subject {
+                self.reindex_object(&other, stored).await?;
+            }
         }
         Ok(())
     }
