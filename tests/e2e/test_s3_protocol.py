@@ -213,6 +213,10 @@ HERE = {
     "ListObjectsV2", "ListParts", "PutObject", "RestoreObject", "UploadPart", "UploadPartCopy",
     "PutBucketVersioning", "ListObjectVersions", "GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging",
     "GetBucketTagging", "PutBucketTagging", "DeleteBucketTagging",
+    "DeleteBucketEncryption", "GetBucketEncryption", "PutBucketEncryption",
+    "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
+    "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
+    "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",
 }  # fmt: skip
 # Sent to another service or host, or refused by the SDK itself.
 ELSEWHERE = {"ListDirectoryBuckets", "UpdateObjectEncryption", "WriteGetObjectResponse"}

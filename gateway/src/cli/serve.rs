@@ -7,7 +7,10 @@ use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
 use crate::config::{Config, access_key, check, read_policy};
 use crate::logging;
 use crate::output::Output;
-use crate::server::{AccessKey, S3Server, descriptors};
+use crate::server::{AccessKey, S3Server, S3Settings, descriptors};
+use crate::users::Users;
+use crate::users::directory::Known;
+use crate::users::seal::SealKeys;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -237,8 +240,10 @@ impl Serving<'_> {
         };
         let kept = listener.try_clone().map_err(|e| Failure::new(format!("keep the listener: {e}")))?;
         self.listener = Some(kept);
-        let server = S3Server::bind_to(listener, settings, engine.clone(), registry).map_err(Failure::new)?;
-        self.announce(engine, server.local_addr()).await?;
+        let users = Arc::new(self.users(engine, &settings)?);
+        let both = (engine.clone(), Arc::clone(&users));
+        let server = S3Server::bind_to(listener, settings, both, registry).map_err(Failure::new)?;
+        self.announce((engine, users), server.local_addr()).await?;
         let (stopping, stop) = (Arc::clone(&self.state), self.stop.clone());
         let mut ended = Ended::Stopped;
         let shutdown = async {
@@ -254,8 +259,23 @@ impl Serving<'_> {
         Ok(ended)
     }
 
+    /// Those who may sign requests. A standby never makes a seal key: what it follows was sealed with that of the primary.
+    fn users(&self, engine: &Engine, settings: &S3Settings) -> Result<Users, Failure> {
+        let config = self.state.config();
+        let standby = engine.standby_lag().is_some();
+        let seal = match &config.users.seal_key {
+            Some(text) => SealKeys::parse(text.expose()).map(Some).map_err(|e| format!("users.seal_key: {e}")),
+            None => SealKeys::of_directory(&config.data_dir, !standby),
+        };
+        let known = Known { accounts: config.accounts.clone(), root_keys: settings.access_keys.clone() };
+        let users = Users::new(known, seal.map_err(Failure::new)?, engine.clone());
+        // What is to be said of them is said at the start.
+        users.directory().map_err(Failure::new)?;
+        Ok(users)
+    }
+
     /// Tells everybody that requests are served.
-    async fn announce(&self, engine: &Engine, s3: std::net::SocketAddr) -> Result<(), Failure> {
+    async fn announce(&self, (engine, users): (&Engine, Arc<Users>), s3: std::net::SocketAddr) -> Result<(), Failure> {
         let config = self.state.config();
         let addresses = Addresses {
             s3: format!("http://{s3}"),
@@ -263,7 +283,7 @@ impl Serving<'_> {
             socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
             pid: std::process::id(),
         };
-        self.state.opened(engine.clone()).await;
+        self.state.opened(engine.clone(), users).await;
         self.state.enter(Phase::Serving);
         let standby = engine.standby_lag().is_some();
         tracing::info!(version = crate::VERSION, s3 = %addresses.s3, admin = %addresses.admin, standby, "serving");

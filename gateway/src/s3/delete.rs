@@ -4,9 +4,15 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{DeleteRequest, Deleted, VersionRef};
 
+use super::admit::{Admitted, asking, caller_of};
+use super::authority::Place;
+use super::condition_keys::Asking;
 use super::conditions::{of_delete, of_write};
 use super::error::from_engine;
-use super::{Gateway, versions};
+use super::{Gateway, context, versions};
+use crate::auth::decide::BucketFacts;
+use crate::auth::identity::Caller;
+use crate::auth::needs::{Shape, needs};
 
 /// S3's limit for one request.
 const MAX_KEYS: usize = 1000;
@@ -15,6 +21,7 @@ pub(super) async fn object(
     gateway: &Gateway,
     request: S3Request<DeleteObjectInput>,
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
+    let owner = owner_of_marker(gateway, &caller_of(&request.extensions));
     let input = request.input;
     if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
         return Err(s3_error!(
@@ -24,7 +31,7 @@ pub(super) async fn object(
     }
     let version = versions::named(input.version_id.as_deref())?;
     let if_match = of_write(input.if_match.as_ref(), None)?.if_match;
-    let delete = DeleteRequest { version, if_match, ..DeleteRequest::default() };
+    let delete = DeleteRequest { version, if_match, owner };
     let deleted = gateway.engine.delete_object(&input.bucket, &input.key, delete).await.map_err(from_engine)?;
     Ok(S3Response::new(DeleteObjectOutput {
         delete_marker: deleted.marker.then_some(true),
@@ -32,6 +39,11 @@ pub(super) async fn object(
         version_id: input.version_id.or_else(|| made(&deleted)),
         request_charged: None,
     }))
+}
+
+/// The account that a delete marker is recorded with: whoever asks for it.
+fn owner_of_marker(gateway: &Gateway, caller: &Caller) -> Option<String> {
+    caller.identity().and_then(|known| gateway.authority.recorded(&known.account.id))
 }
 
 /// The id of the delete marker that was made.
@@ -43,7 +55,13 @@ pub(super) async fn objects(
     gateway: &Gateway,
     request: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-    let input = request.input;
+    let facts = Admitted::of(&request)?;
+    let caller = caller_of(&request.extensions);
+    let owner = owner_of_marker(gateway, &caller);
+    let context = context(&request);
+    let S3Request { input, headers, uri, .. } = request;
+    let query = uri.query().unwrap_or_default();
+    let asking = asking(&gateway.authority, &caller, context.as_deref(), (&headers, query));
     let objects = input.delete.objects;
     if objects.is_empty() || objects.len() > MAX_KEYS {
         return Err(s3_error!(MalformedXML, "DeleteObjects takes 1 to {MAX_KEYS} keys, {} were given.", objects.len()));
@@ -55,9 +73,10 @@ pub(super) async fn objects(
     let mut errors = Vec::new();
     let (mut deletes, mut named) = (Vec::with_capacity(objects.len()), Vec::with_capacity(objects.len()));
     for object in objects {
-        match asked(&object) {
+        let allowed = || allowed(gateway, &asking, &facts, (&input.bucket, &object));
+        match asked(&object).and_then(|delete| allowed().map(|()| delete)) {
             Ok(delete) => {
-                deletes.push((object.key, delete));
+                deletes.push((object.key, DeleteRequest { owner: owner.clone(), ..delete }));
                 named.push(object.version_id);
             }
             Err(error) => errors.push(failure(object.key, object.version_id, &error)),
@@ -74,6 +93,21 @@ pub(super) async fn objects(
         }
     }
     Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), request_charged: None }))
+}
+
+/// # Errors
+/// `AccessDenied` when the caller may not delete one key of DeleteObjects.
+fn allowed(
+    gateway: &Gateway,
+    asking: &Asking<'_>,
+    facts: &BucketFacts,
+    (bucket, object): (&str, &ObjectIdentifier),
+) -> S3Result<()> {
+    let version = object.version_id.as_deref();
+    let place = Place { bucket, key: &object.key, version, is_new: false };
+    let shape = Shape { version: version.is_some(), ..Shape::default() };
+    let needs = needs("DeleteObject", shape).unwrap_or_default();
+    needs.iter().try_for_each(|need| gateway.authority.require(asking, need.action, facts, &place))
 }
 
 /// What is asked for one key, or why it is not even tried.

@@ -41,6 +41,7 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
     use Operation as O;
     Some(match operation {
         O::PutObject | O::CopyObject | O::CreateBucket | O::DeleteBucket => &[],
+        O::PutBucketEncryption | O::DeleteBucketEncryption => &["encryption"],
         O::DeleteObject => &["versionId"],
         O::DeleteObjects => &["delete"],
         O::CreateMultipartUpload => &["uploads"],
@@ -50,6 +51,11 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::PutBucketVersioning => &["versioning"],
         O::PutBucketTagging | O::DeleteBucketTagging => &["tagging"],
         O::PutObjectTagging | O::DeleteObjectTagging => &["tagging", "versionId"],
+        O::PutBucketPolicy | O::DeleteBucketPolicy => &["policy"],
+        O::PutPublicAccessBlock | O::DeletePublicAccessBlock => &["publicAccessBlock"],
+        O::PutBucketOwnershipControls | O::DeleteBucketOwnershipControls => &["ownershipControls"],
+        O::PutBucketAcl => &["acl"],
+        O::PutObjectAcl => &["acl", "versionId"],
         _ => return None,
     })
 }

@@ -6,10 +6,12 @@ use tidegate_tiering::engine::{
     ListVersions, ObjectInfo, VersionEntry, VersionId, VersionRef, Versioning, VersionsPage, Written,
 };
 
+use super::admit::Admitted;
+use super::authority::Owners;
 use super::error::from_engine;
 use super::list::{restore_status, wants_restore};
 use super::listing::{Encoding, delimiter, page_size};
-use super::{Gateway, checksums, owner, signed, time};
+use super::{Gateway, checksums, signed, time};
 use crate::server::VersionOrder;
 
 /// The version that a request names.
@@ -89,6 +91,7 @@ pub(super) async fn list(
     gateway: &Gateway,
     request: S3Request<ListObjectVersionsInput>,
 ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+    let owners = Owners::new(&gateway.authority, Admitted::of(&request)?);
     let input = request.input;
     let encoding = Encoding::new(input.encoding_type.as_ref())?;
     let max_keys = page_size(input.max_keys, "max-keys")?;
@@ -101,7 +104,8 @@ pub(super) async fn list(
         max: usize::try_from(max_keys).unwrap_or(0),
     };
     let page = page(gateway, &list)?;
-    let show = Show { encoding, restore: wants_restore(input.optional_object_attributes.as_ref()) };
+    let restore = wants_restore(input.optional_object_attributes.as_ref());
+    let mut show = Show { encoding, owners, restore };
     let order = VersionOrder(page.entries.iter().map(|entry| entry.marker).collect());
     let (markers, versions): (Vec<_>, Vec<_>) = page.entries.into_iter().partition(|entry| entry.marker);
     let truncated = page.next.is_some();
@@ -151,14 +155,14 @@ fn page(gateway: &Gateway, list: &ListVersions) -> S3Result<VersionsPage> {
 }
 
 /// How versions are shown.
-#[derive(Clone, Copy)]
-struct Show {
+struct Show<'a> {
     encoding: Encoding,
+    owners: Owners<'a>,
     restore: bool,
 }
 
-impl Show {
-    fn version(self, entry: VersionEntry) -> ObjectVersion {
+impl Show<'_> {
+    fn version(&mut self, entry: VersionEntry) -> ObjectVersion {
         ObjectVersion {
             checksum_algorithm: entry
                 .checksum
@@ -168,7 +172,7 @@ impl Show {
             is_latest: Some(entry.latest),
             key: Some(self.encoding.apply(entry.key)),
             last_modified: Some(time(entry.modified)),
-            owner: Some(owner()),
+            owner: Some(self.owners.of(entry.owner.as_ref())),
             restore_status: entry.restore.filter(|_| self.restore).map(restore_status),
             size: Some(signed(entry.size)),
             storage_class: Some(ObjectVersionStorageClass::from(entry.class_shown)),
@@ -176,12 +180,12 @@ impl Show {
         }
     }
 
-    fn marker(self, entry: VersionEntry) -> DeleteMarkerEntry {
+    fn marker(&mut self, entry: VersionEntry) -> DeleteMarkerEntry {
         DeleteMarkerEntry {
             is_latest: Some(entry.latest),
             key: Some(self.encoding.apply(entry.key)),
             last_modified: Some(time(entry.modified)),
-            owner: Some(owner()),
+            owner: Some(self.owners.of(entry.owner.as_ref())),
             version_id: Some(shown(entry.version, entry.null)),
         }
     }

@@ -9,7 +9,9 @@ use super::attributes::describe;
 use super::body::body_in;
 use super::checksums::{announced, show};
 use super::conditions::of_write;
+use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
+use super::grants::OfNew;
 use super::{Gateway, context, etag, versions};
 use crate::server::ResponseStatus;
 
@@ -18,11 +20,14 @@ pub(super) async fn put(
     request: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let context = context(&request);
+    let of_new = OfNew::of_request(gateway, &request)?;
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
-    let expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
-    let attributes = describe!(input, &headers, &gateway.storage_classes)?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
+    let mut expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    expect.customer_key.clone_from(&key);
+    let attributes = describe!(input, &headers, &gateway.storage_classes, of_new)?;
     let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
     let put = PutObject { bucket: input.bucket, key: input.key, attributes, expect, condition };
@@ -34,6 +39,7 @@ pub(super) async fn put(
         ..Default::default()
     };
     output.checksum_type = show!(output, written.checksum.as_ref());
+    echo_key!(output, &key);
     Ok(S3Response::new(output))
 }
 
