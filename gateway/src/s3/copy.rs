@@ -85,22 +85,14 @@ pub(super) async fn object(
     };
     let source = open(gateway, &input.copy_source, &of_source!(input), keys.source.clone())?;
     let info = source.info();
-    if info.size > gateway.max_body_bytes {
-        return Err(s3_error!(
-            InvalidRequest,
-            "The source has {} bytes; CopyObject takes {}. Use UploadPartCopy.",
-            info.size,
-            gateway.max_body_bytes
-        ));
-    }
+    check_size(gateway, info)?;
     let class = storage_class(input.storage_class.as_ref(), &gateway.storage_classes)?;
     let same_class = class.as_deref().unwrap_or(STANDARD) == info.class_shown;
+    let same_keys = keys.target.is_none() && keys.source.is_none();
     if (info.bucket.as_str(), info.key.as_str()) == (&*input.bucket, &*input.key)
-        && !replace
-        && !replace_tags
+        && !(replace || replace_tags)
         && same_class
-        && keys.target.is_none()
-        && keys.source.is_none()
+        && same_keys
         && is_latest(gateway, info)
     {
         return Err(s3_error!(
@@ -146,6 +138,18 @@ pub(super) async fn object(
     };
     echo_key!(output, &keys.target);
     Ok(S3Response::new(output))
+}
+
+fn check_size(gateway: &Gateway, source: &ObjectInfo) -> S3Result<()> {
+    if source.size <= gateway.max_body_bytes {
+        return Ok(());
+    }
+    Err(s3_error!(
+        InvalidRequest,
+        "The source has {} bytes; CopyObject takes {}. Use UploadPartCopy.",
+        source.size,
+        gateway.max_body_bytes
+    ))
 }
 
 /// Whether a version is what its key shows: a copy of an older one onto its key brings that one back.
