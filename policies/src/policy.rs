@@ -371,6 +371,11 @@ impl Policy {
         self.rules.iter().any(|r| r.enabled && r.timers.iter().any(|t| t.since == Since::LastAccess))
     }
 
+    /// Whether an enabled rule asks how many newer noncurrent versions there are.
+    pub fn counts_newer_versions(&self) -> bool {
+        self.rules.iter().filter(|r| r.enabled).flat_map(|r| &r.timers).any(|t| t.newer > 0)
+    }
+
     /// The same rules with days of another length, for tests: every age shrinks in proportion (to no less than a
     /// millisecond). `day` is in milliseconds; dates stay.
     #[must_use]

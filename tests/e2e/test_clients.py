@@ -129,6 +129,43 @@ def test_rclone_copies_checks_and_syncs(rclone, s3, bucket, tmp_path, rng):
     assert not s3.list_objects_v2(Bucket=bucket, Prefix="tree/").get("Contents")
 
 
+def test_rclone_shows_old_versions_and_removes_what_is_hidden(rclone, s3, bucket, tmp_path):
+    rclone("backend", "versioning", f"t:{bucket}", "Enabled")
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    bodies = {f"body {n}" for n in range(3)}
+    for body in sorted(bodies):
+        (tmp_path / "file.txt").write_text(body)
+        rclone("copyto", "--ignore-times", tmp_path / "file.txt", f"t:{bucket}/file.txt")
+    rclone("deletefile", f"t:{bucket}/file.txt")
+    assert rclone("lsf", f"t:{bucket}").stdout == ""
+    names = rclone("--s3-versions", "lsf", f"t:{bucket}").stdout.split()
+    assert len(names) == 3
+    assert {rclone("--s3-versions", "cat", f"t:{bucket}/{name}").stdout for name in names} == bodies
+    rclone("backend", "cleanup-hidden", f"t:{bucket}")
+    listed = s3.list_object_versions(Bucket=bucket)
+    assert "Versions" not in listed
+    rclone("backend", "versioning", f"t:{bucket}", "Suspended")
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Suspended"
+
+
+def test_aws_lists_tags_and_brings_back_versions(aws, s3, bucket, tmp_path):
+    def ask(*args):
+        return aws("s3api", *args, "--bucket", bucket, "--output", "text").stdout.strip()
+
+    ask("put-bucket-versioning", "--versioning-configuration", "Status=Enabled")
+    (tmp_path / "file").write_text("first")
+    aws("s3", "cp", tmp_path / "file", f"s3://{bucket}/k")
+    first = ask("list-object-versions", "--query", "Versions[0].VersionId")
+    ask("put-object-tagging", "--key", "k", "--version-id", first, "--tagging", "TagSet=[{Key=a,Value=b}]")
+    aws("s3", "rm", f"s3://{bucket}/k")
+    assert ask("list-object-versions", "--query", "DeleteMarkers[0].IsLatest") == "True"
+    assert ask("get-object-tagging", "--key", "k", "--version-id", first, "--query", "TagSet[0].Value") == "b"
+    ask("copy-object", "--key", "k", "--copy-source", f"{bucket}/k?versionId={first}")
+    aws("s3", "cp", f"s3://{bucket}/k", tmp_path / "back")
+    assert (tmp_path / "back").read_text() == "first"
+
+
+
 @pytest.mark.slow
 def test_a_restic_backup_is_restored_and_checked(shared, bucket, tmp_path, rng):
     tree = make_tree(tmp_path / "tree", rng, files=80, large=2)

@@ -142,6 +142,7 @@ def test_what_the_indexes_say_is_what_the_records_say(world):
     for due in names.due:
         subjects[due.kind].add((due.time, due.subject))
     objects = {f"{bucket}\0{key}".encode(): record for (bucket, key), record in names.objects.items()}
+    objects |= {records.version_subject(*name): record for name, record in names.versions.items()}
     assert subjects["action"] == {(o.due, name) for name, o in objects.items() if o.due is not None}
     assert subjects["idle"] == {(o.idle, name) for name, o in objects.items() if o.idle is not None}
     assert subjects["protect"] == {(o.waiting, name) for name, o in objects.items() if o.waiting is not None}

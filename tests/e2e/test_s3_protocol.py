@@ -211,6 +211,8 @@ HERE = {
     "DeleteBucket", "DeleteObject", "DeleteObjects", "GetBucketLocation", "GetBucketVersioning", "GetObject",
     "GetObjectAttributes", "HeadBucket", "HeadObject", "ListBuckets", "ListMultipartUploads", "ListObjects",
     "ListObjectsV2", "ListParts", "PutObject", "RestoreObject", "UploadPart", "UploadPartCopy",
+    "PutBucketVersioning", "ListObjectVersions", "GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging",
+    "GetBucketTagging", "PutBucketTagging", "DeleteBucketTagging",
     "DeleteBucketEncryption", "GetBucketEncryption", "PutBucketEncryption",
     "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
     "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",

@@ -20,10 +20,13 @@ def described(bucket: str, key: str, record: Object) -> dict[str, Any]:
     return {"bucket": bucket, "key": key, **fields, "version": version, "manifest": manifest, "nodes": nodes}
 
 
-def extract_all(objects: dict[tuple[str, str], Object], read: Read, to: pathlib.Path) -> dict[tuple[str, str], list[str]]:
-    """Writes every body that `read` gives in good order, and the list; returns what is wrong with each object."""
+def extract_all(
+    objects: dict[tuple[str, ...], Object], read: Read, to: pathlib.Path
+) -> dict[tuple[str, ...], list[str]]:
+    """Names are bucket and key, and the version where it is not the visible one. Writes every body that `read` gives in good order, and the list; returns what is wrong with each object."""
     wrong, lines = {}, []
-    for (bucket, key), record in objects.items():
+    for name, record in objects.items():
+        bucket, key = name[:2]
         file = pathlib.Path(bucket) / f"{record.version:032x}"
         (to / bucket).mkdir(parents=True, exist_ok=True)
         with open(to / file, "wb") as out:
@@ -31,7 +34,7 @@ def extract_all(objects: dict[tuple[str, str], Object], read: Read, to: pathlib.
         lines.append({**described(bucket, key, record), "file": None if found else str(file)})
         if found:
             (to / file).unlink()
-        wrong[bucket, key] = found
+        wrong[name] = found
     text = "".join(json.dumps(line, ensure_ascii=False, default=bytes.hex) + "\n" for line in lines)
     (to / "objects.jsonl").write_text(text)
     return wrong

@@ -50,7 +50,7 @@ def show(pack: Pack, quiet: bool, chunks: pathlib.Path | None) -> list[Damage]:
 def extract(paths: list[pathlib.Path], to: pathlib.Path) -> list[str]:
     """Writes every object that the packs tell of; returns what is wrong, a line each."""
     manifests = Manifests(paths)
-    wrong = extract_all(manifests.objects, manifests.extract, to)
+    wrong = extract_all(manifests.bodies(), manifests.extract, to)
     lines = [f"s3://{bucket}/{key}: {what}" for (bucket, key), found in wrong.items() for what in found]
     good = sum(not found for found in wrong.values())
     print(

@@ -20,15 +20,15 @@ from store import Store
 
 def read_all(store: Store, extract: pathlib.Path | None) -> list[str]:
     """Reads every object and every part; returns what is wrong, a line each."""
-    objects = store.names.objects
+    objects = store.names.bodies()
     if extract:
         found = extract_all(objects, store.extract, extract)
     else:
         found = {name: store.extract(record, lambda _: None) for name, record in objects.items()}
     wrong = []
-    for (bucket, key), lines in found.items():
-        tier = objects[bucket, key].residency.tier
-        where = f" (in tier {tier})" if tier else ""
+    for (bucket, key, *version), lines in found.items():
+        tier = objects[bucket, key, *version].residency.tier
+        where = "".join(f" (version {v})" for v in version) + (f" (in tier {tier})" if tier else "")
         wrong += [f"s3://{bucket}/{key}{where}: {what}" for what in lines]
     for (upload, number), part in store.names.parts.items():
         wrong += [f"upload {upload}, part {number}: {what}" for what in store.check_part(part)]
@@ -40,7 +40,7 @@ def summary(store: Store) -> str:
     origin = f"snapshot at record {state.snapshot.start}, then the journal" if state.snapshot else "the journal"
     return (
         f"deployment {store.deployment}, record {state.seq} of epoch {state.epoch}, by {origin}\n"
-        f"{len(names.buckets)} buckets, {len(names.objects)} objects, {len(names.uploads)} uploads "
+        f"{len(names.buckets)} buckets, {len(names.objects)} objects, {len(names.versions)} other versions, {len(names.uploads)} uploads "
         f"with {len(names.parts)} parts, {len(names.remote)} packs in tiers, {len(names.jobs)} restores, "
         f"{len(names.due)} due entries\n"
         f"read from {len(store.chunks.packs)} packs: {counts.objects} objects and {counts.parts} parts, {counts.bytes} bytes; "

@@ -24,6 +24,7 @@ class Table(enum.IntEnum):
     ACCESS = 9
     THAW = 10
     MANIFEST = 11
+    VERSION = 12
     USER = 13
 
 
@@ -191,6 +192,7 @@ class Object:
     manifest: bytes | None = None
     null: bool = True
     marker: bool = False
+    noncurrent_since: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,7 +298,7 @@ def read_object(data: bytes) -> Object:
     parts = r.many(lambda: part_info(r, new))
     tail = (body(r), residency(r), r.optional(r.u128), r.optional(r.u64), r.optional(r.u64))
     later = (r.optional(r.u64), r.optional(r.chunk_id)) if r.version > 1 else (None, None)
-    kind = (r.flag(), r.flag()) if new else (True, False)
+    kind = (r.flag(), r.flag(), r.optional(r.u64)) if new else (True, False, None)
     return r.end(Object(*head, parts, *tail, *later, *kind))
 
 
@@ -439,6 +441,18 @@ def bucket_and_key(key: bytes) -> tuple[str, str]:
     if not nul:
         raise BadValue(0, f"no NUL in {key!r}")
     return bucket.decode(), name.decode()
+
+
+def version_key(key: bytes) -> tuple[str, str, int]:
+    """(bucket, key, version id) of the table Version."""
+    if len(key) < 17 or key[-17] != 0 or key[:-17].count(0) != 1:
+        raise BadValue(0, f"no NUL before the version in {key!r}")
+    return *bucket_and_key(key[:-17]), (1 << 128) - 1 - int.from_bytes(key[-16:], "big")
+
+
+def version_subject(bucket: str, key: str, version: int) -> bytes:
+    """The key in the table Version."""
+    return f"{bucket}\0{key}\0".encode() + ((1 << 128) - 1 - version).to_bytes(16, "big")
 
 
 def upload_key(key: bytes) -> tuple[str, str, str]:

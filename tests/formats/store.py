@@ -39,6 +39,7 @@ class Namespace:
         self.places: dict[int, Operation] = {}
         self.buckets: dict[str, Bucket] = {}
         self.objects: dict[tuple[str, str], Object] = {}
+        self.versions: dict[tuple[str, str, int], Object] = {}
         self.uploads: dict[tuple[str, str, str], records.Upload] = {}
         self.parts: dict[tuple[str, int], Part] = {}
         self.due: list[records.Due] = []
@@ -58,6 +59,11 @@ class Namespace:
                 except Damage as found:
                     damage.append(found)
 
+    def bodies(self) -> dict[tuple[str, ...], Object]:
+        """Every version that has a body: the visible ones by bucket and key, the others with their ids in hexadecimal."""
+        others = {(b, k, f"{v:032x}"): o for (b, k, v), o in self.versions.items() if not o.marker}
+        return {**self.objects, **others}
+
     def _add(self, number: int, key: bytes, operation: Operation) -> None:
         value = operation.value or b""
 
@@ -71,6 +77,8 @@ class Namespace:
                 put(self.buckets, bytes.decode, records.read_bucket)
             case Table.OBJECT:
                 put(self.objects, records.bucket_and_key, records.read_object)
+            case Table.VERSION:
+                put(self.versions, records.version_key, records.read_object)
             case Table.UPLOAD:
                 put(self.uploads, records.upload_key, records.read_upload)
             case Table.PART:

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tidegate_tiering::engine::{BodyExpectation, Engine, ListObjects, ListPage};
+use tidegate_tiering::engine::{BodyExpectation, DeleteRequest, Engine, ListObjects, ListPage};
 
 const FOLDERS: usize = 1_000;
 /// Requests under way while the namespace is filled.
@@ -88,11 +88,12 @@ fn heads(engine: &Engine, keys: usize) {
 async fn deletions(engine: &Engine, keys: usize) {
     let mut took = Vec::new();
     for batch in 0..(keys / 10_000).clamp(1, 50) {
-        let some: Vec<String> = (batch * 1_000..(batch + 1) * 1_000).filter(|n| *n < keys).map(key).collect();
+        let some = (batch * 1_000..(batch + 1) * 1_000).filter(|n| *n < keys);
+        let some: Vec<_> = some.map(|n| (key(n), DeleteRequest::default())).collect();
         let began = Instant::now();
         let answers = engine.delete_objects(BUCKET, &some).await.unwrap();
         took.push(began.elapsed());
-        assert!(answers.iter().all(|answer| matches!(answer, Ok(true))));
+        assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|deleted| deleted.existed)));
     }
     report("delete 1,000 keys, durable", took);
 }

@@ -105,6 +105,8 @@
 //!
 //! - *PUT or DELETE during a restore* deletes the restore's job in its own commit; the job's next step finds that its version
 //!   is gone and ends.
+//! - *A version that moves* between the tables Object and Version, because another came or went, does so in one commit that states both
+//!   keys' latest records (A, `engine/supersede.rs`). A mark that has passed its old place and not its new one hears of the new one (D).
 //! - *Copy and the source.* A copy that shares the source's chunks states the source's record as a precondition: when it is
 //!   committed, the source stands, and with it its chunks and packs. A source that changed meanwhile makes the copy fail with
 //!   [`engine::EngineError::Conflict`].

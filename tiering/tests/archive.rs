@@ -125,7 +125,15 @@ fn cold(tier: &str) -> Option<Residency> {
 
 async fn ask(engine: &Engine, key: &str, days: u32) -> Result<RestoreOutcome, EngineError> {
     let (bucket, key) = ("bkt".into(), key.into());
-    engine.restore_object(RestoreRequest { bucket, key, days, priority: RestorePriority::Standard }).await
+    engine
+        .restore_object(RestoreRequest {
+            bucket,
+            key,
+            version: VersionRef::Current,
+            days,
+            priority: RestorePriority::Standard,
+        })
+        .await
 }
 
 fn restore_status(engine: &Engine, key: &str) -> Option<RestoreStatus> {
@@ -266,7 +274,7 @@ async fn restore_and_expire(cloud: &Cloud, engine: Engine, all: &[(String, Vec<u
     assert!(get(&engine, "arc/big").await.unwrap() == all[40].1);
 
     let keys: Vec<String> = all.iter().map(|(key, _, _)| key.clone()).collect();
-    assert!(engine.delete_objects("bkt", &keys).await.unwrap().iter().all(|r| matches!(r, Ok(true))));
+    assert!(common::delete_all(&engine, &keys).await.iter().all(|deleted| deleted.existed));
     engine.gc(GcRequest::default()).await.unwrap();
     until("the cloud is empty", || cloud.sim.objects(BUCKET).is_empty()).await;
     engine.gc(GcRequest::default()).await.unwrap();
@@ -414,7 +422,7 @@ async fn one_tier_that_is_down_does_not_hold_up_deletes_in_another() {
     let down = Fault::Error { status: 503, code: "ServiceUnavailable".into(), qos_delay_ms: Some(1) };
     let rules = vec![FaultRule::new(down).key_prefix("archive/")];
     cloud.sim.set_faults(FaultPlan { seed: 1, rules });
-    engine.delete_objects("bkt", &["a".into(), "b".into()]).await.unwrap();
+    common::delete_all(&engine, &["a".into(), "b".into()]).await;
     engine.gc(GcRequest::default()).await.unwrap();
     let later = Duration::from_secs(60);
     cloud.until_later(later, "the pack in IA is deleted", || cloud.remote(Class::IA) == 0).await;
@@ -469,7 +477,7 @@ async fn what_changes_while_its_pack_is_on_the_way_stays_as_the_client_left_it()
     let arrived = tokio::task::spawn_blocking(move || wait_arrived.recv_timeout(Duration::from_secs(20)));
     arrived.await.unwrap().unwrap();
     put(&engine, "cold/0", b"new bytes").await.unwrap();
-    assert!(engine.delete_object("bkt", "cold/1", None).await.unwrap());
+    assert!(engine.delete_object("bkt", "cold/1", DeleteRequest::default()).await.unwrap().existed);
     copy(&engine, "cold/2", "cold/2", None).await.unwrap();
     go.send(()).unwrap();
     // The third has kept its age, so it moves after all, as the version that it is now.

@@ -110,7 +110,8 @@ async fn restores_from_a_tier_that_does_not_answer_hold_up_no_others() {
     });
     for key in &keys {
         let (bucket, key) = ("bkt".to_owned(), key.clone());
-        let restore = RestoreRequest { bucket, key, days: 1, priority: RestorePriority::Standard };
+        let restore =
+            RestoreRequest { bucket, key, version: VersionRef::Current, days: 1, priority: RestorePriority::Standard };
         assert_eq!(engine.restore_object(restore).await.unwrap(), RestoreOutcome::Accepted);
     }
     until("they were asked after", || asked.load(Ordering::Relaxed) > 0).await;

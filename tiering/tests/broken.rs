@@ -34,7 +34,15 @@ async fn make_cold(bed: &Bed, engine: &Engine, keys: &[&str]) {
 
 async fn restore(engine: &Engine, key: &str) -> Result<RestoreOutcome, EngineError> {
     let (bucket, key) = ("bkt".into(), key.into());
-    engine.restore_object(RestoreRequest { bucket, key, days: 1, priority: RestorePriority::Standard }).await
+    engine
+        .restore_object(RestoreRequest {
+            bucket,
+            key,
+            version: VersionRef::Current,
+            days: 1,
+            priority: RestorePriority::Standard,
+        })
+        .await
 }
 
 async fn gc(engine: &Engine) -> GcReport {
@@ -45,7 +53,7 @@ async fn gc(engine: &Engine) -> GcReport {
 async fn garbage(engine: &Engine, seed: u64) {
     for n in 0..3 {
         put(engine, "garbage", &noise(seed + n, 1_000_000)).await.unwrap();
-        engine.delete_object("bkt", "garbage", None).await.unwrap();
+        engine.delete_object("bkt", "garbage", DeleteRequest::default()).await.unwrap();
     }
 }
 
@@ -166,7 +174,7 @@ async fn a_rotten_manifest_of_an_archived_object_holds_up_its_tier_alone_until_a
     put(&engine, "cold/gone", &noise(2, 400_000)).await.unwrap();
     make_cold(&bed, &engine, &["cold/large", "cold/gone"]).await;
     garbage(&engine, 10).await;
-    engine.delete_object("bkt", "cold/gone", None).await.unwrap();
+    engine.delete_object("bkt", "cold/gone", DeleteRequest::default()).await.unwrap();
     let nodes = frames(dir.path(), |e| e.kind == FrameKind::ManifestNode);
     assert_eq!(nodes.len(), 1);
     rot(&nodes[0].0, nodes[0].1);

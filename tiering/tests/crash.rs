@@ -148,7 +148,7 @@ async fn operate(engine: &Engine, log: &Log, worker: u64, dice: &mut Dice) {
         }
         7 => {
             log.line(&format!("{worker} begin {key} delete"));
-            engine.delete_object("bkt", &key, None).await.unwrap();
+            engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap();
         }
         8 => {
             let from = format!("w{worker}/{}", dice.below(KEYS));
@@ -166,7 +166,9 @@ async fn operate(engine: &Engine, log: &Log, worker: u64, dice: &mut Dice) {
         _ => {
             let (bucket, priority) = ("bkt".into(), RestorePriority::Standard);
             // Most are not archived; what is answered does not matter here.
-            let _ = engine.restore_object(RestoreRequest { bucket, key, days: 2, priority }).await;
+            let _ = engine
+                .restore_object(RestoreRequest { bucket, key, version: VersionRef::Current, days: 2, priority })
+                .await;
             return;
         }
     }
@@ -314,7 +316,10 @@ async fn thaw(engine: &Engine, bed: &Bed, context: &str) {
     let keys: Vec<String> = list_all(engine, 100).into_iter().map(|o| o.key).filter(|key| archived(key)).collect();
     for key in &keys {
         let (bucket, key, priority) = ("bkt".into(), key.clone(), RestorePriority::Standard);
-        match engine.restore_object(RestoreRequest { bucket, key, days: 1, priority }).await {
+        match engine
+            .restore_object(RestoreRequest { bucket, key, version: VersionRef::Current, days: 1, priority })
+            .await
+        {
             Ok(_) | Err(EngineError::RestoreInProgress) => {}
             Err(e) => panic!("{context}: {e}"),
         }
@@ -330,7 +335,7 @@ async fn delete_all(dir: &Path, round: u64) {
     let bed = bed(dir, round);
     let engine = bed.open().await;
     let keys: Vec<String> = list_all(&engine, 1_000).into_iter().map(|o| o.key).collect();
-    engine.delete_objects("bkt", &keys).await.unwrap();
+    common::delete_all(&engine, &keys).await;
     for _ in 0..2 {
         engine.gc(GcRequest::default()).await.unwrap();
         until("settled", || {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tidegate_tiering::engine::{Engine, GcRequest, Residency};
+use tidegate_tiering::engine::{DeleteRequest, Engine, GcRequest, Residency};
 use tidegate_tiering::tier::memory::{MemoryTier, Moment};
 use tidegate_tiering::tier::{Operation, Tier, TierError, TierErrorKind};
 
@@ -29,7 +29,7 @@ async fn with_dead_packs(dir: &Path, tier: &Arc<MemoryTier>) -> (Bed, Engine) {
     until("all are cold", || (0..OBJECTS).all(cold)).await;
     assert_eq!(packs(&engine), OBJECTS as u64);
     for n in 0..OBJECTS {
-        engine.delete_object("bkt", &format!("cold/{n}"), None).await.unwrap();
+        engine.delete_object("bkt", &format!("cold/{n}"), DeleteRequest::default()).await.unwrap();
     }
     (bed, engine)
 }

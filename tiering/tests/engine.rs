@@ -341,11 +341,11 @@ async fn a_copy_survives_the_deletion_of_its_source_and_a_failed_tier_delays_not
         condition: WriteCondition::default(),
     };
     engine.copy_object(copy).await.unwrap();
-    assert!(engine.delete_object("bkt", "cold", None).await.unwrap());
+    assert!(engine.delete_object("bkt", "cold", DeleteRequest::default()).await.unwrap().existed);
     engine.gc(GcRequest::default()).await.unwrap();
     assert_eq!(engine.stats().unwrap().tiers[0].packs, 1, "the copy keeps the pack");
     assert_eq!(get(&engine, "copy").await.unwrap(), noise(5, 400_000));
-    assert!(engine.delete_object("bkt", "copy", None).await.unwrap());
+    assert!(engine.delete_object("bkt", "copy", DeleteRequest::default()).await.unwrap().existed);
     engine.gc(GcRequest::default()).await.unwrap();
     until("the pack is deleted remotely", || engine.stats().unwrap().tiers[0].packs == 0).await;
     engine.shutdown().await.unwrap();

@@ -134,7 +134,16 @@ async fn a_store_with_everything_in_it_is_clean_and_a_check_changes_nothing() {
     put_class(&engine, "frozen", &noise(5, 200_000), Some("GLACIER")).await.unwrap();
     until("it is cold", || matches!(residency(&engine, "frozen"), Some(Residency::Cold { .. }))).await;
     let (bucket, key) = ("bkt".to_owned(), "frozen".to_owned());
-    engine.restore_object(RestoreRequest { bucket, key, days: 3, priority: RestorePriority::Standard }).await.unwrap();
+    engine
+        .restore_object(RestoreRequest {
+            bucket,
+            key,
+            version: VersionRef::Current,
+            days: 3,
+            priority: RestorePriority::Standard,
+        })
+        .await
+        .unwrap();
     bed.clock.advance(Duration::from_secs(61));
     until("it is restored", || matches!(residency(&engine, "frozen"), Some(Residency::Restored { .. }))).await;
     let (bucket, key) = ("bkt".to_owned(), "short/u".to_owned());

@@ -184,8 +184,8 @@ impl Walk {
 
     async fn delete(&mut self) {
         let key = self.any_key();
-        let was_there = self.engine.delete_object("bkt", &key, None).await.unwrap();
-        assert_eq!(was_there, self.objects.remove(&key).is_some(), "{}", self.context(&key));
+        let was_there = self.engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap();
+        assert_eq!(was_there.existed, self.objects.remove(&key).is_some(), "{}", self.context(&key));
     }
 
     async fn copy(&mut self) {
@@ -312,8 +312,13 @@ impl Walk {
         let Some(key) = archived.get(self.dice.below(archived.len() as u64) as usize) else { return };
         let ongoing = self.engine.open_object("bkt", key).unwrap().info().restore.is_some();
         let days = 1 + self.dice.below(20) as u32;
-        let request =
-            RestoreRequest { bucket: "bkt".into(), key: key.clone(), days, priority: RestorePriority::Standard };
+        let request = RestoreRequest {
+            bucket: "bkt".into(),
+            key: key.clone(),
+            version: VersionRef::Current,
+            days,
+            priority: RestorePriority::Standard,
+        };
         match self.engine.restore_object(request).await {
             // Extended: it has come back since it was looked at.
             Ok(outcome) => assert_eq!(outcome == RestoreOutcome::Extended, ongoing, "{}", self.context(key)),
@@ -426,7 +431,11 @@ impl Walk {
             }
             for key in archived {
                 let (bucket, days, priority) = ("bkt".to_owned(), 300, RestorePriority::Standard);
-                match self.engine.restore_object(RestoreRequest { bucket, key, days, priority }).await {
+                match self
+                    .engine
+                    .restore_object(RestoreRequest { bucket, key, version: VersionRef::Current, days, priority })
+                    .await
+                {
                     Ok(_) | Err(EngineError::RestoreInProgress) => {}
                     Err(e) => panic!("{}", self.context(&e.to_string())),
                 }
@@ -443,7 +452,7 @@ impl Walk {
         self.compare().await;
         self.restore_all().await;
         let keys: Vec<String> = self.objects.keys().cloned().collect();
-        self.engine.delete_objects("bkt", &keys).await.unwrap();
+        common::delete_all(&self.engine, &keys).await;
         for (id, upload) in &self.uploads {
             self.engine.abort_upload("bkt", &upload.key, id).await.unwrap();
         }

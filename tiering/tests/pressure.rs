@@ -74,7 +74,7 @@ async fn a_store_smaller_than_its_packs_compacts_what_is_half_garbage() {
     engine.create_bucket("bkt").await.unwrap();
     let n = fill(&engine, "k/", None).await;
     for n in (0..n).filter(|n| n % 2 == 1) {
-        assert!(engine.delete_object("bkt", &format!("k/{n:03}"), None).await.unwrap());
+        assert!(engine.delete_object("bkt", &format!("k/{n:03}"), DeleteRequest::default()).await.unwrap().existed);
     }
     seconds_until_taken(&bed, &engine, "new").await;
     for n in (0..n).filter(|n| n % 2 == 0) {
@@ -96,7 +96,7 @@ async fn whoever_deletes_to_make_room_does_not_wait_for_a_cycle_that_rests() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     for n in 0..n / 2 {
-        engine.delete_object("bkt", &format!("k/{n:03}"), None).await.unwrap();
+        engine.delete_object("bkt", &format!("k/{n:03}"), DeleteRequest::default()).await.unwrap();
     }
     let waited = seconds_until_taken(&bed, &engine, "new").await;
     assert!(waited <= 10, "{waited} s");
@@ -147,7 +147,8 @@ async fn a_restore_of_more_than_fits_leaves_room_for_writes_and_goes_on_when_the
     }
     for n in 0..60 {
         let (bucket, key) = ("bkt".to_owned(), format!("cold/{n}"));
-        let restore = RestoreRequest { bucket, key, days: 30, priority: RestorePriority::Standard };
+        let restore =
+            RestoreRequest { bucket, key, version: VersionRef::Current, days: 30, priority: RestorePriority::Standard };
         assert_eq!(engine.restore_object(restore).await.unwrap(), RestoreOutcome::Accepted);
     }
     let waits = || {
@@ -158,7 +159,7 @@ async fn a_restore_of_more_than_fits_leaves_room_for_writes_and_goes_on_when_the
     until("restores wait for room", waits).await;
     put(&engine, "new", &noise(1 << 40, BODY)).await.unwrap();
     for n in 0..50 {
-        assert!(engine.delete_object("bkt", &format!("hot/{n}"), None).await.unwrap());
+        assert!(engine.delete_object("bkt", &format!("hot/{n}"), DeleteRequest::default()).await.unwrap().existed);
     }
     let restored = |n: u64| matches!(residency(&engine, &format!("cold/{n}")), Some(Residency::Restored { .. }));
     let all_restored = || {
@@ -179,7 +180,10 @@ async fn commits_are_refused_before_the_disk_is_so_full_that_the_index_breaks() 
     engine.shutdown().await.unwrap();
     bed.settings.meta.least_free_bytes = u64::MAX;
     let engine = bed.open().await;
-    for refused in [put(&engine, "k", b"").await.map(drop), engine.delete_object("bkt", "k", None).await.map(drop)] {
+    for refused in [
+        put(&engine, "k", b"").await.map(drop),
+        engine.delete_object("bkt", "k", DeleteRequest::default()).await.map(drop),
+    ] {
         assert!(matches!(&refused, Err(EngineError::SlowDown(why)) if why.contains("are free")), "{refused:?}");
     }
     assert_eq!(get(&engine, "k").await.unwrap(), b"body");
@@ -187,7 +191,7 @@ async fn commits_are_refused_before_the_disk_is_so_full_that_the_index_breaks() 
     engine.shutdown().await.unwrap();
     bed.settings.meta.least_free_bytes = 0;
     let engine = bed.open().await;
-    assert!(engine.delete_object("bkt", "k", None).await.unwrap());
+    assert!(engine.delete_object("bkt", "k", DeleteRequest::default()).await.unwrap().existed);
     engine.shutdown().await.unwrap();
 }
 

@@ -171,7 +171,7 @@ async fn a_write_or_delete_while_the_body_is_on_its_way_wins() {
     put(&engine, "gone", &noise(2, BODY)).await.unwrap();
     until("an upload is under way", || begun.load(Ordering::Acquire)).await;
     put(&engine, "over", &noise(3, BODY)).await.unwrap();
-    engine.delete_object("bkt", "gone", None).await.unwrap();
+    engine.delete_object("bkt", "gone", DeleteRequest::default()).await.unwrap();
     go.store(true, Ordering::Release);
     protected(&engine, &["over"]).await;
     assert!(residency(&engine, "gone").is_none());
@@ -187,7 +187,7 @@ async fn a_write_or_delete_while_the_body_is_on_its_way_wins() {
         stored < 2 * BODY as u64
     })
     .await;
-    engine.delete_object("bkt", "over", None).await.unwrap();
+    engine.delete_object("bkt", "over", DeleteRequest::default()).await.unwrap();
     engine.gc(GcRequest::default()).await.unwrap();
     until("nothing is left in the tier", || packs(&engine, "ia") == 0).await;
     engine.shutdown().await.unwrap();
@@ -212,7 +212,7 @@ async fn while_the_tier_is_down_writes_go_on_and_the_lag_grows_and_then_it_catch
     assert_eq!(bed.metric("tidegate_protect_lag_seconds", None), 20.0);
     assert_eq!(bed.metric("tidegate_protect_pending_objects", None), 20.0);
     assert_eq!(bed.metric("tidegate_protect_pending_bytes", None), 20_000.0);
-    engine.delete_object("bkt", "k/0", None).await.unwrap();
+    engine.delete_object("bkt", "k/0", DeleteRequest::default()).await.unwrap();
     assert_eq!(protect_stats(&engine).lag_ms, 19_000, "to the version, not to some bucket of time");
     // A restart knows what waits.
     engine.shutdown().await.unwrap();

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate_tiering::clock::{Clock, Timestamp};
 use tidegate_tiering::engine::{
-    BodyExpectation, CreateUpload, Engine, EngineError, GcRequest, ObjectAttributes, RecoveryStats, Residency,
-    RestoreRequest, UploadPart,
+    BodyExpectation, CreateUpload, DeleteRequest, Engine, EngineError, GcRequest, ObjectAttributes, RecoveryStats,
+    Residency, RestoreRequest, UploadPart, VersionRef,
 };
 use tidegate_tiering::meta::MetaSettings;
 use tidegate_tiering::recovery::{
@@ -87,7 +87,7 @@ async fn load(bed: &Bed) -> Engine {
     }
     put(&engine, "cold/large", &noise(77, 9_000_000)).await.unwrap();
     put(&engine, "gone", b"gone").await.unwrap();
-    engine.delete_object("bkt", "gone", None).await.unwrap();
+    engine.delete_object("bkt", "gone", DeleteRequest::default()).await.unwrap();
     bed.clock.advance(DAY * 31);
     let cold = |key: &str| matches!(residency(&engine, key), Some(Residency::Cold { .. }));
     until("the cold ones are cold", || {
@@ -197,7 +197,7 @@ async fn an_earlier_moment_comes_back_as_it_was() {
     let at = old_bed.clock.now();
     old_bed.clock.advance(Duration::from_secs(10));
     for n in 0..10 {
-        old.delete_object("bkt", &format!("cold/{n}"), None).await.unwrap();
+        old.delete_object("bkt", &format!("cold/{n}"), DeleteRequest::default()).await.unwrap();
     }
     put(&old, "later", b"later").await.unwrap();
     old.gc(GcRequest { dry_run: false }).await.unwrap();
@@ -396,7 +396,7 @@ async fn a_pack_is_deleted_only_after_its_end_was_shipped() {
         fails.then(|| TierError::plain(TierErrorKind::Unavailable, "put", name, "away"))
     });
     for key in digest(&engine).into_keys().filter(|key| key.starts_with("cold/")) {
-        engine.delete_object("bkt", &key, None).await.unwrap();
+        engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap();
     }
     engine.gc(GcRequest { dry_run: false }).await.unwrap();
     until("an attempt has failed", || stats(&engine).last_error.is_some()).await;
@@ -416,7 +416,13 @@ async fn a_pack_is_deleted_only_after_its_end_was_shipped() {
 }
 
 fn five_days() -> RestoreRequest {
-    RestoreRequest { bucket: "bkt".into(), key: "a".into(), days: 5, priority: RestorePriority::Standard }
+    RestoreRequest {
+        bucket: "bkt".into(),
+        key: "a".into(),
+        version: VersionRef::Current,
+        days: 5,
+        priority: RestorePriority::Standard,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

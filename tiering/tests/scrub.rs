@@ -512,7 +512,7 @@ async fn a_compaction_copies_no_flipped_bit() {
     let good = noise(2, 100_000);
     put(&engine, "good", &good).await.unwrap();
     put(&engine, "dead", &noise(3, 3_000_000)).await.unwrap();
-    engine.delete_object("bkt", "dead", None).await.unwrap();
+    engine.delete_object("bkt", "dead", DeleteRequest::default()).await.unwrap();
     let report = engine.gc(GcRequest::default()).await.unwrap();
     assert!(report.notes.iter().any(|n| n.contains("damaged, its pack stays")), "{report:?}");
     assert!(bad.exists(), "the pack with the bad frame stays");

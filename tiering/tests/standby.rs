@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::Clock;
-use tidegate_tiering::engine::{Engine, EngineError, FollowEnd, GcRequest, Residency, StandbyStats};
+use tidegate_tiering::engine::{DeleteRequest, Engine, EngineError, FollowEnd, GcRequest, Residency, StandbyStats};
 use tidegate_tiering::meta::MetaSettings;
 use tidegate_tiering::recovery::{
     LostChange, Prepared, RecoverRequest, RecoveryError, RecoverySettings, StandbyPhase, StandbyRequest,
@@ -141,7 +141,7 @@ async fn a_standby_shows_what_was_shipped_and_takes_no_writes() {
     for n in 10..15 {
         put(&engine, &format!("cold/{n}"), &noise(n, 30_000)).await.unwrap();
     }
-    engine.delete_object("bkt", "hot/0", None).await.unwrap();
+    engine.delete_object("bkt", "hot/0", DeleteRequest::default()).await.unwrap();
     cool(&bed, &engine, &cold_keys(10..15)).await;
     level(&engine, &reader).await;
     assert_eq!(get(&reader, "cold/12").await.unwrap(), noise(12, 30_000), "it knows the new packs");
@@ -308,7 +308,7 @@ async fn a_standby_takes_over_another_follows_it_and_the_old_primary_rejoins() {
     let alone = alone_bed.open().await;
     put(&alone, "promised", b"promised").await.unwrap();
     put(&alone, "after", b"another one").await.unwrap();
-    alone.delete_object("bkt", "hot/5", None).await.unwrap();
+    alone.delete_object("bkt", "hot/5", DeleteRequest::default()).await.unwrap();
     alone.shutdown().await.unwrap();
     let back_bed = standby(dirs[0].path(), &tier);
     let rejoined = prepare(&back_bed).await.unwrap().rejoined.unwrap();

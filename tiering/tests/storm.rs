@@ -38,7 +38,10 @@ async fn worker(engine: Engine, number: u64, seed: u64, ends: Instant) -> BTreeM
                 have.insert(key, which);
             }
             4..=5 => {
-                assert_eq!(engine.delete_object("bkt", &key, None).await.unwrap(), have.remove(&key).is_some());
+                assert_eq!(
+                    engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap().existed,
+                    have.remove(&key).is_some()
+                );
             }
             6..=7 => {
                 let from = format!("cold/{number}/{}", dice.below(8));
@@ -110,7 +113,7 @@ async fn storm(recall: Recall) {
         engine.evict(u64::MAX).await.unwrap();
     }
     let keys: Vec<String> = want.into_keys().collect();
-    engine.delete_objects("bkt", &keys).await.unwrap();
+    common::delete_all(&engine, &keys).await;
     for _ in 0..2 {
         engine.gc(GcRequest::default()).await.unwrap();
         until("doomed packs are deleted", settled).await;

@@ -9,7 +9,7 @@ use common::{Bed, DAY, T0, noise, put, residency, until};
 use oss_sim::{Class, Fault, FaultPlan, FaultRule, OssSim};
 use std::sync::Arc;
 use tidegate_tiering::clock::{Clock, ManualClock, SystemClock};
-use tidegate_tiering::engine::{GcRequest, Residency};
+use tidegate_tiering::engine::{DeleteRequest, GcRequest, Residency};
 use tidegate_tiering::tier::oss::credentials::CredentialsSpec;
 use tidegate_tiering::tier::oss::{OssSettings, OssTier, StorageClass};
 use tidegate_tiering::tier::probe::probe;
@@ -113,7 +113,7 @@ async fn a_pack_that_nobody_needs_is_deleted_by_its_version_and_nothing_of_it_st
     // The version is known after a restart, too.
     engine.shutdown().await.unwrap();
     let engine = bed.open().await;
-    engine.delete_object("bkt", "cold/a", None).await.unwrap();
+    engine.delete_object("bkt", "cold/a", DeleteRequest::default()).await.unwrap();
     assert_eq!(engine.gc(GcRequest::default()).await.unwrap().remote_packs_doomed, 1);
     until("nothing is left", || sim.objects(BUCKET).is_empty()).await;
     let listings = sim.requests().iter().filter(|r| r.operation == "ListObjectVersions").count();

@@ -77,6 +77,13 @@ pub fn stats(report: &StatsReport) -> String {
             format!("bucket {bucket}: {} objects read, {} buckets wait", walks.done, walks.waiting),
         )]);
     }
+    if report.noncurrent.objects > 0 || report.delete_markers > 0 {
+        let Amount { objects, bytes } = report.noncurrent;
+        text += &pairs(vec![
+            ("noncurrent versions", format!("{objects} of {}", show_size(bytes))),
+            ("delete markers", report.delete_markers.to_string()),
+        ]);
+    }
     if let Some(protect) = &report.protect {
         text += &render_recover::protection(protect);
     }

@@ -110,6 +110,9 @@ impl S3Access for Gate {
             Operation::DeleteObjects
             | Operation::RestoreObject
             | Operation::PutBucketLifecycleConfiguration
+            | Operation::PutBucketVersioning
+            | Operation::PutBucketTagging
+            | Operation::PutObjectTagging
             | Operation::PutBucketAcl
             | Operation::PutObjectAcl
             | Operation::PutBucketPolicy
@@ -138,6 +141,9 @@ fn reads(operation: Operation) -> bool {
             | O::GetBucketLocation
             | O::GetBucketVersioning
             | O::GetBucketLifecycleConfiguration
+            | O::GetBucketTagging
+            | O::GetObjectTagging
+            | O::ListObjectVersions
             | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads

@@ -8,7 +8,7 @@ use super::admit::Admitted;
 use super::authority::{ACL, OWNERSHIP};
 use super::error::from_engine;
 use super::grants::{admissible, of_put, shown};
-use super::{Gateway, only_null_version};
+use super::{Gateway, versions};
 use crate::auth::acl::Acl;
 use crate::auth::settings::{Ownership, OwnershipControls as Controls};
 
@@ -56,8 +56,8 @@ pub(super) async fn put_object(
 ) -> S3Result<S3Response<PutObjectAclOutput>> {
     let facts = Admitted::of(&request)?;
     let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let version = versions::named(input.version_id.as_deref())?;
+    let object = gateway.engine.open_version(&input.bucket, &input.key, version).map_err(from_engine)?;
     let owner = gateway.authority.object_facts(&facts, &object.info().attributes)?.owner;
     let identities = gateway.authority.identities();
     let acl = of_put(&request.headers, input.access_control_policy, identities, (&owner, &facts.owner))?;
@@ -74,7 +74,7 @@ pub(super) async fn put_object(
         attributes.acl.clone_from(&kept);
         Ok(())
     };
-    gateway.engine.update_attributes(&input.bucket, &input.key, change).await.map_err(from_engine)?;
+    gateway.engine.update_attributes(&input.bucket, &input.key, version, change).await.map_err(from_engine)?;
     Ok(S3Response::new(PutObjectAclOutput::default()))
 }
 
@@ -84,8 +84,8 @@ pub(super) async fn get_object(
 ) -> S3Result<S3Response<GetObjectAclOutput>> {
     let facts = Admitted::of(&request)?;
     let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let version = versions::named(input.version_id.as_deref())?;
+    let object = gateway.engine.open_version(&input.bucket, &input.key, version).map_err(from_engine)?;
     let object = gateway.authority.object_facts(&facts, &object.info().attributes)?;
     Ok(S3Response::new(GetObjectAclOutput {
         grants: Some(shown(&gateway.authority, object.acl.as_ref(), &object.owner)),

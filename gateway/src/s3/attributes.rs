@@ -5,12 +5,10 @@ use s3s::dto::{Metadata, StorageClass};
 use s3s::{S3Result, s3_error};
 use tidegate_tiering::engine::{ContentHeaders, ObjectAttributes};
 
+use super::tagging;
+
 /// S3's limit on user metadata: names and values together, in UTF-8 bytes.
 const MAX_USER_METADATA_BYTES: usize = 2048;
-/// S3's limits on tags of an object.
-const MAX_TAGS: usize = 10;
-const MAX_TAG_KEY_CHARS: usize = 128;
-const MAX_TAG_VALUE_CHARS: usize = 256;
 
 /// The class that S3 does not show.
 pub(crate) const STANDARD: &str = "STANDARD";
@@ -20,18 +18,18 @@ pub(crate) const STANDARD: &str = "STANDARD";
 /// engine maps to tiers.
 ///
 /// # Errors
-/// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`.
+/// `MetadataTooLarge`, `InvalidTag`, `InvalidArgument` for tags that are none, `InvalidStorageClass`.
 pub(crate) fn described(
     headers: &HeaderMap,
     metadata: Option<Metadata>,
-    tagging: Option<&str>,
+    tags: Option<&str>,
     class: Option<&StorageClass>,
     classes: &[String],
 ) -> S3Result<ObjectAttributes> {
     Ok(ObjectAttributes {
         headers: content_headers(headers),
         user_metadata: user_metadata(metadata, headers)?,
-        tags: tagging.map(tags).transpose()?.unwrap_or_default(),
+        tags: tags.map(tagging::of_header).transpose()?.unwrap_or_default(),
         storage_class: storage_class(class, classes)?,
         ..ObjectAttributes::default()
     })
@@ -102,52 +100,6 @@ fn has_words_and_more(value: &str) -> bool {
     is_word(value.trim()) && value.split_whitespace().any(is_word) && !value.split_whitespace().all(is_word)
 }
 
-/// Parses `x-amz-tagging`: URL query syntax.
-///
-/// # Errors
-/// `InvalidTag` when a limit of S3 is passed or a key comes twice.
-pub(crate) fn tags(header: &str) -> S3Result<Vec<(String, String)>> {
-    let mut list = Vec::new();
-    for pair in header.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (key, value) = (query_decode(key)?, query_decode(value)?);
-        if key.is_empty() || key.chars().count() > MAX_TAG_KEY_CHARS || value.chars().count() > MAX_TAG_VALUE_CHARS {
-            return Err(s3_error!(
-                InvalidTag,
-                "The tag {key:?} has an empty key, more than {MAX_TAG_KEY_CHARS} characters in its key, or more than \
-                 {MAX_TAG_VALUE_CHARS} in its value."
-            ));
-        }
-        list.push((key, value));
-    }
-    if list.len() > MAX_TAGS {
-        return Err(s3_error!(InvalidTag, "The object has {} tags; {MAX_TAGS} are allowed.", list.len()));
-    }
-    list.sort();
-    if let Some(twice) = list.windows(2).find_map(|pair| (pair[0].0 == pair[1].0).then_some(&pair[0].0)) {
-        return Err(s3_error!(InvalidTag, "The tag {twice:?} is given twice."));
-    }
-    Ok(list)
-}
-
-fn query_decode(text: &str) -> S3Result<String> {
-    let malformed = || s3_error!(InvalidArgument, "x-amz-tagging is not a valid URL query.");
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16)).ok_or_else(malformed);
-                let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
-                out.push(u8::try_from(value).map_err(|_| malformed())?);
-            }
-            other => out.push(other),
-        }
-    }
-    String::from_utf8(out).map_err(|_| malformed())
-}
-
 /// Checks `x-amz-storage-class`.
 ///
 /// # Errors
@@ -209,17 +161,6 @@ mod tests {
             headers.insert("x-amz-meta-k", sent.parse().unwrap());
             let decoded = Metadata::from([("k".into(), "decoded".into())]);
             assert_eq!(user_metadata(Some(decoded), &headers).unwrap()[0].1, kept, "{sent}");
-        }
-    }
-
-    #[test]
-    fn tags_are_decoded_and_checked() {
-        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        assert_eq!(tags("b=2&a=x%20y+z").unwrap(), [pair("a", "x y z"), pair("b", "2")]);
-        assert_eq!(tags("%E6%BD%AE=&k").unwrap(), [pair("k", ""), pair("潮", "")]);
-        let eleven: Vec<_> = (0..11).map(|n| format!("k{n}=v")).collect();
-        for bad in ["=v", "a=1&a=2", "a=%zz", &eleven.join("&"), &format!("k={}", "x".repeat(257))] {
-            assert!(tags(bad).is_err(), "{bad}");
         }
     }
 

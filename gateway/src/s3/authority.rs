@@ -12,6 +12,7 @@ use tidegate_tiering::engine::{BucketInfo, BucketSettings, Engine, EngineError, 
 
 use super::condition_keys::{Asking, AskingFor};
 use super::error::from_engine;
+use super::versions;
 use crate::auth::acl::Acl;
 use crate::auth::decide::{BucketFacts, Decision, ObjectFacts, decide, decide_alone};
 use crate::auth::identity::IdentitySource;
@@ -170,12 +171,13 @@ impl Authority {
 
     /// What describes an object; `None` when there is none.
     fn attributes(&self, place: &Place<'_>) -> S3Result<Option<ObjectAttributes>> {
-        if super::only_null_version(place.version).is_err() {
-            return Ok(None);
-        }
-        match self.engine.open_object(place.bucket, place.key) {
+        // What is no version id the operation itself refuses.
+        let Ok(version) = versions::named(place.version) else { return Ok(None) };
+        match self.engine.open_version(place.bucket, place.key, version) {
             Ok(object) => Ok(Some(object.info().attributes.clone())),
-            Err(EngineError::NoSuchKey { .. }) => Ok(None),
+            Err(
+                EngineError::NoSuchKey { .. } | EngineError::NoSuchVersion { .. } | EngineError::DeleteMarker { .. },
+            ) => Ok(None),
             Err(error) => Err(from_engine(error)),
         }
     }

@@ -147,13 +147,3 @@ pub(super) async fn location(
     let region = (gateway.region != DEFAULT_REGION).then(|| BucketLocationConstraint::from(gateway.region.clone()));
     Ok(S3Response::new(GetBucketLocationOutput { location_constraint: region }))
 }
-
-/// An empty configuration, which says "never enabled": clients ask before they list or sync, and take an error for a
-/// broken server.
-pub(super) async fn versioning(
-    gateway: &Gateway,
-    request: S3Request<GetBucketVersioningInput>,
-) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-    gateway.engine.bucket(&request.input.bucket).map_err(from_engine)?;
-    Ok(S3Response::new(GetBucketVersioningOutput::default()))
-}

@@ -8,8 +8,8 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::attributes::tags;
 use super::authority::{Authority, Place};
+use super::tagging;
 use crate::auth::identity::{Account, Caller};
 use crate::auth::policy::{Context, Key};
 
@@ -106,7 +106,7 @@ impl Asking<'_> {
 
     /// The tags that the request brings.
     fn request_tags(&self) -> Vec<(String, String)> {
-        self.header("x-amz-tagging").and_then(|header| tags(&header).ok()).unwrap_or_default()
+        self.header("x-amz-tagging").and_then(|header| tagging::of_header(&header).ok()).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Conditional requests, with S3's precedence (RFC 9110, 13.2.2).
 
-use s3s::dto::{ETagCondition, Timestamp, TimestampFormat};
+use s3s::dto::{ETag, ETagCondition, Timestamp, TimestampFormat};
 use s3s::{S3Error, S3Result, s3_error};
 use tidegate_tiering::engine::{ObjectInfo, WriteCondition};
 
@@ -146,6 +146,11 @@ pub(crate) fn of_write(
         IfMatch::Nothing => NO_ETAG.to_owned(),
     });
     Ok(WriteCondition { if_match, if_none_match })
+}
+
+/// The condition on one key of DeleteObjects: in its XML a star stands for any object.
+pub(crate) fn of_delete(etag: &ETag) -> String {
+    etag.as_strong().unwrap_or(NO_ETAG).to_owned()
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{CopyKeys, CopyObject, CustomerKey, ObjectHandle, UploadPartCopy};
+use tidegate_tiering::engine::{
+    CopyKeys, CopyObject, CustomerKey, EngineError, ObjectHandle, ObjectInfo, UploadPartCopy,
+};
 
 use super::admit::{Admitted, asking, caller_of};
-use super::attributes::{STANDARD, described, storage_class, tags};
+use super::attributes::{STANDARD, described, storage_class};
 use super::authority::Place;
 use super::checksums::{by_name, show};
 use super::conditions::{Conditions, of_source, of_write};
@@ -15,7 +17,7 @@ use super::grants::OfNew;
 use super::lifecycle::expiration;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
-use super::{Gateway, context, etag, only_null_version, time};
+use super::{Gateway, context, etag, tagging, time, versions};
 
 /// Opens the source of a copy, for reading exactly this version.
 fn open(
@@ -27,8 +29,14 @@ fn open(
     let CopySource::Bucket { bucket, key: name, version_id } = source else {
         return Err(s3_error!(NotImplemented, "x-amz-copy-source by access point is not implemented."));
     };
-    only_null_version(version_id.as_deref())?;
-    let mut object = gateway.engine.open_object(bucket, name).map_err(from_engine)?;
+    let version = versions::named(version_id.as_deref())?;
+    let mut object = gateway.engine.open_version(bucket, name, version).map_err(|error| match error {
+        EngineError::DeleteMarker { named: true, .. } => s3_error!(
+            InvalidRequest,
+            "The source of a copy request may not specifically refer to a delete marker by version id."
+        ),
+        other => from_engine(other),
+    })?;
     object.unlock(key).map_err(from_engine)?;
     conditions.require(object.info())?;
     object.check_readable().map_err(from_engine)?;
@@ -78,22 +86,15 @@ pub(super) async fn object(
     };
     let source = open(gateway, &input.copy_source, &of_source!(input), keys.source.clone())?;
     let info = source.info();
-    if info.size > gateway.max_body_bytes {
-        return Err(s3_error!(
-            InvalidRequest,
-            "The source has {} bytes; CopyObject takes {}. Use UploadPartCopy.",
-            info.size,
-            gateway.max_body_bytes
-        ));
-    }
+    check_size(gateway, info)?;
     let class = storage_class(input.storage_class.as_ref(), &gateway.storage_classes)?;
     let same_class = class.as_deref().unwrap_or(STANDARD) == info.class_shown;
+    let same_keys = keys.target.is_none() && keys.source.is_none();
     if (info.bucket.as_str(), info.key.as_str()) == (&*input.bucket, &*input.key)
-        && !replace
-        && !replace_tags
+        && !(replace || replace_tags)
         && same_class
-        && keys.target.is_none()
-        && keys.source.is_none()
+        && same_keys
+        && is_latest(gateway, info)
     {
         return Err(s3_error!(
             InvalidRequest,
@@ -115,11 +116,14 @@ pub(super) async fn object(
         key: input.key,
         // Also when they are the source's: a copy has an owner and an access control list of its own.
         replace_attributes: Some(of_new.put_into(attributes)),
-        replace_tags: replace_tags.then(|| tags(input.tagging.as_deref().unwrap_or_default())).transpose()?,
+        replace_tags: replace_tags
+            .then(|| tagging::of_header(input.tagging.as_deref().unwrap_or_default()))
+            .transpose()?,
         storage_class: class,
         checksum: input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?,
         condition: condition_of_target(&headers)?,
     };
+    let copy_source_version_id = versions::of_object(info);
     let written = gateway.engine.copy_object_with_keys(copy, &keys).await.map_err(from_engine)?;
     let mut result = CopyObjectResult {
         e_tag: Some(etag(&written.etag)),
@@ -128,9 +132,33 @@ pub(super) async fn object(
     };
     result.checksum_type = show!(result, written.checksum.as_ref());
     let expiration = expiration(written.expires.as_ref());
-    let mut output = CopyObjectOutput { copy_object_result: Some(result), expiration, ..Default::default() };
+    let mut output = CopyObjectOutput {
+        copy_object_result: Some(result),
+        expiration,
+        copy_source_version_id,
+        version_id: versions::of_written(&written),
+        ..Default::default()
+    };
     echo_key!(output, &keys.target);
     Ok(S3Response::new(output))
+}
+
+fn check_size(gateway: &Gateway, source: &ObjectInfo) -> S3Result<()> {
+    if source.size <= gateway.max_body_bytes {
+        return Ok(());
+    }
+    Err(s3_error!(
+        InvalidRequest,
+        "The source has {} bytes; CopyObject takes {}. Use UploadPartCopy.",
+        source.size,
+        gateway.max_body_bytes
+    ))
+}
+
+/// Whether a version is what its key shows: a copy of an older one onto its key brings that one back.
+fn is_latest(gateway: &Gateway, info: &ObjectInfo) -> bool {
+    let latest = gateway.engine.open_object(&info.bucket, &info.key);
+    latest.is_ok_and(|latest| latest.info().version == info.version)
 }
 
 /// s3s's CopyObject has no fields for If-Match and If-None-Match on the target.
@@ -160,6 +188,7 @@ pub(super) async fn part(
     if size > gateway.max_body_bytes {
         return Err(s3_error!(EntityTooLarge, "The part has {size} bytes; {} are allowed.", gateway.max_body_bytes));
     }
+    let copy_source_version_id = versions::of_object(source.info());
     let copy = UploadPartCopy {
         bucket: input.bucket,
         key: input.key,
@@ -176,7 +205,8 @@ pub(super) async fn part(
         ..Default::default()
     };
     show!(result, part.checksum.as_ref());
-    let mut output = UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() };
+    let mut output =
+        UploadPartCopyOutput { copy_part_result: Some(result), copy_source_version_id, ..Default::default() };
     echo_key!(output, &key);
     Ok(S3Response::new(output))
 }

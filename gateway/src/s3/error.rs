@@ -1,9 +1,12 @@
 //! The one place where errors become S3 codes and statuses.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use s3s::dto::TimestampFormat;
 use s3s::{S3Error, S3ErrorCode, s3_error};
+use tidegate_tiering::clock::Timestamp;
 use tidegate_tiering::engine::EngineError;
 
+use super::versions;
 use crate::server::MAX_SIGNED_CHUNK;
 use crate::server::request::{BodyFailure, RequestContext};
 
@@ -13,13 +16,21 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// What S3 says to `error`.
 pub fn from_engine(error: EngineError) -> S3Error {
     use S3ErrorCode as Code;
-    let message = error.to_string();
+    let message = match &error {
+        EngineError::DeleteMarker { named: true, .. } => {
+            "The specified method is not allowed against this resource.".to_owned()
+        }
+        _ => error.to_string(),
+    };
     let code = match &error {
         EngineError::NoSuchBucket(_) => Code::NoSuchBucket,
         // Where another account owns it, CreateBucket says so.
         EngineError::BucketExists(_) => Code::BucketAlreadyOwnedByYou,
         EngineError::BucketNotEmpty(_) => Code::BucketNotEmpty,
         EngineError::NoSuchKey { .. } => Code::NoSuchKey,
+        EngineError::NoSuchVersion { .. } => Code::NoSuchVersion,
+        EngineError::DeleteMarker { named: false, .. } => Code::NoSuchKey,
+        EngineError::DeleteMarker { named: true, .. } => Code::MethodNotAllowed,
         EngineError::NoSuchUpload(_) => Code::NoSuchUpload,
         EngineError::InvalidPart { .. } => Code::InvalidPart,
         EngineError::InvalidPartOrder => Code::InvalidPartOrder,
@@ -50,12 +61,34 @@ pub fn from_engine(error: EngineError) -> S3Error {
     } else {
         S3Error::with_message(code, message)
     };
-    if let EngineError::InvalidRange { size } = error {
+    if let EngineError::DeleteMarker { version, null, modified, named } = error {
+        s3.set_headers(of_marker(&versions::shown(version, null), modified, named));
+    } else if let EngineError::InvalidRange { size } = error {
         s3.set_headers(xml_headers(header::CONTENT_RANGE, HeaderValue::try_from(format!("bytes */{size}")).ok()));
     } else if matches!(s3.code(), Code::SlowDown | Code::ServiceUnavailable) {
         s3.set_headers(xml_headers(header::RETRY_AFTER, Some(RETRY_AFTER_SECONDS)));
     }
     s3
+}
+
+/// What S3 tells of a delete marker: which it is, and of one that was named also when it was made and that it can be deleted.
+fn of_marker(version: &str, modified: Timestamp, named: bool) -> HeaderMap {
+    let mut headers = xml_headers(HeaderName::from_static("x-amz-version-id"), HeaderValue::from_str(version).ok());
+    headers.insert(HeaderName::from_static("x-amz-delete-marker"), HeaderValue::from_static("true"));
+    if named {
+        headers.insert(header::ALLOW, HeaderValue::from_static("DELETE"));
+        if let Some(date) = http_date(modified) {
+            headers.insert(header::LAST_MODIFIED, date);
+        }
+    }
+    headers
+}
+
+/// A time as HTTP writes it.
+pub(super) fn http_date(at: Timestamp) -> Option<HeaderValue> {
+    let mut date = Vec::with_capacity(29); // the length of an HTTP date
+    super::time(at).format(TimestampFormat::HttpDate, &mut date).ok()?;
+    HeaderValue::from_bytes(&date).ok()
 }
 
 /// As [`from_engine`], with the precise reason when the request's body failed.
@@ -124,10 +157,26 @@ fn xml_headers(name: header::HeaderName, value: Option<HeaderValue>) -> HeaderMa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_tiering::engine::BodyError;
+    use tidegate_tiering::engine::{BodyError, VersionId};
 
     fn text() -> String {
         "x".into()
+    }
+
+    fn marker(named: bool) -> EngineError {
+        EngineError::DeleteMarker { version: VersionId(1), null: !named, modified: Timestamp(1000), named }
+    }
+
+    #[test]
+    fn a_delete_marker_is_told_in_headers() {
+        let shown = |named| {
+            let headers = from_engine(marker(named)).headers().unwrap().clone();
+            ["x-amz-delete-marker", "x-amz-version-id", "allow", "last-modified", "content-type"]
+                .map(|name| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default())
+        };
+        assert_eq!(shown(false), ["true", "null", "", "", "application/xml"]);
+        let id = format!("{:032x}", 1);
+        assert_eq!(shown(true), ["true", &id, "DELETE", "Thu, 01 Jan 1970 00:00:01 GMT", "application/xml"]);
     }
 
     #[test]
@@ -137,6 +186,9 @@ mod tests {
             (EngineError::BucketExists(text()), "BucketAlreadyOwnedByYou", 409),
             (EngineError::BucketNotEmpty(text()), "BucketNotEmpty", 409),
             (EngineError::NoSuchKey { bucket: text(), key: text() }, "NoSuchKey", 404),
+            (EngineError::NoSuchVersion { bucket: text(), key: text(), version: text() }, "NoSuchVersion", 404),
+            (marker(false), "NoSuchKey", 404),
+            (marker(true), "MethodNotAllowed", 405),
             (EngineError::NoSuchUpload(text()), "NoSuchUpload", 404),
             (EngineError::InvalidPart { number: 1 }, "InvalidPart", 400),
             (EngineError::InvalidPartOrder, "InvalidPartOrder", 400),

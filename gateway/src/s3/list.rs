@@ -32,12 +32,6 @@ impl Show<'_> {
     }
 
     fn object(&mut self, object: ListedObject) -> Object {
-        let restored = |status| match status {
-            Restored::Ongoing => RestoreStatus { is_restore_in_progress: Some(true), restore_expiry_date: None },
-            Restored::Done { until } => {
-                RestoreStatus { is_restore_in_progress: Some(false), restore_expiry_date: Some(time(until)) }
-            }
-        };
         Object {
             checksum_algorithm: object
                 .checksum
@@ -47,14 +41,25 @@ impl Show<'_> {
             key: Some(self.encoding.apply(object.key)),
             last_modified: Some(time(object.last_modified)),
             owner: self.owners.as_mut().map(|owners| owners.of(object.owner.as_ref())),
-            restore_status: object.restore.filter(|_| self.restore).map(restored),
+            restore_status: object.restore.filter(|_| self.restore).map(restore_status),
             size: Some(signed(object.size)),
             storage_class: Some(ObjectStorageClass::from(object.class_shown)),
         }
     }
 }
 
-fn wants_restore(attributes: Option<&OptionalObjectAttributesList>) -> bool {
+/// How far a restore is, as listings show it.
+pub(super) fn restore_status(status: Restored) -> RestoreStatus {
+    match status {
+        Restored::Ongoing => RestoreStatus { is_restore_in_progress: Some(true), restore_expiry_date: None },
+        Restored::Done { until } => {
+            RestoreStatus { is_restore_in_progress: Some(false), restore_expiry_date: Some(time(until)) }
+        }
+    }
+}
+
+/// Whether a listing is asked to tell of restores.
+pub(super) fn wants_restore(attributes: Option<&OptionalObjectAttributesList>) -> bool {
     attributes.is_some_and(|list| list.iter().any(|one| one.as_str() == OptionalObjectAttributes::RESTORE_STATUS))
 }
 

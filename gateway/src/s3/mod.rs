@@ -14,6 +14,7 @@ pub(crate) mod checksums;
 mod condition_keys;
 mod conditions;
 mod copy;
+mod delete;
 mod encryption;
 pub mod error;
 mod grants;
@@ -25,13 +26,16 @@ pub(crate) mod parameters;
 mod policy_operations;
 mod ranges;
 mod read;
+mod stored;
+mod tagging;
+mod versions;
 mod write;
 
 use authority::Authority;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Request, S3Response, S3Result};
 use std::sync::Arc;
 use tidegate_tiering::clock::Timestamp;
 use tidegate_tiering::engine::Engine;
@@ -141,19 +145,6 @@ fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-/// Versions are not kept apart for clients: `null` names the one there is.
-///
-/// # Errors
-/// `NoSuchVersion` for any other.
-fn only_null_version(version: Option<&str>) -> S3Result<()> {
-    match version {
-        None | Some("" | "null") => Ok(()),
-        Some(other) => {
-            Err(s3_error!(NoSuchVersion, "The version {other} does not exist: versioning is not implemented."))
-        }
-    }
-}
-
 /// Writes the trait's methods, which all look the same: `operation => module::handler(Input) -> Output`.
 macro_rules! operations {
     ($($operation:ident => $handler:path, $input:ident, $output:ident;)+) => {
@@ -179,12 +170,20 @@ operations! {
     delete_bucket => buckets::delete, DeleteBucketInput, DeleteBucketOutput;
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
-    get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
     put_bucket_lifecycle_configuration => lifecycle::put, PutBucketLifecycleConfigurationInput,
         PutBucketLifecycleConfigurationOutput;
     get_bucket_lifecycle_configuration => lifecycle::get, GetBucketLifecycleConfigurationInput,
         GetBucketLifecycleConfigurationOutput;
     delete_bucket_lifecycle => lifecycle::delete, DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput;
+    get_bucket_versioning => versions::setting, GetBucketVersioningInput, GetBucketVersioningOutput;
+    put_bucket_versioning => versions::set, PutBucketVersioningInput, PutBucketVersioningOutput;
+    list_object_versions => versions::list, ListObjectVersionsInput, ListObjectVersionsOutput;
+    get_bucket_tagging => tagging::get_bucket, GetBucketTaggingInput, GetBucketTaggingOutput;
+    put_bucket_tagging => tagging::put_bucket, PutBucketTaggingInput, PutBucketTaggingOutput;
+    delete_bucket_tagging => tagging::delete_bucket, DeleteBucketTaggingInput, DeleteBucketTaggingOutput;
+    get_object_tagging => tagging::get_object, GetObjectTaggingInput, GetObjectTaggingOutput;
+    put_object_tagging => tagging::put_object, PutObjectTaggingInput, PutObjectTaggingOutput;
+    delete_object_tagging => tagging::delete_object, DeleteObjectTaggingInput, DeleteObjectTaggingOutput;
     get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
     put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
     delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;
@@ -192,8 +191,8 @@ operations! {
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;
     put_object => write::put, PutObjectInput, PutObjectOutput;
-    delete_object => write::delete, DeleteObjectInput, DeleteObjectOutput;
-    delete_objects => write::delete_many, DeleteObjectsInput, DeleteObjectsOutput;
+    delete_object => delete::object, DeleteObjectInput, DeleteObjectOutput;
+    delete_objects => delete::objects, DeleteObjectsInput, DeleteObjectsOutput;
     restore_object => write::restore, RestoreObjectInput, RestoreObjectOutput;
     copy_object => copy::object, CopyObjectInput, CopyObjectOutput;
     upload_part_copy => copy::part, UploadPartCopyInput, UploadPartCopyOutput;

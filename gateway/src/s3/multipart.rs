@@ -18,7 +18,7 @@ use super::error::{from_engine, from_engine_with_body};
 use super::grants::OfNew;
 use super::lifecycle::{add_abort, expiration};
 use super::listing::{Encoding, delimiter, page_size};
-use super::{Gateway, context, etag, signed, time};
+use super::{Gateway, context, etag, signed, time, versions};
 
 pub(super) async fn create(
     gateway: &Gateway,
@@ -162,6 +162,7 @@ pub(super) async fn complete(
         location: Some(location),
         e_tag: Some(etag(&written.etag)),
         expiration: expiration(written.expires.as_ref()),
+        version_id: versions::of_written(&written),
         ..Default::default()
     };
     output.checksum_type = show!(output, written.checksum.as_ref());

@@ -49,6 +49,9 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::CompleteMultipartUpload | O::AbortMultipartUpload => &["uploadId"],
         O::PutBucketLifecycleConfiguration | O::DeleteBucketLifecycle => &["lifecycle"],
         O::RestoreObject => &["restore", "versionId"],
+        O::PutBucketVersioning => &["versioning"],
+        O::PutBucketTagging | O::DeleteBucketTagging => &["tagging"],
+        O::PutObjectTagging | O::DeleteObjectTagging => &["tagging", "versionId"],
         O::PutBucketPolicy | O::DeleteBucketPolicy => &["policy"],
         O::PutPublicAccessBlock | O::DeletePublicAccessBlock => &["publicAccessBlock"],
         O::PutBucketOwnershipControls | O::DeleteBucketOwnershipControls => &["ownershipControls"],
@@ -58,14 +61,23 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
     })
 }
 
+/// Whether a parameter belongs to every operation: to signatures, or to a client's own log.
+fn is_common(name: &str) -> bool {
+    SIGNATURE_V2.contains(&name) || name.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("x-"))
+}
+
+/// Whether a PUT names a subresource. Its body is a document then, not the bytes of an object or a part.
+pub(crate) fn name_subresource(uri: &Uri) -> bool {
+    names(uri).any(|name| !is_common(name) && !["partNumber", "uploadId"].contains(&name))
+}
+
 /// # Errors
 /// `NotImplemented`, by the operation's name where it has one.
 pub(crate) fn refuse(method: &Method, uri: &Uri, operation: Operation) -> S3Result<()> {
     let known = of_write(operation);
     for name in names(uri) {
-        let is_common = SIGNATURE_V2.contains(&name) || name.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("x-"));
         let refused = match known {
-            Some(known) => !is_common && !known.contains(&name),
+            Some(known) => !is_common(name) && !known.contains(&name),
             // As in S3, a read takes no notice of parameters that mean nothing.
             None => unrouted(method, std::iter::once(name)).is_some(),
         };
@@ -100,6 +112,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_put_of_a_subresource_is_known_by_its_parameter() {
+        let cases = [
+            ("/b?versioning", true),
+            ("/b/k?tagging=&X-Amz-Date=d", true),
+            ("/b/k", false),
+            ("/b/k?partNumber=1&uploadId=u&x-id=UploadPart", false),
+            ("/b/k?AWSAccessKeyId=a&Signature=b&Expires=1", false),
+            ("/b/k?X-Amz-Signature=a&x-amz-meta-a=b", false),
+        ];
+        for (uri, is_one) in cases {
+            assert_eq!(name_subresource(&uri.parse().unwrap()), is_one, "{uri}");
+        }
+    }
+
+    #[test]
     fn a_write_takes_no_parameter_that_is_not_its_own() {
         use Operation as O;
         let cases = [
@@ -111,6 +138,9 @@ mod tests {
             ("PUT", "/b/k?uploadId=1", O::PutObject, Some("?uploadId")),
             ("PUT", "/b/k?uploadId=1&partNumber=1&x-id=UploadPart", O::UploadPart, None),
             ("DELETE", "/b/k?versionId=null", O::DeleteObject, None),
+            ("PUT", "/b/k?versionId=null", O::PutObject, Some("?versionId")),
+            ("PUT", "/b/k?tagging&versionId=null", O::PutObjectTagging, None),
+            ("DELETE", "/b?tagging&versionId=null", O::DeleteBucketTagging, Some("versionId")),
             ("PUT", "/b/k?X-Amz-Signature=a&x-amz-meta-a=b&x-my-log=1", O::PutObject, None),
             ("PUT", "/b/k?AWSAccessKeyId=a&Signature=b&Expires=1", O::PutObject, None),
             ("GET", "/b?abac", O::ListObjects, Some("GetBucketAbac")),

@@ -9,10 +9,10 @@ use super::attributes::STANDARD;
 use super::checksums::show;
 use super::conditions::{self, Conditions, Verdict, failed, of_read};
 use super::encryption::{KeyFor, echo_key, key_headers};
-use super::error::from_engine;
+use super::error::{from_engine, http_date};
 use super::lifecycle::expiration;
 use super::ranges::{self, Selection};
-use super::{Gateway, etag, only_null_version, signed, time};
+use super::{Gateway, etag, signed, time, versions};
 use crate::server::{PlainEtag, ResponseBody, ResponseStatus, S3_MAX_PARTS, Verified};
 
 /// What GET and HEAD are asked for.
@@ -82,6 +82,7 @@ macro_rules! described {
             parts_count: $wanted.parts_count($info),
             restore: restore($info),
             storage_class: shown_class($info),
+            version_id: versions::of_object($info),
             ..Default::default()
         };
         output.checksum_type = show!(output, $wanted.checksum($info, &$selection));
@@ -95,15 +96,19 @@ macro_rules! described {
     }};
 }
 
+/// Opens the version that a request names, the latest when it names none.
+fn open(gateway: &Gateway, (bucket, key): (&str, &str), version: Option<&str>) -> S3Result<ObjectHandle> {
+    gateway.engine.open_version(bucket, key, versions::named(version)?).map_err(from_engine)
+}
+
 pub(super) async fn get(
     gateway: &Gateway,
     request: S3Request<GetObjectInput>,
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let input = &request.input;
-    only_null_version(input.version_id.as_deref())?;
     check_overrides(&overrides!(input), is_anonymous(&request))?;
     let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
-    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let mut object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
     object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
@@ -122,10 +127,9 @@ pub(super) async fn head(
     request: S3Request<HeadObjectInput>,
 ) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = &request.input;
-    only_null_version(input.version_id.as_deref())?;
     check_overrides(&overrides!(input), is_anonymous(&request))?;
     let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
-    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let mut object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
     object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
@@ -215,11 +219,8 @@ fn not_modified(info: &ObjectInfo) -> S3Error {
     if let Ok(value) = HeaderValue::try_from(format!("\"{}\"", info.etag)) {
         headers.insert(header::ETAG, value);
     }
-    let mut date = Vec::with_capacity(29); // the length of an HTTP date
-    if time(info.last_modified).format(TimestampFormat::HttpDate, &mut date).is_ok()
-        && let Ok(value) = HeaderValue::from_bytes(&date)
-    {
-        headers.insert(header::LAST_MODIFIED, value);
+    if let Some(date) = http_date(info.last_modified) {
+        headers.insert(header::LAST_MODIFIED, date);
     }
     let mut error = S3Error::new(S3ErrorCode::NotModified);
     error.set_headers(headers);
@@ -271,9 +272,8 @@ pub(super) async fn attributes(
     request: S3Request<GetObjectAttributesInput>,
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
     let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
     let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
-    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let mut object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
     object.unlock(key).map_err(from_engine)?;
     let info = object.info();
     // Clients send the names in one header line or in several.
@@ -298,6 +298,7 @@ pub(super) async fn attributes(
         object_parts: parts,
         object_size: wants(ObjectAttributes::OBJECT_SIZE).then(|| signed(info.size)),
         storage_class: wants(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from(info.class_shown.clone())),
+        version_id: versions::of_object(info),
         ..Default::default()
     });
     response.extensions.insert(PlainEtag);

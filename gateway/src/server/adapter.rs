@@ -24,7 +24,7 @@ use tracing::Instrument;
 
 use super::body::{
     ACCESS, Content, FREE_BUFFERS, GATHER_BYTES, InFlight, Incoming, LogLine, Outgoing, PlainEtag, ResponseBody,
-    ResponseStatus,
+    ResponseStatus, VersionOrder,
 };
 use super::connections::Connection;
 use super::convert;
@@ -442,7 +442,11 @@ fn content(
             Content::Whole(convert::complete_error_xml(&xml, path, id, &shared.host_id).into())
         }
         Some(xml) if parts.extensions.get::<PlainEtag>().is_some() => Content::Whole(convert::plain_etag(&xml).into()),
-        Some(xml) => Content::Whole(convert::refer_to_controls(xml)),
+        Some(xml) => {
+            let order = parts.extensions.get::<VersionOrder>().map(|VersionOrder(markers)| markers.as_slice());
+            let xml = order.and_then(|markers| convert::versions_in_order(&xml, markers)).map_or(xml, Bytes::from);
+            Content::Whole(convert::refer_to_controls(xml))
+        }
         None => Content::S3s(body),
     }
 }

@@ -66,6 +66,11 @@ pub struct ResponseStatus(pub http::StatusCode);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PlainEtag;
 
+/// In a response's extensions: which entries of a listing of versions are delete markers, in the order of S3, which s3s writes
+/// apart from the versions.
+#[derive(Debug, Clone)]
+pub(crate) struct VersionOrder(pub Vec<bool>);
+
 /// A failure in the middle of a response: breaks the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the response body failed: {0}")]

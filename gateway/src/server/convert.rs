@@ -92,6 +92,35 @@ pub(crate) fn plain_etag(xml: &[u8]) -> String {
     text.replacen("<ETag>\"", "<ETag>", 1).replacen("\"</ETag>", "</ETag>", 1)
 }
 
+/// The same listing of versions with its entries in the order of S3, versions and delete markers as they follow: `markers` says of
+/// each whether it is one. s3s writes them apart, all markers first. `None` when that is no such listing.
+pub(crate) fn versions_in_order(xml: &[u8], markers: &[bool]) -> Option<String> {
+    const END: &str = "</ListVersionsResult>";
+    let text = std::str::from_utf8(xml).ok()?.strip_suffix(END)?;
+    let (marked, rest) = take_elements(text, "<DeleteMarker>", "</DeleteMarker>")?;
+    let (versions, mut out) = take_elements(&rest, "<Version>", "</Version>")?;
+    let (mut marked, mut versions) = (marked.into_iter(), versions.into_iter());
+    for is_marker in markers {
+        out.push_str(if *is_marker { marked.next()? } else { versions.next()? });
+    }
+    out.push_str(END);
+    Some(out)
+}
+
+/// The elements with this tag, and the text without them. No text in XML looks like a tag.
+fn take_elements<'x>(xml: &'x str, open: &str, close: &str) -> Option<(Vec<&'x str>, String)> {
+    let (mut found, mut rest, mut left) = (Vec::new(), String::with_capacity(xml.len()), xml);
+    while let Some(begin) = left.find(open) {
+        let (before, from) = left.split_at(begin);
+        let (element, after) = from.split_at(from.find(close)?.checked_add(close.len())?);
+        found.push(element);
+        rest.push_str(before);
+        left = after;
+    }
+    rest.push_str(left);
+    Some((found, rest))
+}
+
 /// The code in an error's XML.
 pub(crate) fn error_code(xml: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(xml).ok()?;
@@ -148,6 +177,34 @@ mod tests {
         assert_eq!(error_code(b"<ListBucketResult/>"), None);
         let told = b"<Error><Code>MalformedXML</Code><Message>m</Message></Error>";
         assert!(!contains(&complete_error_xml(told, "/", "1", "h"), b"well-formed"));
+    }
+
+    #[test]
+    fn versions_and_markers_are_put_into_one_order() {
+        let marker = |id: u8| format!("<DeleteMarker><VersionId>{id}</VersionId></DeleteMarker>");
+        let version = |id: u8| format!("<Version><Key>&lt;Version&gt;</Key><VersionId>{id}</VersionId></Version>");
+        let xml = format!(
+            "<?xml?><ListVersionsResult x=\"y\">{}{}<Name>b</Name>{}{}{}</ListVersionsResult>",
+            marker(1),
+            marker(2),
+            version(3),
+            version(4),
+            version(5)
+        );
+        let expected = format!(
+            "<?xml?><ListVersionsResult x=\"y\"><Name>b</Name>{}{}{}{}{}</ListVersionsResult>",
+            version(3),
+            marker(1),
+            marker(2),
+            version(4),
+            version(5)
+        );
+        let order = [false, true, true, false, false];
+        assert_eq!(versions_in_order(xml.as_bytes(), &order).as_deref(), Some(expected.as_str()));
+        assert_eq!(versions_in_order(xml.as_bytes(), &[true; 3]), None);
+        assert_eq!(versions_in_order(b"<Error/>", &order), None);
+        let empty = "<ListVersionsResult><Name>b</Name></ListVersionsResult>";
+        assert_eq!(versions_in_order(empty.as_bytes(), &[]).as_deref(), Some(empty));
     }
 
     #[test]

@@ -47,8 +47,9 @@ operations! {
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     GetBucketLifecycleConfiguration, PutBucketLifecycleConfiguration, DeleteBucketLifecycle,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
-    GetBucketEncryption, PutBucketEncryption, DeleteBucketEncryption,
-    AbortMultipartUpload, RestoreObject, GetObjectAttributes, GetSessionToken, AssumeRole, GetCallerIdentity,
+    AbortMultipartUpload, RestoreObject, GetObjectAttributes, PutBucketVersioning, ListObjectVersions,
+    PutObjectTagging, GetObjectTagging, DeleteObjectTagging, PutBucketTagging, GetBucketTagging, DeleteBucketTagging,
+    GetBucketEncryption, PutBucketEncryption, DeleteBucketEncryption, GetSessionToken, AssumeRole, GetCallerIdentity,
     GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
     GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
     GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
@@ -63,12 +64,13 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 68] = [
+const ERROR_CODES: [&str; 71] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
     "BadDigest",
+    "BadRequest",
     "BucketAlreadyExists",
     "BucketAlreadyOwnedByYou",
     "BucketNotEmpty",
@@ -77,6 +79,7 @@ const ERROR_CODES: [&str; 68] = [
     "EntityTooSmall",
     "ExpiredToken",
     "IllegalLocationConstraintException",
+    "IllegalVersioningConfigurationException",
     "IncompleteBody",
     "InternalError",
     "InvalidAccessKeyId",
@@ -114,6 +117,7 @@ const ERROR_CODES: [&str; 68] = [
     "NoSuchKey",
     "NoSuchLifecycleConfiguration",
     "NoSuchPublicAccessBlockConfiguration",
+    "NoSuchTagSet",
     "NoSuchUpload",
     "NoSuchVersion",
     "NotImplemented",

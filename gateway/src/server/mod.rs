@@ -18,7 +18,7 @@ mod settings;
 mod xml;
 
 pub(crate) use adapter::ReadOnly;
-pub(crate) use body::PlainEtag;
+pub(crate) use body::{PlainEtag, VersionOrder};
 pub use body::{ResponseBody, ResponseStatus, SendError};
 pub(crate) use range::Verified;
 pub(crate) use rechunk::MAX_SIGNED_CHUNK;

@@ -77,7 +77,7 @@ impl World {
             for key in self.archived() {
                 let engine = self.engine();
                 let (bucket, days, priority) = (BUCKET.to_owned(), 100, RestorePriority::Standard);
-                let request = RestoreRequest { bucket, key: key.clone(), days, priority };
+                let request = RestoreRequest { bucket, key: key.clone(), version: VersionRef::Current, days, priority };
                 match self.process().run(async move { engine.restore_object(request).await }) {
                     Ok(_) | Err(EngineError::RestoreInProgress) => {}
                     Err(e) => return Err(format!("restore {key}: {e}")),

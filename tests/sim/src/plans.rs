@@ -138,7 +138,7 @@ impl World {
         let unsure = held.as_ref().is_some_and(|o| is_expired(key, o.created, now));
         let (named, there) = (key.to_owned(), held.is_some());
         let run = async move {
-            let was = engine.delete_object(BUCKET, &named, None).await?;
+            let was = engine.delete_object(BUCKET, &named, DeleteRequest::default()).await?.existed;
             if was == there || unsure {
                 return Ok(Answer::Done);
             }
@@ -297,7 +297,8 @@ impl World {
     pub fn restore(&mut self, key: &str) -> Plan {
         let (engine, days) = (self.engine(), 1 + self.dice.below(20) as u32);
         let priority = RestorePriority::Standard;
-        let request = RestoreRequest { bucket: BUCKET.into(), key: key.to_owned(), days, priority };
+        let request =
+            RestoreRequest { bucket: BUCKET.into(), key: key.to_owned(), version: VersionRef::Current, days, priority };
         let run = async move {
             match engine.restore_object(request).await {
                 Ok(_) => Ok(Answer::Done),

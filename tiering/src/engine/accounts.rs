@@ -25,6 +25,9 @@ pub(crate) struct Totals {
     pub places: BTreeMap<Place, Amount>,
     /// Versions that wait to be protected.
     pub waiting: Amount,
+    /// Of all versions, those that are not visible.
+    pub noncurrent: Amount,
+    pub delete_markers: u64,
     pub buckets: u64,
     pub uploads: u64,
 }
@@ -81,10 +84,12 @@ impl Accounts {
     pub(crate) fn load(&self, meta: &dyn MetaStore) -> Result<(), MetaError> {
         let mut books = Books::default();
         let all = (Bound::Unbounded, Bound::Unbounded);
-        meta.scan_each(Table::Object, all.clone(), &mut |_, value| {
-            books.add(value);
-            ControlFlow::Continue(())
-        })?;
+        for table in [Table::Object, Table::Version] {
+            meta.scan_each(table, all.clone(), &mut |_, value| {
+                books.add(value);
+                ControlFlow::Continue(())
+            })?;
+        }
         let totals = &mut books.totals;
         for (table, count) in [(Table::Bucket, &mut totals.buckets), (Table::Upload, &mut totals.uploads)] {
             meta.scan_each(table, all.clone(), &mut |_, _| {
@@ -135,6 +140,15 @@ impl Core {
     }
 }
 
+impl Totals {
+    /// Where a version counts.
+    fn amounts(&mut self, place: Place, record: &ObjectRecord) -> impl Iterator<Item = &mut Amount> {
+        let waiting = record.waiting.map(|_| &mut self.waiting);
+        let noncurrent = record.noncurrent_since.map(|_| &mut self.noncurrent);
+        waiting.into_iter().chain(noncurrent).chain([self.places.entry(place).or_default()])
+    }
+}
+
 impl Books {
     fn place(value: &[u8]) -> Option<(Place, ObjectRecord)> {
         let mut record = ObjectRecord::decode(value).ok()?;
@@ -149,11 +163,14 @@ impl Books {
 
     fn add(&mut self, value: &[u8]) {
         let Some((place, record)) = Self::place(value) else { return };
+        if record.marker {
+            self.totals.delete_markers += 1;
+            return;
+        }
         if place == Place::Hot {
             self.dirty.add(record.modified);
         }
-        let waiting = record.waiting.map(|_| &mut self.totals.waiting);
-        for amount in waiting.into_iter().chain([self.totals.places.entry(place).or_default()]) {
+        for amount in self.totals.amounts(place, &record) {
             amount.objects += 1;
             amount.bytes = amount.bytes.saturating_add(record.size);
         }
@@ -161,11 +178,14 @@ impl Books {
 
     fn remove(&mut self, value: &[u8]) {
         let Some((place, record)) = Self::place(value) else { return };
+        if record.marker {
+            self.totals.delete_markers = self.totals.delete_markers.saturating_sub(1);
+            return;
+        }
         if place == Place::Hot {
             self.dirty.remove(record.modified);
         }
-        let waiting = record.waiting.map(|_| &mut self.totals.waiting);
-        for amount in waiting.into_iter().chain([self.totals.places.entry(place).or_default()]) {
+        for amount in self.totals.amounts(place, &record) {
             amount.objects = amount.objects.saturating_sub(1);
             amount.bytes = amount.bytes.saturating_sub(record.size);
         }
@@ -177,7 +197,7 @@ impl CommitObserver for Accounts {
         let mut books = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for AppliedOp { op, old } in ops {
             match op.table {
-                Table::Object => {
+                Table::Object | Table::Version => {
                     if let Some(old) = old {
                         books.remove(old);
                     }

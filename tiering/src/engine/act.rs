@@ -2,11 +2,12 @@
 
 use super::Core;
 use super::claims::{Aim, Claim, Work};
-use super::due::Action;
+use super::due::{Action, names};
 use super::error::EngineError;
 use super::keys;
 use super::record::{ObjectRecord, Record};
 use super::types::Residency;
+use super::versions::Stored;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
@@ -19,16 +20,19 @@ impl Core {
         subject: &[u8],
         now: Timestamp,
     ) -> Result<bool, EngineError> {
-        let stored = self.meta.get(Table::Object, subject)?;
+        let table = keys::table_of(subject);
+        let stored = self.meta.get(table, subject)?;
         // Entry and version go in one commit, so that without one this is a race with a delete that is being applied.
         let Some(stored) = stored else { return Ok(false) };
-        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
+        let Some(record) = self.usable(table, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
         if record.due != Some(at) {
             return Ok(false);
         }
-        let (bucket, key) =
-            keys::split_object(subject).ok_or_else(|| EngineError::Corrupt("a due entry names no object".into()))?;
-        let plan = self.plan(bucket, key, &record, now);
+        let (bucket, key) = names(subject)?;
+        if table == Table::Version && self.moves_others(bucket) {
+            self.reindex_versions(subject).await?;
+        }
+        let plan = self.plan(subject, &record, now)?;
         // Its end needs no job and waits for none: a tier that is down must not keep what has expired.
         if self.claims().holds(subject) && !matches!(plan.action, Action::Expire { .. }) {
             return Ok(false);
@@ -55,7 +59,7 @@ impl Core {
             Action::Expire { rule } => {
                 tracing::debug!(bucket, key, %rule, "expire");
                 self.metrics.expired_versions.inc();
-                self.commit_delete(subject, &stored, &record, Reason::Expire).await
+                self.expire(&Stored { subject: subject.to_vec(), bytes: stored, record }).await?
             }
             Action::ExpireRestored => {
                 let mut next = record.clone();
@@ -82,10 +86,9 @@ impl Core {
         mut next: ObjectRecord,
         reason: Reason,
     ) -> Result<Result<(), MetaError>, EngineError> {
-        let (bucket, key) = keys::split_object(subject)
-            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
-        let mut batch = Batch::new(reason).expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()));
-        self.put_version(&mut batch, (bucket, key), Some(old), &mut next)?;
+        let unchanged = Expect::Equals(keys::table_of(subject), subject.to_vec(), stored.to_vec());
+        let mut batch = Batch::new(reason).expect(unchanged);
+        self.put_version(&mut batch, subject, Some(old), &mut next)?;
         Ok(self.meta.commit(batch).await.map(drop))
     }
 
@@ -95,14 +98,13 @@ impl Core {
         if self.claims().holds(subject) {
             return Ok(false);
         }
-        let Some(stored) = self.meta.get(Table::Object, subject)? else { return Ok(false) };
-        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
+        let table = keys::table_of(subject);
+        let Some(stored) = self.meta.get(table, subject)? else { return Ok(false) };
+        let Some(record) = self.usable(table, subject, ObjectRecord::decode(&stored)) else { return Ok(false) };
         if record.waiting != Some(at) {
             return Ok(false);
         }
-        let (bucket, key) = keys::split_object(subject)
-            .ok_or_else(|| EngineError::Corrupt("an entry of what waits names no object".into()))?;
-        let Action::Protect { tier } = self.plan(bucket, key, &record, now).action else { return Ok(false) };
+        let Action::Protect { tier } = self.plan(subject, &record, now)?.action else { return Ok(false) };
         let (version, size) = (record.version, record.size);
         // Once protected, it can be evicted.
         let claim = Claim { subject: subject.to_vec(), version, size, frees: size };

@@ -66,6 +66,7 @@ fn table_name(table: Table) -> &'static str {
         Table::Access => "access",
         Table::Thaw => "thaw",
         Table::Manifest => "manifest",
+        Table::Version => "version",
         Table::User => "user",
     }
 }

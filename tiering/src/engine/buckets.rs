@@ -117,7 +117,7 @@ impl Engine {
         Err(EngineError::Conflict)
     }
 
-    /// Deletes an empty bucket. Unfinished uploads count as content, so that no part is lost unseen.
+    /// Deletes an empty bucket. Versions, delete markers and unfinished uploads count as content: nothing is lost unseen.
     ///
     /// # Errors
     /// [`EngineError::NoSuchBucket`], [`EngineError::BucketNotEmpty`].
@@ -127,6 +127,7 @@ impl Engine {
         let batch = Batch::new(Reason::DeleteBucket)
             .expect(Expect::Present(Table::Bucket, name.into()))
             .expect(Expect::EmptyPrefix(Table::Object, inside.clone()))
+            .expect(Expect::EmptyPrefix(Table::Version, inside.clone()))
             .expect(Expect::EmptyPrefix(Table::Upload, inside))
             .delete(Table::Bucket, name);
         match self.core.meta.commit(lifecycle::forget(batch, name)).await {

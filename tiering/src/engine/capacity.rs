@@ -80,10 +80,12 @@ impl Core {
         (active, fill): (&ActivePolicy, u8),
         now: Timestamp,
     ) -> Result<Option<u64>, EngineError> {
-        let Some(stored) = self.meta.get(Table::Object, subject)? else { return Ok(None) };
-        let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(None) };
+        let table = keys::table_of(subject);
+        let Some(stored) = self.meta.get(table, subject)? else { return Ok(None) };
+        let Some(record) = self.usable(table, subject, ObjectRecord::decode(&stored)) else { return Ok(None) };
         let Some((bucket, name)) = keys::split_object(subject) else { return Ok(None) };
-        let facts = super::due::facts(bucket, name, &record, self.last_access(bucket, name));
+        let version = self.standing(&active.policy, subject, &record)?;
+        let facts = super::due::facts((bucket, name), &record, self.last_access(bucket, name, &record), version);
         let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { return Ok(None) };
         let (version, size) = (record.version, record.size);
         let claim = Claim { subject: subject.to_vec(), version, size, frees: size };

@@ -58,10 +58,10 @@ pub(crate) struct Orders {
 
 /// The facts of a version, as policies see them.
 pub(crate) fn facts<'a>(
-    bucket: &'a str,
-    key: &'a str,
+    (bucket, key): (&'a str, &'a str),
     record: &'a ObjectRecord,
     last_access: Option<Timestamp>,
+    version: Version,
 ) -> ObjectFacts<'a> {
     let (protected_in, current_tier) = match record.residency.is_hot() {
         true => (record.residency.tier(), None),
@@ -79,7 +79,7 @@ pub(crate) fn facts<'a>(
         last_access: last_access.map_or(record.modified, |at| at.max(record.modified)).millis(),
         current_tier,
         protected_in,
-        version: Version::Current,
+        version,
     }
 }
 
@@ -124,50 +124,82 @@ pub(crate) fn decide(
 
 impl Core {
     /// Decides about one version, with the active policy.
-    pub(crate) fn plan(&self, bucket: &str, key: &str, record: &ObjectRecord, now: Timestamp) -> Plan {
+    pub(crate) fn plan(
+        &self,
+        subject: &[u8],
+        record: &ObjectRecord,
+        now: Timestamp,
+    ) -> Result<Plan, super::EngineError> {
+        let (bucket, key) = names(subject)?;
         let active = self.rules_of(bucket);
-        let access = if active.policy.uses_last_access() { self.last_access(bucket, key) } else { None };
-        let facts = facts(bucket, key, record, access);
+        let access = if active.policy.uses_last_access() { self.last_access(bucket, key, record) } else { None };
+        let facts = facts((bucket, key), record, access, self.standing(&active.policy, subject, record)?);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-        decide(&active.policy, &facts, record, declared, now)
+        Ok(decide(&active.policy, &facts, record, declared, now))
     }
 
     /// In which orders besides its due time a version stands.
     pub(crate) fn orders(&self, bucket: &str, record: &ObjectRecord) -> Orders {
-        let (active, hot) = (self.rules_of(bucket), record.residency == Residency::Hot);
+        let (active, hot) = (self.rules_of(bucket), record.residency == Residency::Hot && !record.marker);
         Orders { idle: hot && active.lowest_fill.is_some(), waiting: hot && active.policy.protects(bucket).is_some() }
     }
 
-    /// Writes `record` to `batch` together with its place in the due index, and takes the old version's places out.
-    /// Returns whether something is due at once.
+    /// Writes `record` to `batch`, at its key `subject` in the table Object or Version, together with its place in the due
+    /// index, and takes the old version's places out. Returns whether something is due at once.
     pub(crate) fn put_version(
         &self,
         batch: &mut Batch,
-        (bucket, key): (&str, &str),
+        subject: &[u8],
+        old: Option<&ObjectRecord>,
+        record: &mut ObjectRecord,
+    ) -> Result<bool, super::EngineError> {
+        let now = self.clock.now();
+        record.due = self.plan(subject, record, now)?.due(record, now);
+        self.put_planned(batch, subject, old, record)
+    }
+
+    /// As [`put_version`](Self::put_version), but the version is looked at again at once: what is decided about it rests on what
+    /// the same commit changes.
+    pub(crate) fn put_for_review(
+        &self,
+        batch: &mut Batch,
+        subject: &[u8],
+        old: Option<&ObjectRecord>,
+        record: &mut ObjectRecord,
+    ) -> Result<bool, super::EngineError> {
+        record.due = Some(self.clock.now());
+        self.put_planned(batch, subject, old, record)
+    }
+
+    fn put_planned(
+        &self,
+        batch: &mut Batch,
+        subject: &[u8],
         old: Option<&ObjectRecord>,
         record: &mut ObjectRecord,
     ) -> Result<bool, super::EngineError> {
         use super::record::Record;
         let now = self.clock.now();
-        record.due = self.plan(bucket, key, record, now).due(record, now);
+        let (bucket, key) = names(subject)?;
         let orders = self.orders(bucket, record);
-        record.idle =
-            orders.idle.then(|| self.last_access(bucket, key).map_or(record.modified, |a| a.max(record.modified)));
+        record.idle = orders
+            .idle
+            .then(|| self.last_access(bucket, key, record).map_or(record.modified, |a| a.max(record.modified)));
         record.waiting = orders.waiting.then_some(record.modified);
-        let subject = keys::object(bucket, key);
-        self.drop_due(batch, &subject, old);
+        self.drop_due(batch, subject, old);
         if let Some(at) = record.due
             && !(old.is_some() && mutants::active(Mutant::OverwriteForgetsDue))
         {
-            push(batch, keys::due(DueKind::Object, at, &subject), Some(Vec::new()));
+            push(batch, keys::due(DueKind::Object, at, subject), Some(Vec::new()));
         }
         if let Some(at) = record.idle {
-            push(batch, keys::due(DueKind::Idle, at, &subject), Some(Vec::new()));
+            push(batch, keys::due(DueKind::Idle, at, subject), Some(Vec::new()));
         }
         if let Some(at) = record.waiting {
-            push(batch, keys::due(DueKind::Protect, at, &subject), Some(Vec::new()));
+            push(batch, keys::due(DueKind::Protect, at, subject), Some(Vec::new()));
         }
-        batch.ops.push(crate::meta::Op { table: Table::Object, key: subject, value: Some(record.encode()?) });
+        let (table, key) = (keys::table_of(subject), subject.to_vec());
+        batch.ops.push(crate::meta::Op { table, key, value: Some(record.encode()?) });
         Ok(record.due.is_some_and(|at| at <= now))
     }
 
@@ -184,6 +216,12 @@ impl Core {
             push(batch, keys::due(DueKind::Protect, at, subject), None);
         }
     }
+}
+
+/// Bucket and key of a version.
+pub(crate) fn names(subject: &[u8]) -> Result<(&str, &str), super::EngineError> {
+    keys::split_object(subject)
+        .ok_or_else(|| super::EngineError::Corrupt("the key of an object or a version does not come apart".into()))
 }
 
 fn push(batch: &mut Batch, key: Vec<u8>, value: Option<Vec<u8>>) {

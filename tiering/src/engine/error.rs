@@ -23,6 +23,28 @@ pub enum EngineError {
         /// Key.
         key: String,
     },
+    /// No such version of a key.
+    #[error("the version {version} of key {key} does not exist in bucket {bucket}")]
+    NoSuchVersion {
+        /// Bucket.
+        bucket: String,
+        /// Key.
+        key: String,
+        /// As it was named.
+        version: String,
+    },
+    /// What was asked for is a delete marker: it has no bytes, no metadata and no tags.
+    #[error("{}", if *named { "that version is a delete marker" } else { "the key is deleted: its latest version is a delete marker" })]
+    DeleteMarker {
+        /// The marker.
+        version: super::types::VersionId,
+        /// Clients see its id as `null`.
+        null: bool,
+        /// When it was made.
+        modified: crate::clock::Timestamp,
+        /// It was named by its id; else it is the latest version of the key.
+        named: bool,
+    },
     /// No such upload: never begun, completed or aborted.
     #[error("the upload {0} does not exist; it may have been completed or aborted")]
     NoSuchUpload(String),

@@ -147,20 +147,32 @@ impl<'a> Examination<'a> {
         self.found.buckets = self.count(Table::Bucket)?;
         self.found.uploads = self.count(Table::Upload)?;
         self.found.restore_jobs = self.count(Table::Job)?;
+        for table in [Table::Object, Table::Version] {
+            self.table(table, missing, progress).await?;
+        }
+        self.parts().await
+    }
+
+    async fn table(
+        &mut self,
+        table: Table,
+        missing: &mut dyn FnMut(&MissingObject) -> Result<(), RecoveryError>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), RecoveryError> {
         let mut from = Bound::Unbounded;
         loop {
-            let page = self.meta.scan(Table::Object, (from, Bound::Unbounded), PAGE, false)?;
-            let Some((last, _)) = page.last() else { break };
+            let page = self.meta.scan(table, (from, Bound::Unbounded), PAGE, false)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
             from = Bound::Excluded(last.clone());
             for (subject, stored) in &page {
                 match ObjectRecord::decode(stored) {
+                    Ok(record) if record.marker => {}
                     Ok(record) => self.object(subject, stored, record, missing).await?,
                     Err(_) => self.found.unreadable_records += 1,
                 }
             }
             progress(self.found.objects);
         }
-        self.parts().await
     }
 
     fn count(&self, table: Table) -> Result<u64, RecoveryError> {
@@ -259,18 +271,18 @@ impl<'a> Examination<'a> {
             // Its due time stays: what is to be done then is decided then.
             let next = ObjectRecord { residency, ..record }.encode().map_err(|e| failed(&e))?;
             let batch = Batch::new(Reason::RestoreExpired)
-                .expect(Expect::Equals(Table::Object, subject.to_vec(), stored))
-                .put(Table::Object, subject, next);
+                .expect(Expect::Equals(keys::table_of(subject), subject.to_vec(), stored))
+                .put(keys::table_of(subject), subject, next);
             if self.commit(batch).await? {
                 self.found.restored_again_cold += 1;
                 return Ok(());
             }
-            match self.meta.get(Table::Object, subject)? {
+            match self.meta.get(keys::table_of(subject), subject)? {
                 Some(now) => stored = now.to_vec(),
                 None => return Ok(()),
             }
         }
-        let key = String::from_utf8_lossy(subject).replace('\0', "/");
+        let key = super::ops::describe_key(keys::table_of(subject), subject);
         Err(RecoveryError::Local(format!("{key} changes again and again")))
     }
 

@@ -27,6 +27,7 @@ pub(crate) fn decode_value(kind: u8, data: &[u8]) {
         9 => drop(decode_node(data)),
         _ => {
             let _ = keys::split_object(data);
+            let _ = keys::split_version(data);
             let _ = keys::split_upload(data);
             let _ = keys::split_due(data);
             let _ = keys::split_remote_pack(data);
@@ -69,6 +70,7 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         manifest: None,
         null: true,
         marker: false,
+        noncurrent_since: None,
     };
     let inline = object(BodyRef::Inline(vec![chunk(1), chunk(2)]), Residency::Hot);
     let node = NodeRef { id: ChunkId::of(b"node"), chunks: 2, bytes: 80_000 };

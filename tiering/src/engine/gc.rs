@@ -66,7 +66,9 @@ impl MarkBarrier {
 impl CommitObserver for MarkBarrier {
     fn applied(&self, _seq: u64, ops: &[AppliedOp]) {
         if let Some(seen) = self.lock().as_mut() {
-            for AppliedOp { op, .. } in ops.iter().filter(|o| matches!(o.op.table, Table::Object | Table::Part)) {
+            for AppliedOp { op, .. } in
+                ops.iter().filter(|o| matches!(o.op.table, Table::Object | Table::Version | Table::Part))
+            {
                 let Some(value) = &op.value else { continue };
                 seen.bytes = seen.bytes.saturating_add(value.len() + op.key.len());
                 seen.missed |= seen.bytes > MAX_SEEN_BYTES;

@@ -1,8 +1,10 @@
 //! Keys of the namespace's tables. Bucket names hold no NUL, so a NUL ends them; numbers are big endian, so that the
 //! order of bytes is the order of values.
 
+use super::error::EngineError;
 use super::types::VersionId;
 use crate::clock::Timestamp;
+use crate::meta::Table;
 use std::ops::Bound;
 
 /// A range of keys.
@@ -17,10 +19,59 @@ pub(crate) fn object(bucket: &str, key: &str) -> Vec<u8> {
     out
 }
 
-/// Takes an object key apart.
-pub(crate) fn split_object(key: &[u8]) -> Option<(&str, &str)> {
-    let nul = key.iter().position(|&b| b == 0)?;
-    Some((std::str::from_utf8(&key[..nul]).ok()?, std::str::from_utf8(&key[nul + 1..]).ok()?))
+/// `bucket NUL key NUL inverted-id(16)` in the table Version: of a key, the newest comes first. All of a key stand before the next
+/// key, as keys hold no NUL.
+pub(crate) fn version(bucket: &str, key: &str, version: VersionId) -> Vec<u8> {
+    let mut out = versions_of(&object(bucket, key));
+    out.extend_from_slice(&(!version.0).to_be_bytes());
+    out
+}
+
+/// What the keys of all versions of an object begin with.
+pub(crate) fn versions_of(object: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object.len() + 1 + VERSION_LEN);
+    out.extend_from_slice(object);
+    out.push(0);
+    out
+}
+
+/// Inverted ids of versions are 16 bytes.
+const VERSION_LEN: usize = 16;
+
+/// Takes a key of the table Version apart: `bucket NUL key`, and the version. None for the key of an object.
+pub(crate) fn split_version(subject: &[u8]) -> Option<(&[u8], VersionId)> {
+    let id_at = subject.len().checked_sub(VERSION_LEN)?;
+    let (front, id) = subject.split_at(id_at);
+    let object = front.strip_suffix(&[0])?;
+    // An object's own key may end alike, but has one NUL only.
+    (object.iter().filter(|&&b| b == 0).count() == 1)
+        .then(|| id.try_into().ok().map(|id| (object, VersionId(!u128::from_be_bytes(id)))))
+        .flatten()
+}
+
+/// The table that `subject` is a key of: Object or Version.
+pub(crate) fn table_of(subject: &[u8]) -> Table {
+    if split_version(subject).is_some() { Table::Version } else { Table::Object }
+}
+
+/// The key in the table Object of what `subject` is a version of.
+pub(crate) fn object_of(subject: &[u8]) -> &[u8] {
+    split_version(subject).map_or(subject, |(object, _)| object)
+}
+
+/// Takes the key of an object or of a version of it apart: bucket and key.
+pub(crate) fn split_object(subject: &[u8]) -> Option<(&str, &str)> {
+    let object = object_of(subject);
+    let nul = object.iter().position(|&b| b == 0)?;
+    Some((std::str::from_utf8(&object[..nul]).ok()?, std::str::from_utf8(&object[nul + 1..]).ok()?))
+}
+
+/// Refuses a key that nothing may be written to: a NUL ends keys in the table of versions.
+pub(crate) fn check_new(key: &str) -> Result<(), EngineError> {
+    match key.contains('\0') {
+        true => Err(EngineError::InvalidArgument("the key holds a NUL character, which no key can have here".into())),
+        false => Ok(()),
+    }
 }
 
 /// `bucket NUL key NUL upload-id(32 hex)` in the table Upload.
@@ -53,13 +104,13 @@ pub(crate) fn part(upload_id: &str, number: u32) -> Vec<u8> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum DueKind {
-    /// The next action of an object version: `kind time(8) bucket NUL key`.
+    /// The next action of a version: `kind time(8) subject`, where a subject is its key in the table Object or Version.
     Object = 1,
     /// The abort of an upload: `kind time(8) upload key`.
     Upload = 2,
-    /// The idle order of hot versions: `kind last-use(8) bucket NUL key`.
+    /// The idle order of hot versions: `kind last-use(8) subject`.
     Idle = 3,
-    /// The order of hot versions that wait to be protected: `kind modified(8) bucket NUL key`.
+    /// The order of hot versions that wait to be protected: `kind modified(8) subject`.
     Protect = 4,
 }
 
@@ -162,11 +213,34 @@ mod tests {
     #[test]
     fn keys_come_apart_as_they_were_put_together() {
         assert_eq!(split_object(&object("b", "k/\u{e9}")), Some(("b", "k/\u{e9}")));
+        // Ids with any bytes: an inverted id may hold NULs.
+        for id in [0, 7, u128::MAX, !0xff00] {
+            let subject = version("b", "k", VersionId(id));
+            assert_eq!(split_version(&subject), Some((&b"b\0k"[..], VersionId(id))));
+            assert_eq!((split_object(&subject), table_of(&subject)), (Some(("b", "k")), Table::Version));
+        }
+        for key in ["k", "", "0123456789abcdef", "k/0123456789abcdef"] {
+            assert_eq!(table_of(&object("b", key)), Table::Object, "{key}");
+        }
         let id = "0".repeat(UPLOAD_ID_LEN);
         assert_eq!(split_upload(&upload("b", "k", &id)), Some(("b", "k", id.as_str())));
         assert_eq!(split_remote_pack(&remote_pack("ia", 5)), Some(("ia", 5)));
         let key = due(DueKind::Object, Timestamp(9), b"b\0k");
         assert_eq!(split_due(&key), Some((Timestamp(9), &b"b\0k"[..])));
+    }
+
+    #[test]
+    fn versions_of_a_key_stand_newest_first_and_before_the_next_key() {
+        let mut keys = vec![
+            version("b", "k\u{1}", VersionId(9)),
+            version("b", "k", VersionId(1)),
+            version("b", "k/", VersionId(3)),
+            version("b", "k", VersionId(2)),
+        ];
+        keys.sort();
+        let order: Vec<_> = keys.iter().map(|k| (split_object(k).unwrap().1, split_version(k).unwrap().1.0)).collect();
+        assert_eq!(order, [("k", 2), ("k", 1), ("k\u{1}", 9), ("k/", 3)]);
+        assert!(check_new("a\0b").is_err() && check_new("a b").is_ok());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidegate_policies::bucket::BucketLifecycle;
-use tidegate_policies::{DAY, Policy, Tier};
+use tidegate_policies::{DAY, Policy, Tier, Version};
 
 /// The entry of a bucket's settings.
 pub const SETTING: &str = "lifecycle";
@@ -230,8 +230,11 @@ impl Core {
 
     /// When a current version ends by a rule.
     pub(crate) fn expiry(&self, bucket: &str, key: &str, record: &ObjectRecord) -> Option<Ending> {
+        if record.noncurrent_since.is_some() {
+            return None;
+        }
         let rules = self.rules_of(bucket);
-        let (at, rule) = rules.calendar().expires_at(&facts(bucket, key, record, None))?;
+        let (at, rule) = rules.calendar().expires_at(&facts((bucket, key), record, None, Version::Current))?;
         Some(Ending { at: Timestamp(at), rule: rule.id.to_owned() })
     }
 

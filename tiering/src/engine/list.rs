@@ -140,7 +140,7 @@ impl Engine {
     }
 }
 
-fn broken_key(what: &str) -> EngineError {
+pub(super) fn broken_key(what: &str) -> EngineError {
     EngineError::Corrupt(format!("the key of an {what} record does not come apart"))
 }
 
@@ -163,7 +163,7 @@ fn first_bound(base: &[u8], prefix: &[u8], list: &ListObjects) -> Bound<Vec<u8>>
 }
 
 /// The first key that does not start with `prefix`, as an inclusive start.
-fn after_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
+pub(super) fn after_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
     match keys::prefix_end(prefix) {
         Bound::Excluded(end) => Bound::Included(end),
         other => other,
@@ -192,7 +192,7 @@ fn first_upload(prefix: Vec<u8>, list: &ListUploads) -> Bound<Vec<u8>> {
 }
 
 /// The part of `key` up to and with the first delimiter behind the prefix.
-fn common_prefix<'a>(key: &'a str, prefix: &str, delimiter: Option<&str>) -> Option<&'a str> {
+pub(super) fn common_prefix<'a>(key: &'a str, prefix: &str, delimiter: Option<&str>) -> Option<&'a str> {
     let delimiter = delimiter.filter(|d| !d.is_empty())?;
     let at = key.get(prefix.len()..)?.find(delimiter)?;
     key.get(..prefix.len() + at + delimiter.len())

@@ -2,6 +2,7 @@
 //! key when its object was moved. Only a recovery from packs alone reads them (`recovery/from_packs`).
 
 use super::error::EngineError;
+use super::keys;
 use super::record::{ObjectRecord, Record};
 use super::types::Residency;
 use crate::chunk::{ChunkId, codec};
@@ -61,7 +62,8 @@ impl Telling {
         }
         let (due, idle, waiting) = (None, None, None);
         let told = ObjectRecord { residency, restoring: None, due, idle, waiting, manifest: None, ..record.clone() };
-        encode_op(&mut self.raw, Table::Object, subject, Some(&told.encode()?)).map_err(EngineError::Internal)?;
+        encode_op(&mut self.raw, keys::table_of(subject), subject, Some(&told.encode()?))
+            .map_err(EngineError::Internal)?;
         self.objects += 1;
         if self.raw.len() >= FRAME_BYTES {
             self.close();
@@ -105,7 +107,7 @@ pub(crate) fn each_told<E: From<EngineError>>(
     while !raw.is_empty() {
         let (OpView { table, key, value }, rest) = decode_op(raw).map_err(odd)?;
         match (table, value) {
-            (Table::Bucket | Table::Object, Some(value)) => visit(table, key, value)?,
+            (Table::Bucket | Table::Object | Table::Version, Some(value)) => visit(table, key, value)?,
             _ => return Err(odd(format!("an operation on table {table:?} has no place there"))),
         }
         raw = rest;
@@ -140,6 +142,7 @@ mod tests {
             manifest: None,
             null: true,
             marker: false,
+            noncurrent_since: None,
         }
     }
 

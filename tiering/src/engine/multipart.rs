@@ -6,14 +6,14 @@ use super::digest::{bad, combined_crc, composite_checksum, multipart_etag};
 use super::error::EngineError;
 use super::ingest::{ingest, join_bodies};
 use super::keys::{self, DueKind};
-use super::objects::Target;
+use super::objects::{Target, written};
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, PartRecord, Record, UploadRecord};
 use super::types::{
     BodyError, BodyExpectation, BodyIn, Checksum, ChecksumAlgorithm, CompleteUpload, CompletedPart, CreateUpload,
     PartInfo, Residency, UploadInfo, UploadPart, Written,
 };
-use super::{Core, Engine};
+use super::{Core, Engine, Versioning};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
 use crate::mutants::{self, Mutant};
 use futures::StreamExt;
@@ -56,6 +56,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoSuchBucket`].
     pub async fn create_upload(&self, create: CreateUpload) -> Result<String, EngineError> {
+        keys::check_new(&create.key)?;
         let now = self.core.clock.now();
         let upload_id = format!("{:032x}", keys::fresh_id(now));
         let planned_by = self.core.rules_of(&create.bucket);
@@ -239,6 +240,7 @@ impl Engine {
             manifest: None,
             null: true,
             marker: false,
+            noncurrent_since: None,
         };
         let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));
         batch.expects.push(Expect::Equals(Table::Upload, key.clone(), upload.encode()?));
@@ -352,14 +354,9 @@ impl Core {
         let Some(record) = self.object(&complete.bucket, &complete.key)? else { return Ok(None) };
         let same = record.parts.len() == complete.parts.len()
             && record.parts.iter().zip(&complete.parts).all(|(a, b)| a.number == b.number && a.etag == b.etag);
-        Ok(same.then(|| Written {
-            expires: self.expiry(&complete.bucket, &complete.key, &record),
-            version: record.version,
-            etag: record.etag,
-            last_modified: record.modified,
-            checksum: record.checksum,
-            size: record.size,
-        }))
+        let versioned = self.versioning(&complete.bucket)? != Versioning::Off;
+        let expires = self.expiry(&complete.bucket, &complete.key, &record);
+        Ok(same.then(|| written(record, versioned, expires)))
     }
 }
 

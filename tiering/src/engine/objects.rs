@@ -4,19 +4,19 @@ use super::cipher::{Sealer, check_key};
 use super::error::EngineError;
 use super::ingest::{Ingested, ingest};
 use super::keys;
+use super::lifecycle::Ending;
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
+use super::supersede::Planned;
 use super::types::{
-    BodyExpectation, BodyIn, CopyKeys, CopyObject, ObjectAttributes, ObjectInfo, PutObject, Residency, WriteCondition,
-    Written,
+    BodyExpectation, BodyIn, CopyKeys, CopyObject, DeleteRequest, Deleted, PutObject, Residency, VersionRef,
+    WriteCondition, Written,
 };
-use super::{Core, Engine};
+use super::versions::MAX_RACES;
+use super::{Core, Engine, Versioning};
 use crate::clock::Clock;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
-
-/// How often a commit is tried again after another writer of the same key won.
-const MAX_RACES: usize = 32;
 
 impl Engine {
     /// Stores an object. When this returns, it is durable and visible; on any error nothing has changed.
@@ -24,7 +24,8 @@ impl Engine {
     /// # Errors
     /// Whatever the body, the expectations or the preconditions say; [`EngineError::SlowDown`] without room.
     pub async fn put_object(&self, mut put: PutObject, body: BodyIn) -> Result<Written, EngineError> {
-        self.bucket(&put.bucket)?;
+        keys::check_new(&put.key)?;
+        self.core.versioning(&put.bucket)?;
         let (encryption, sealer) = Sealer::of_object(put.expect.customer_key.take().as_ref())?;
         put.attributes.encryption = encryption;
         put.expect.settle();
@@ -36,49 +37,12 @@ impl Engine {
         self.core.commit_version(target, record, batch).await
     }
 
-    /// Finds an object; reading it later reads exactly this version.
+    /// Finds the visible version of an object; reading it later reads exactly this version.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`], [`EngineError::NoSuchKey`].
+    /// [`EngineError::NoSuchBucket`], [`EngineError::NoSuchKey`], [`EngineError::DeleteMarker`].
     pub fn open_object(&self, bucket: &str, key: &str) -> Result<ObjectHandle, EngineError> {
-        match self.core.object(bucket, key)? {
-            Some(record) => Ok(ObjectHandle::new(Arc::clone(&self.core), bucket, key, record)),
-            None => {
-                self.bucket(bucket)?;
-                Err(EngineError::NoSuchKey { bucket: bucket.to_owned(), key: key.to_owned() })
-            }
-        }
-    }
-
-    /// Changes what describes an object, in place: it keeps its version, its ETag and its time. `change` may be called several
-    /// times, each time with the attributes as they are then. Returns what HEAD shows now.
-    ///
-    /// # Errors
-    /// As [`Engine::open_object`]; whatever `change` refuses with, and then nothing has changed.
-    pub async fn update_attributes(
-        &self,
-        bucket: &str,
-        key: &str,
-        change: impl Fn(&mut ObjectAttributes) -> Result<(), EngineError>,
-    ) -> Result<ObjectInfo, EngineError> {
-        let subject = keys::object(bucket, key);
-        for _ in 0..MAX_RACES {
-            // The bytes as they are stored, which an older version may have written: a compare-and-swap has to name them.
-            let Some(stored) = self.core.meta.get(Table::Object, &subject)? else {
-                return self.open_object(bucket, key).map(|object| object.info().clone());
-            };
-            let old = ObjectRecord::decode(&stored)?;
-            let mut next = old.clone();
-            change(&mut next.attributes)?;
-            if next.attributes != old.attributes {
-                match self.core.replace(&subject, &stored, &old, next.clone(), Reason::UpdateObject).await? {
-                    Err(MetaError::Conflict { .. }) => continue,
-                    other => other?,
-                }
-            }
-            return Ok(ObjectHandle::new(Arc::clone(&self.core), bucket, key, next).info().clone());
-        }
-        Err(EngineError::Conflict)
+        self.open_version(bucket, key, VersionRef::Current)
     }
 
     /// The clock.
@@ -86,27 +50,27 @@ impl Engine {
         Arc::clone(&self.core.clock)
     }
 
-    /// Deletes an object; true when there was one. `if_match` is an ETag without quotes.
+    /// Deletes a version for good, or makes a key look deleted when none is named.
     ///
     /// # Errors
     /// [`EngineError::NoSuchBucket`], [`EngineError::PreconditionFailed`].
-    pub async fn delete_object(&self, bucket: &str, key: &str, if_match: Option<&str>) -> Result<bool, EngineError> {
-        self.bucket(bucket)?;
-        self.core.delete_version(bucket, key, if_match, Reason::DeleteObject).await
+    pub async fn delete_object(&self, bucket: &str, key: &str, delete: DeleteRequest) -> Result<Deleted, EngineError> {
+        self.core.versioning(bucket)?;
+        self.core.delete(bucket, key, &delete).await
     }
 
-    /// Deletes many; one answer per key, in order.
+    /// Deletes many; one answer for each, in order.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`] for the whole; the rest per key.
+    /// [`EngineError::NoSuchBucket`] for the whole; the rest one by one.
     pub async fn delete_objects(
         &self,
         bucket: &str,
-        keys: &[String],
-    ) -> Result<Vec<Result<bool, EngineError>>, EngineError> {
-        self.bucket(bucket)?;
+        deletes: &[(String, DeleteRequest)],
+    ) -> Result<Vec<Result<Deleted, EngineError>>, EngineError> {
+        self.core.versioning(bucket)?;
         // All at once: the committer makes one group of them, so a thousand deletes cost a few fsyncs.
-        let deletes = keys.iter().map(|key| self.core.delete_version(bucket, key, None, Reason::DeleteObject));
+        let deletes = deletes.iter().map(|(key, delete)| self.core.delete(bucket, key, delete));
         Ok(futures::future::join_all(deletes).await)
     }
 
@@ -126,7 +90,8 @@ impl Engine {
     /// As [`Engine::copy_object`]; [`EngineError::WrongKey`], or [`EngineError::InvalidRequest`] when the source's key is missing
     /// or was given for nothing.
     pub async fn copy_object_with_keys(&self, copy: CopyObject, keys: &CopyKeys) -> Result<Written, EngineError> {
-        self.bucket(&copy.bucket)?;
+        super::keys::check_new(&copy.key)?;
+        self.core.versioning(&copy.bucket)?;
         for _ in 0..MAX_RACES {
             match self.try_copy(&copy, keys).await {
                 // The source has moved to another tier meanwhile, or the target has changed: neither is the client's matter.
@@ -138,19 +103,13 @@ impl Engine {
     }
 
     async fn try_copy(&self, copy: &CopyObject, keys: &CopyKeys) -> Result<Written, EngineError> {
-        let source_key = keys::object(&copy.source_bucket, &copy.source_key);
-        // The bytes as they are stored, which an older version may have written: a compare-and-swap has to name them.
-        let stored = self.core.meta.get(Table::Object, &source_key)?;
-        let mut source = match &stored {
-            Some(stored) => {
-                let record = ObjectRecord::decode(stored)?;
-                ObjectHandle::new(Arc::clone(&self.core), &copy.source_bucket, &copy.source_key, record)
-            }
-            None => self.open_object(&copy.source_bucket, &copy.source_key)?,
-        };
-        if source.record().version != copy.source_version {
+        let (bucket, key) = (copy.source_bucket.as_str(), copy.source_key.as_str());
+        let Some(found) = self.core.by_id(bucket, key, copy.source_version)? else {
+            self.open_object(bucket, key)?;
             return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
-        }
+        };
+        let unchanged = found.unchanged();
+        let mut source = self.core.handle(bucket, key, found.record)?;
         source.unlock(keys.source.clone())?;
         let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key;
         let (mut record, pins) = self.core.copied_record(&source, (copy, keys), in_place).await?;
@@ -161,11 +120,10 @@ impl Engine {
         if let Some(ingested) = pins {
             batch = batch.holding(ingested.pins);
         } else {
-            let stored = stored.ok_or(EngineError::Conflict)?;
             // The copy refers to the source's chunks: they are safe as long as the source still stands when the copy
             // is committed; from then on the copy protects them itself. In place no less: another write may have taken
             // the version away, and a mark its chunks.
-            batch = batch.expect(Expect::Equals(Table::Object, source_key, stored.to_vec()));
+            batch = batch.expect(unchanged);
         }
         let target = Target { bucket: &copy.bucket, key: &copy.key, condition: &copy.condition };
         self.core.commit_version(target, record, batch).await
@@ -207,6 +165,7 @@ impl Core {
             manifest: None,
             null: true,
             marker: false,
+            noncurrent_since: None,
         }
     }
 
@@ -215,111 +174,47 @@ impl Core {
     pub(crate) async fn commit_version(
         &self,
         target: Target<'_>,
-        mut record: ObjectRecord,
+        record: ObjectRecord,
         base: Batch,
     ) -> Result<Written, EngineError> {
         let Target { bucket, key, .. } = target;
         let subject = keys::object(bucket, key);
         for _ in 0..MAX_RACES {
             let planned_by = self.rules_of(bucket);
-            let stored = self.meta.get(Table::Object, &subject)?;
-            let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
-            check_condition(&target, old.as_ref())?;
-            if base.expects.iter().any(|expect| contradicts(expect, &subject, stored.as_deref())) {
+            let sight = self.look(bucket, key)?;
+            check_condition(&target, sight.current.as_ref().map(|current| &current.record))?;
+            let stored = sight.current.as_ref().map(|current| &current.bytes[..]);
+            if base.expects.iter().any(|expect| contradicts(expect, &subject, stored)) {
                 return Err(EngineError::Conflict);
             }
             let mut batch = base.clone();
-            batch.expects.push(Expect::Present(Table::Bucket, bucket.into()));
-            batch.expects.push(match &stored {
-                Some(value) => Expect::Equals(Table::Object, subject.clone(), value.to_vec()),
-                None => Expect::Absent(Table::Object, subject.clone()),
-            });
             batch.wrote_data = true;
-            // A change of metadata in place carries a running restore along.
-            let dropped = old.as_ref().filter(|o| o.restoring != record.restoring);
-            self.doom_restore_job(&mut batch, dropped);
-            let due_now = self.put_version(&mut batch, (bucket, key), old.as_ref(), &mut record)?;
+            let mut record = record.clone();
+            let planned = self.supersede(&mut batch, &sight, (bucket, key), &mut record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {
-                    // New rules came between planning and committing: their walk may have passed this key already.
-                    if !Arc::ptr_eq(&planned_by, &self.rules_of(bucket))
-                        && let Some(stored) = self.meta.get(Table::Object, &subject)?
-                        && let Err(e) = self.reindex_object(&subject, stored).await
-                    {
-                        tracing::warn!(bucket, key, error = %e, "a version is not evaluated by the new rules yet");
-                    }
-                    if due_now {
-                        self.wake.notify_one();
-                    }
-                    return Ok(Written {
-                        expires: self.expiry(bucket, key, &record),
-                        version: record.version,
-                        etag: record.etag,
-                        last_modified: record.modified,
-                        checksum: record.checksum,
-                        size: record.size,
-                    });
-                }
-                Err(MetaError::Conflict { table: Table::Bucket, .. }) => {
-                    return Err(EngineError::NoSuchBucket(bucket.to_owned()));
+                    self.settle(Planned { frees: false, ..planned }, (bucket, &planned_by)).await;
+                    let versioned = sight.versioning != Versioning::Off;
+                    let expires = self.expiry(bucket, key, &record);
+                    return Ok(written(record, versioned, expires));
                 }
                 Err(MetaError::Conflict { table: Table::Object, key }) if key == subject => {}
-                Err(MetaError::Conflict { .. }) => return Err(EngineError::Conflict),
+                // What the caller expects of others fails again.
+                Err(MetaError::Conflict { table, key }) if base.expects.iter().any(|e| e.target() == (table, &key)) => {
+                    return Err(EngineError::Conflict);
+                }
+                Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
             }
         }
         Err(EngineError::Conflict)
     }
 
-    /// Deletes the current version of a key. Its bytes go when a mark finds them unreferenced.
-    pub(crate) async fn delete_version(
-        &self,
-        bucket: &str,
-        key: &str,
-        if_match: Option<&str>,
-        reason: Reason,
-    ) -> Result<bool, EngineError> {
-        let subject = keys::object(bucket, key);
-        for _ in 0..MAX_RACES {
-            let Some(stored) = self.meta.get(Table::Object, &subject)? else {
-                return if if_match.is_some() { Err(EngineError::PreconditionFailed("If-Match")) } else { Ok(false) };
-            };
-            let old = ObjectRecord::decode(&stored)?;
-            if if_match.is_some_and(|etag| etag != "*" && etag != old.etag) {
-                return Err(EngineError::PreconditionFailed("If-Match"));
-            }
-            match self.commit_delete(&subject, &stored, &old, reason).await {
-                Err(MetaError::Conflict { .. }) => {}
-                other => return Ok(other.map(|()| true)?),
-            }
-        }
-        Err(EngineError::Conflict)
-    }
-
-    /// One attempt to delete exactly this version.
-    pub(crate) async fn commit_delete(
-        &self,
-        subject: &[u8],
-        stored: &[u8],
-        old: &ObjectRecord,
-        reason: Reason,
-    ) -> Result<(), MetaError> {
-        let mut batch = Batch::new(reason)
-            .expect(Expect::Equals(Table::Object, subject.to_vec(), stored.to_vec()))
-            .delete(Table::Object, subject)
-            .delete(Table::Access, subject);
-        self.drop_due(&mut batch, subject, Some(old));
-        self.doom_restore_job(&mut batch, Some(old));
-        self.meta.commit(batch).await?;
-        if !matches!(old.residency, Residency::Cold { .. }) {
-            self.expect_garbage();
-        }
-        Ok(())
-    }
-
-    fn doom_restore_job(&self, batch: &mut Batch, old: Option<&ObjectRecord>) {
-        if let Some(job) = old.and_then(|o| o.restoring) {
-            batch.ops.push(crate::meta::Op { table: Table::Job, key: keys::job(job), value: None });
+    async fn delete(&self, bucket: &str, key: &str, delete: &DeleteRequest) -> Result<Deleted, EngineError> {
+        let DeleteRequest { version, if_match, owner } = delete;
+        match version {
+            VersionRef::Current => self.delete_key(bucket, key, if_match.as_deref(), owner.as_deref()).await,
+            named => self.delete_named(bucket, key, (*named, if_match.as_deref())).await,
         }
     }
 
@@ -376,6 +271,20 @@ impl Core {
         let mut record = self.new_record(&ingested, attributes);
         record.parts = Vec::new();
         Ok((record, Some(ingested)))
+    }
+}
+
+/// What a client hears of a write.
+pub(super) fn written(record: ObjectRecord, versioned: bool, expires: Option<Ending>) -> Written {
+    Written {
+        expires,
+        version: record.version,
+        null: record.null,
+        versioned,
+        etag: record.etag,
+        last_modified: record.modified,
+        checksum: record.checksum,
+        size: record.size,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::meta::{MetaStore, Table};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
-use tidegate_policies::{ActionState, Decision};
+use tidegate_policies::{ActionState, Decision, Version};
 
 impl Engine {
     /// Sums of the whole store. Costs a look at the packs and at the due index, no walk over the namespace.
@@ -30,8 +30,14 @@ impl Engine {
         let core = &self.core;
         let now = core.clock.now();
         let totals = core.accounts.totals();
-        let mut report =
-            StatsReport { time: now, buckets: totals.buckets, uploads: totals.uploads, ..Default::default() };
+        let mut report = StatsReport {
+            time: now,
+            buckets: totals.buckets,
+            uploads: totals.uploads,
+            noncurrent: totals.noncurrent,
+            delete_markers: totals.delete_markers,
+            ..Default::default()
+        };
         for (place, amount) in &totals.places {
             let sum = match place {
                 Place::Hot => &mut report.hot,
@@ -169,7 +175,7 @@ impl Engine {
             job: None,
         };
         let active = self.core.rules_of(bucket);
-        let facts = facts(bucket, key, record, self.core.last_access(bucket, key));
+        let facts = facts((bucket, key), record, self.core.last_access(bucket, key, record), Version::Current);
         report.explanation = active
             .policy
             .explain(&facts, self.core.clock.now().millis())
@@ -464,7 +470,7 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
     let shown = |value: &[u8]| -> Result<String, EngineError> {
         Ok(match op.table {
             Table::Bucket => format!("{:?}", BucketRecord::decode(value)?),
-            Table::Object => format!("{:?}", ObjectRecord::decode(value)?),
+            Table::Object | Table::Version => format!("{:?}", ObjectRecord::decode(value)?),
             Table::Upload => format!("{:?}", UploadRecord::decode(value)?),
             Table::Part => format!("{:?}", PartRecord::decode(value)?),
             Table::Job => format!("{:?}", RestoreJob::decode(value)?),
@@ -487,16 +493,23 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
 /// A key as people read it.
 pub(crate) fn describe_key(table: Table, key: &[u8]) -> String {
     match table {
-        Table::Due => keys::split_due(key).map_or_else(|| hex::encode(key), |(at, s)| format!("{at} {}", text(s))),
+        Table::Due => keys::split_due(key).map_or_else(|| hex::encode(key), |(at, s)| format!("{at} {}", subject(s))),
         Table::RemotePack | Table::Manifest | Table::Thaw => keys::split_remote_pack(key)
             .map_or_else(|| hex::encode(key), |(tier, pack)| format!("{tier} / {pack:032x}")),
         Table::Job => hex::encode(key),
+        Table::Version => subject(key),
         Table::Part => match key.split_at_checked(keys::UPLOAD_ID_LEN) {
             Some((id, number)) => format!("{} / part {}", text(id), hex::encode(number)),
             None => hex::encode(key),
         },
         _ => text(key),
     }
+}
+
+/// The key of an object or of a version of it.
+fn subject(key: &[u8]) -> String {
+    keys::split_version(key)
+        .map_or_else(|| text(key), |(object, version)| format!("{} / version {version}", text(object)))
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -1,6 +1,6 @@
 //! `policy plan`: what would move or expire, and when. Reads only; asks no tier; costs nothing.
 
-use super::due::{Action, facts};
+use super::due::{Action, facts, names};
 use super::keys;
 use super::plan_cost::Costs;
 use super::protect::PROTECT;
@@ -13,7 +13,7 @@ use crate::meta::{MetaStore, Table};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 use std::time::Duration;
-use tidegate_policies::Policy;
+use tidegate_policies::{Policy, Version};
 
 /// What is gathered while the plan is made.
 struct Making<'a> {
@@ -57,16 +57,17 @@ impl Engine {
         for bucket in buckets {
             let active = self.core.rules_of(&bucket);
             let prefix = keys::object(&bucket, &request.prefix);
-            let (mut start, end) = keys::prefix(&prefix);
-            loop {
-                let page = self.core.meta.scan(Table::Object, (start, end.clone()), 500, false)?;
-                let Some((last, _)) = page.last() else { break };
-                start = Bound::Excluded(last.clone());
-                for (subject, stored) in &page {
-                    let Some((bucket, key)) = keys::split_object(subject) else { continue };
-                    let decoded = ObjectRecord::decode(stored);
-                    let Some(record) = self.core.usable(Table::Object, subject, decoded) else { continue };
-                    self.core.plan_version(&active.policy, (bucket, key), record, &mut report, &mut making);
+            for table in [Table::Object, Table::Version] {
+                let (mut start, end) = keys::prefix(&prefix);
+                loop {
+                    let page = self.core.meta.scan(table, (start, end.clone()), 500, false)?;
+                    let Some((last, _)) = page.last() else { break };
+                    start = Bound::Excluded(last.clone());
+                    for (subject, stored) in &page {
+                        let decoded = ObjectRecord::decode(stored);
+                        let Some(record) = self.core.usable(table, subject, decoded) else { continue };
+                        self.core.plan_version(&active.policy, subject, record, (&mut report, &mut making))?;
+                    }
                 }
             }
         }
@@ -93,17 +94,18 @@ impl Core {
     fn plan_version(
         &self,
         policy: &Policy,
-        (bucket, key): (&str, &str),
+        subject: &[u8],
         mut record: ObjectRecord,
-        report: &mut PlanReport,
-        making: &mut Making<'_>,
-    ) {
-        let access = self.last_access(bucket, key);
+        (report, making): (&mut PlanReport, &mut Making<'_>),
+    ) -> Result<(), EngineError> {
+        let (bucket, key) = names(subject)?;
+        let version = self.standing(policy, subject, &record)?;
+        let access = self.last_access(bucket, key, &record);
         let mut now = report.now;
         let mut way = self.way(&record, now);
         for _ in 0..MAX_STEPS {
             let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-            let facts = facts(bucket, key, &record, access);
+            let facts = facts((bucket, key), &record, access, version);
             let plan = super::due::decide(policy, &facts, &record, declared, now);
             let (decision, rule) = match &plan.action {
                 Action::Keep => match plan.next {
@@ -144,11 +146,12 @@ impl Core {
                 _ => {
                     add(&mut report.expirations, record.size);
                     making.costs.expires(&way, now);
-                    return;
+                    return Ok(());
                 }
             }
         }
         making.costs.stays(way);
+        Ok(())
     }
 
     /// The moment and kind of the next action of a version, for `object status`.
@@ -159,9 +162,9 @@ impl Core {
         record: &ObjectRecord,
     ) -> Option<super::report::NextAction> {
         let active = self.rules_of(bucket);
-        let access = self.last_access(bucket, key);
+        let access = self.last_access(bucket, key, record);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-        let facts = facts(bucket, key, record, access);
+        let facts = facts((bucket, key), record, access, Version::Current);
         let mut now: Timestamp = self.clock.now();
         for _ in 0..MAX_STEPS {
             let plan = super::due::decide(&active.policy, &facts, record, declared, now);

@@ -143,12 +143,10 @@ impl Core {
     /// Brings back what was evicted of one version, and makes it hot; false when there is nothing to do any more. Once no
     /// version needs them, a mark dooms the tier's packs.
     async fn release(self: &Arc<Self>, tier: &str, claim: &Claim) -> Result<bool, EngineError> {
-        let Some(stored) = self.meta.get(Table::Object, &claim.subject)? else { return Ok(false) };
+        let Some(stored) = self.meta.get(keys::table_of(&claim.subject), &claim.subject)? else { return Ok(false) };
         let record = ObjectRecord::decode(&stored)?;
-        let (bucket, key) = keys::split_object(&claim.subject)
-            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
         // The rules may have changed again.
-        let wanted = matches!(self.plan(bucket, key, &record, self.clock.now()).action, Action::Release { .. });
+        let wanted = matches!(self.plan(&claim.subject, &record, self.clock.now())?.action, Action::Release { .. });
         if record.version != claim.version || record.residency.tier() != Some(tier) || !wanted {
             return Ok(false);
         }
@@ -158,9 +156,9 @@ impl Core {
         let lease = ReadLeases::take(self, &Arc::new(next.clone()));
         self.recall_body(&record, tier).await?;
         let mut batch = Batch::new(Reason::Release)
-            .expect(Expect::Equals(Table::Object, claim.subject.clone(), stored.to_vec()))
+            .expect(Expect::Equals(keys::table_of(&claim.subject), claim.subject.clone(), stored.to_vec()))
             .with_data();
-        self.put_version(&mut batch, (bucket, key), Some(&record), &mut next)?;
+        self.put_version(&mut batch, &claim.subject, Some(&record), &mut next)?;
         let outcome = self.meta.commit(batch).await;
         drop(lease);
         match outcome {

@@ -97,8 +97,8 @@ impl fmt::Debug for ObjectHandle {
 }
 
 impl ObjectHandle {
-    pub(crate) fn new(core: Arc<Core>, bucket: &str, key: &str, record: ObjectRecord) -> Self {
-        let info = core.info(bucket, key, &record);
+    pub(crate) fn new(core: Arc<Core>, (bucket, key): (&str, &str), record: ObjectRecord, versioned: bool) -> Self {
+        let info = ObjectInfo { versioned, ..core.info(bucket, key, &record) };
         Self { core, record: Arc::new(record), info, key: None }
     }
 
@@ -180,7 +180,10 @@ impl ObjectHandle {
             };
             return Err(EngineError::Corrupt(format!("the bytes of this version {place}")));
         }
-        self.core.note_access(&self.info.bucket, &self.info.key);
+        // Nothing counts from the last read of what is not visible.
+        if self.record.noncurrent_since.is_none() {
+            self.core.note_access(&self.info.bucket, &self.info.key);
+        }
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
         }
@@ -424,6 +427,8 @@ impl Core {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
             version: record.version,
+            null: record.null,
+            versioned: !record.null,
             size: record.size,
             etag: record.etag.clone(),
             last_modified: record.modified,

@@ -2,7 +2,7 @@
 //! postcard; `docs/formats.md` describes them, a test below keeps one literal sample of each version readable.
 
 use super::body::BodyRef;
-use super::buckets::BucketSettings;
+use super::buckets::{BucketSettings, Versioning};
 use super::error::EngineError;
 use super::record_older as older;
 use super::types::{Checksum, ChecksumAlgorithm, ObjectAttributes, PartInfo, Residency, VersionId};
@@ -63,7 +63,21 @@ impl Record for BucketRecord {
     }
 }
 
-/// The current version of a key.
+impl BucketRecord {
+    /// Whether the bucket of a stored record gives version ids. Reads no further than that: every write asks, and settings may be long.
+    pub(crate) fn versioning(stored: &[u8]) -> Result<Versioning, EngineError> {
+        match stored.split_first() {
+            Some((&Self::VERSION, rest)) => {
+                let (front, _) = postcard::take_from_bytes::<(Timestamp, Option<&str>, Versioning)>(rest)
+                    .map_err(|e| EngineError::Corrupt(format!("a bucket record does not decode: {e}")))?;
+                Ok(front.2)
+            }
+            _ => Ok(Self::decode(stored)?.settings.versioning),
+        }
+    }
+}
+
+/// A version of a key: the visible one in the table Object, all others and all delete markers in the table Version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ObjectRecord {
     pub version: VersionId,
@@ -92,6 +106,34 @@ pub(crate) struct ObjectRecord {
     pub null: bool,
     /// A delete marker: it has no body, and its key looks deleted.
     pub marker: bool,
+    /// When a later version of its key took its place; none: it is the latest.
+    pub noncurrent_since: Option<Timestamp>,
+}
+
+impl ObjectRecord {
+    /// A delete marker of the moment `now`.
+    pub(crate) fn delete_marker(version: VersionId, now: Timestamp) -> Self {
+        Self {
+            version,
+            size: 0,
+            etag: String::new(),
+            created: now,
+            modified: now,
+            attributes: ObjectAttributes::default(),
+            checksum: None,
+            parts: Vec::new(),
+            body: BodyRef::Inline(Vec::new()),
+            residency: Residency::Hot,
+            restoring: None,
+            due: None,
+            idle: None,
+            waiting: None,
+            manifest: None,
+            null: false,
+            marker: true,
+            noncurrent_since: None,
+        }
+    }
 }
 
 impl Record for ObjectRecord {
@@ -257,7 +299,6 @@ impl Record for AccessRecord {
 mod tests {
     use super::*;
     use crate::engine::body::ChunkRef;
-    use crate::engine::buckets::Versioning;
     use crate::engine::types::Encryption;
 
     fn sample() -> ObjectRecord {
@@ -279,6 +320,7 @@ mod tests {
             manifest: None,
             null: true,
             marker: false,
+            noncurrent_since: None,
         }
     }
 
@@ -319,8 +361,8 @@ mod tests {
         for (record, residency, later) in [(sample(), "01", hot), (protected, "03", waiting)] {
             let version_2 = format!("02{front}{middle}{residency}{end}{later}");
             assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
-            // Owner, ACL and encryption: none. The version is `null` and no marker.
-            let version_3 = format!("03{front}000000{middle}{residency}{end}{later}0100");
+            // Owner, ACL and encryption: none. The version is `null`, no marker, and the latest.
+            let version_3 = format!("03{front}000000{middle}{residency}{end}{later}010000");
             assert_eq!(hex::encode(record.encode().unwrap()), version_3);
             assert_eq!(ObjectRecord::decode(&hex::decode(version_3).unwrap()).unwrap(), record);
         }
@@ -335,12 +377,12 @@ mod tests {
         let modified = Timestamp(2);
         record.parts =
             vec![PartInfo { number: 1, size: 5, etag: "e".into(), modified, checksum: None, nonce: Some([0x33; 16]) }];
-        (record.null, record.marker) = (false, true);
+        (record.null, record.marker, record.noncurrent_since) = (false, true, Some(Timestamp(4)));
         let encoded = hex::encode(record.encode().unwrap());
         let attributes = format!("01016f0101610100{}{}00", "11".repeat(32), "22".repeat(16));
         let part = format!("0101050165020001{}", "33".repeat(16));
         assert!(encoded.contains(&format!("{attributes}{part}0001")), "{encoded}");
-        assert!(encoded.ends_with("0001"), "{encoded}");
+        assert!(encoded.ends_with("00010104"), "{encoded}");
         assert_eq!(ObjectRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), record);
     }
 
@@ -357,6 +399,9 @@ mod tests {
         let encoded = "020901016f020104636f7273043c782f3e";
         assert_eq!(hex::encode(bucket.encode().unwrap()), encoded);
         assert_eq!(BucketRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), bucket);
+        for (stored, versioning) in [("0109", Versioning::Off), (encoded, Versioning::Suspended)] {
+            assert_eq!(BucketRecord::versioning(&hex::decode(stored).unwrap()).unwrap(), versioning);
+        }
 
         let attributes = ObjectAttributes::default();
         let upload = UploadRecord { initiated: Timestamp(4), attributes, checksum: None, due: None };

@@ -84,6 +84,7 @@ impl Object1 {
             manifest,
             null: true,
             marker: false,
+            noncurrent_since: None,
         }
     }
 }

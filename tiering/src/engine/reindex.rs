@@ -1,7 +1,7 @@
 //! The re-index after a change of rules: the only walk over the namespace that looks for work, and only then.
 
 use super::Core;
-use super::due::Orders;
+use super::due::{Orders, names};
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::record::{ObjectRecord, Record, UploadRecord};
@@ -31,7 +31,7 @@ impl Core {
             Some(bucket) => keys::prefix(&keys::object(bucket, "")),
             None => (Bound::Unbounded, Bound::Unbounded),
         };
-        for table in [Table::Object, Table::Upload] {
+        for table in [Table::Object, Table::Version, Table::Upload] {
             let (mut start, end) = range();
             loop {
                 let page = self.meta.scan(table, (start, end.clone()), PAGE, false)?;
@@ -65,7 +65,7 @@ impl Core {
         stored: Value,
     ) -> Result<(), EngineError> {
         match table {
-            Table::Object => {
+            Table::Object | Table::Version => {
                 match only {
                     Some(_) => self.walks.step(),
                     None => self.progress.step(),
@@ -81,10 +81,9 @@ impl Core {
     pub(crate) async fn reindex_object(&self, subject: &[u8], mut stored: Value) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             let record = ObjectRecord::decode(&stored)?;
-            let (bucket, key) = keys::split_object(subject)
-                .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
+            let (bucket, _) = names(subject)?;
             let now = self.clock.now();
-            let due = self.plan(bucket, key, &record, now).due(&record, now);
+            let due = self.plan(subject, &record, now)?.due(&record, now);
             let stands = Orders { idle: record.idle.is_some(), waiting: record.waiting.is_some() };
             if due == record.due && stands == self.orders(bucket, &record) {
                 return Ok(());
@@ -94,7 +93,7 @@ impl Core {
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
             }
-            match self.meta.get(Table::Object, subject)? {
+            match self.meta.get(keys::table_of(subject), subject)? {
                 Some(now_stored) => stored = now_stored,
                 None => return Ok(()),
             }

@@ -25,12 +25,16 @@ pub struct StatsReport {
     pub time: Timestamp,
     /// Buckets.
     pub buckets: u64,
-    /// Objects in all residencies.
+    /// Objects in all residencies: every version that has a body.
     pub objects: u64,
     /// Their logical bytes.
     pub logical_bytes: u64,
     /// Unfinished multipart uploads.
     pub uploads: u64,
+    /// Of the objects, versions that are not the latest of their key.
+    pub noncurrent: Amount,
+    /// Delete markers.
+    pub delete_markers: u64,
     /// Objects that are on local disks only.
     pub hot: Amount,
     /// Objects that are in a tier.

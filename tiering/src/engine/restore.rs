@@ -7,6 +7,7 @@ use super::error::EngineError;
 use super::keys;
 use super::record::{ObjectRecord, Record, RestoreJob, ThawRecord};
 use super::types::{Residency, RestoreOutcome, RestoreRequest};
+use super::versions::Stored;
 use super::{Core, Engine};
 use crate::chunk::ChunkId;
 use crate::clock::Timestamp;
@@ -67,9 +68,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Ready {
     id: u128,
     job: RestoreJob,
-    subject: Vec<u8>,
-    stored: Vec<u8>,
-    record: ObjectRecord,
+    found: Stored,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -99,18 +98,11 @@ pub const MAX_RESTORE_DAYS: u32 = 365;
 
 impl Core {
     async fn try_restore(&self, restore: &RestoreRequest) -> Result<RestoreOutcome, EngineError> {
-        let subject = keys::object(&restore.bucket, &restore.key);
-        let Some(stored) = self.meta.get(Table::Object, &subject)? else {
-            return Err(match self.meta.get(Table::Bucket, restore.bucket.as_bytes())? {
-                Some(_) => EngineError::NoSuchKey { bucket: restore.bucket.clone(), key: restore.key.clone() },
-                None => EngineError::NoSuchBucket(restore.bucket.clone()),
-            });
-        };
-        let record = ObjectRecord::decode(&stored)?;
+        let found = self.find(&restore.bucket, &restore.key, restore.version)?;
+        let mut batch = Batch::new(Reason::RestoreRequest).expect(found.unchanged());
+        let Stored { subject, record, .. } = found;
         let now = self.clock.now();
         let mut next = record.clone();
-        let mut batch =
-            Batch::new(Reason::RestoreRequest).expect(Expect::Equals(Table::Object, subject.clone(), stored.to_vec()));
         let outcome = match &record.residency {
             _ if self.restore_runs(&record)? => return Err(EngineError::RestoreInProgress),
             Residency::Restored { tier, .. } => {
@@ -134,7 +126,7 @@ impl Core {
             }
             _ => return Err(EngineError::NotArchived { class: self.class_shown(&record) }),
         };
-        self.put_version(&mut batch, (&restore.bucket, &restore.key), Some(&record), &mut next)?;
+        self.put_version(&mut batch, &subject, Some(&record), &mut next)?;
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => return Err(EngineError::Conflict),
             other => other?,
@@ -198,7 +190,7 @@ impl Core {
                 }
             }
             let (small, large): (Vec<_>, Vec<_>) =
-                ready.into_iter().partition(|r| matches!(r.record.body, BodyRef::Inline(_)));
+                ready.into_iter().partition(|r| matches!(r.found.record.body, BodyRef::Inline(_)));
             self.prefetch(&small).await;
             // Small ones side by side, so that their commits make few groups; large ones one after the other, so that
             // memory stays bounded.
@@ -228,8 +220,11 @@ impl Core {
     ) {
         let mut wanted = BTreeMap::new();
         for (_, job) in jobs {
-            let record = self.object(&job.bucket, &job.key).ok().flatten();
-            let Some(record) = record.filter(|r| r.restoring.is_some() && matches!(r.body, BodyRef::Inline(_))) else {
+            let found = self.by_id(&job.bucket, &job.key, job.version).ok().flatten();
+            let Some(record) = found
+                .map(|found| found.record)
+                .filter(|r| r.restoring.is_some() && matches!(r.body, BodyRef::Inline(_)))
+            else {
                 continue;
             };
             let Ok((packs, _)) = self.packs_to_thaw(&record, &job.tier) else { continue };
@@ -274,24 +269,22 @@ impl Core {
         job: &RestoreJob,
         thawed: &mut Thawed,
     ) -> Result<Option<Ready>, EngineError> {
-        let subject = keys::object(&job.bucket, &job.key);
-        let stored = self.meta.get(Table::Object, &subject)?;
-        let record = stored.as_deref().map(ObjectRecord::decode).transpose()?;
-        let (Some(stored), Some(record)) = (stored, record.filter(|r| r.restoring == Some(id))) else {
+        let found = self.by_id(&job.bucket, &job.key, job.version)?;
+        let Some(found) = found.filter(|found| found.record.restoring == Some(id)) else {
             // Overwritten or deleted meanwhile: nobody waits for this any more.
             self.meta.commit(Batch::new(Reason::Job).delete(Table::Job, keys::job(id))).await?;
             return Ok(None);
         };
-        let all_thawed = self.all_thawed(&record, (&job.tier, job.priority), thawed).await?;
-        Ok(all_thawed.then(|| Ready { id, job: job.clone(), subject, stored: stored.to_vec(), record }))
+        let all_thawed = self.all_thawed(&found.record, (&job.tier, job.priority), thawed).await?;
+        Ok(all_thawed.then(|| Ready { id, job: job.clone(), found }))
     }
 
     /// Brings the chunks of many small bodies at once, in the order in which they lie in their packs: neighbours come
     /// with one request, whatever object they belong to. What fails here is asked for again by its own job.
     async fn prefetch(self: &Arc<Self>, ready: &[Ready]) {
         let mut by_tier: BTreeMap<&str, Vec<(PackId, u32, ChunkRef)>> = BTreeMap::new();
-        for Ready { job, record, .. } in ready {
-            let BodyRef::Inline(chunks) = &record.body else { continue };
+        for Ready { job, found, .. } in ready {
+            let BodyRef::Inline(chunks) = &found.record.body else { continue };
             let places =
                 chunks.iter().filter_map(|c| self.remote.locate(&job.tier, &c.id).map(|at| (at.pack, at.offset, *c)));
             by_tier.entry(&job.tier).or_default().extend(places);
@@ -323,18 +316,17 @@ impl Core {
 
     /// Brings what is still missing and makes the version `Restored`; false when it has changed meanwhile.
     async fn finish_restore(self: &Arc<Self>, ready: &Ready) -> Result<bool, EngineError> {
-        let Ready { id, job, subject, stored, record } = ready;
+        let Ready { id, job, found } = ready;
+        let record = &found.record;
         self.recall_body(record, &job.tier).await?;
         failpoint::hit("restore.after_recall");
         let mut next = record.clone();
         next.restoring = None;
         let until = self.clock.now().plus(DAY * job.days);
         next.residency = Residency::Restored { tier: job.tier.clone(), until };
-        let mut batch = Batch::new(Reason::Restored)
-            .expect(Expect::Equals(Table::Object, subject.clone(), stored.clone()))
-            .delete(Table::Job, keys::job(*id))
-            .with_data();
-        self.put_version(&mut batch, (&job.bucket, &job.key), Some(record), &mut next)?;
+        let mut batch =
+            Batch::new(Reason::Restored).expect(found.unchanged()).delete(Table::Job, keys::job(*id)).with_data();
+        self.put_version(&mut batch, &found.subject, Some(record), &mut next)?;
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Ok(false),
             other => Ok(other.map(|_| true)?),

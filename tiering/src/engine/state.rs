@@ -41,8 +41,11 @@ impl Core {
         }
     }
 
-    /// When a key was last read, as far as known.
-    pub(crate) fn last_access(&self, bucket: &str, key: &str) -> Option<Timestamp> {
+    /// When a key was last read, as far as known; of a version that is not visible nobody keeps that.
+    pub(crate) fn last_access(&self, bucket: &str, key: &str, record: &ObjectRecord) -> Option<Timestamp> {
+        if record.marker || record.noncurrent_since.is_some() {
+            return None;
+        }
         let subject = keys::object(bucket, key);
         let noted = self.access.0.lock().unwrap_or_else(PoisonError::into_inner).get(&subject).copied();
         let stored = || self.meta.get(Table::Access, &subject).ok().flatten();

@@ -199,7 +199,7 @@ impl Transition {
 
     /// Plans one version: every chunk of it is in the tier, or goes into a draft.
     async fn add(&mut self, claim: &Claim) -> Result<(), EngineError> {
-        let Some(stored) = self.core.meta.get(Table::Object, &claim.subject)? else {
+        let Some(stored) = self.core.meta.get(keys::table_of(&claim.subject), &claim.subject)? else {
             self.moved.skipped += 1;
             return Ok(());
         };
@@ -254,9 +254,7 @@ impl Transition {
         if !self.protects() {
             return Ok(false);
         }
-        let (bucket, key) = keys::split_object(&claim.subject)
-            .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
-        let plan = self.core.plan(bucket, key, record, self.core.clock.now());
+        let plan = self.core.plan(&claim.subject, record, self.core.clock.now())?;
         Ok(!matches!(plan.action, Action::Protect { tier } if tier == self.tier))
     }
 
@@ -447,7 +445,8 @@ impl Transition {
             for member in &members {
                 packs.extend(member.packs.iter().copied());
                 if !mutants::active(Mutant::TransitionWithoutCompare) {
-                    batch.expects.push(Expect::Equals(Table::Object, member.subject.clone(), member.stored.clone()));
+                    let (table, subject) = (keys::table_of(&member.subject), member.subject.clone());
+                    batch.expects.push(Expect::Equals(table, subject, member.stored.clone()));
                 }
                 let mut record = member.record.clone();
                 if mutants::active(Mutant::TransitionModifies) {
@@ -455,9 +454,7 @@ impl Transition {
                 }
                 record.residency = self.aimed();
                 record.manifest = member.manifest;
-                let (bucket, key) = keys::split_object(&member.subject)
-                    .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
-                self.core.put_version(&mut batch, (bucket, key), Some(&member.record), &mut record)?;
+                self.core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record)?;
             }
             let referred = match packs.len() > MAX_REFERRED {
                 true => self.core.refer_ahead(&mut batch, &self.tier, &packs).await?,
@@ -478,7 +475,7 @@ impl Transition {
                     count.inc_by(members.len() as u64);
                     return Ok(());
                 }
-                Err(MetaError::Conflict { table: Table::Object, key }) => {
+                Err(MetaError::Conflict { table: Table::Object | Table::Version, key }) => {
                     members.retain(|m| m.subject != key);
                     self.moved.skipped += 1;
                 }

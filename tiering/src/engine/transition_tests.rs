@@ -82,9 +82,10 @@ async fn version(core: &Core, nodes: u32) -> Member {
         manifest: None,
         null: true,
         marker: false,
+        noncurrent_since: None,
     };
     let mut batch = Batch::new(Reason::PutObject);
-    core.put_version(&mut batch, ("bkt", "large"), None, &mut record).unwrap();
+    core.put_version(&mut batch, &keys::object("bkt", "large"), None, &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     let (subject, stored) = (keys::object("bkt", "large"), record.encode().unwrap());
     Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false, manifest: None }
@@ -120,7 +121,7 @@ async fn a_mark_that_listed_packs_before_a_large_version_became_cold_dooms_none_
     let (mut listed, fence) = (core.remote_packs(RemotePackState::Live).unwrap(), core.fence("ia").unwrap());
     let mut record = member.record.clone();
     record.residency = Residency::Cold { tier: "ia".into() };
-    core.put_version(&mut batch, ("bkt", "large"), Some(&member.record), &mut record).unwrap();
+    core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     assert!(!core.doom_marked(listed.remove(0), fence.as_ref()).await.unwrap());
     // And the other way round: what is doomed first makes the commit fail.
@@ -166,7 +167,7 @@ async fn a_version_whose_record_is_older_than_this_code_is_copied_and_deleted_li
     engine.copy_object(copy("copy")).await.unwrap();
     engine.copy_object(copy("old")).await.unwrap();
     for key in ["copy", "old"] {
-        assert!(engine.delete_object("bkt", key, None).await.unwrap());
+        assert!(engine.delete_object("bkt", key, crate::engine::DeleteRequest::default()).await.unwrap().existed);
     }
     engine.shutdown().await.unwrap();
 }

@@ -37,6 +37,40 @@ impl fmt::Display for VersionId {
     }
 }
 
+/// Which version of a key is meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum VersionRef {
+    /// The latest: none was named.
+    #[default]
+    Current,
+    /// The one whose id clients see as `null`.
+    Null,
+    /// The one with this id.
+    Id(VersionId),
+}
+
+impl VersionRef {
+    /// Of an id as clients give it: `null`, or 32 hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = |t: &str| t.len() == 32 && t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        match text {
+            "null" => Some(Self::Null),
+            id if digits(id) => u128::from_str_radix(id, 16).ok().map(|id| Self::Id(VersionId(id))),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Current => f.write_str("latest"),
+            Self::Null => f.write_str("null"),
+            Self::Id(id) => id.fmt(f),
+        }
+    }
+}
+
 /// The checksum algorithms of S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ChecksumAlgorithm {
@@ -243,6 +277,10 @@ pub struct ObjectInfo {
     pub key: String,
     /// The version.
     pub version: VersionId,
+    /// Clients see its id as `null`.
+    pub null: bool,
+    /// Its bucket gives version ids, or did: responses name the version.
+    pub versioned: bool,
     /// Bytes.
     pub size: u64,
     /// As S3 gives it, without quotes: MD5 in hex, or MD5-of-MD5s-N.
@@ -271,6 +309,10 @@ pub struct ObjectInfo {
 pub struct Written {
     /// The version.
     pub version: VersionId,
+    /// Clients see its id as `null`.
+    pub null: bool,
+    /// Its bucket gives version ids, or did: responses name the version.
+    pub versioned: bool,
     /// ETag without quotes.
     pub etag: String,
     /// Time of the commit.
@@ -289,7 +331,8 @@ pub struct CopyObject {
     pub source_bucket: String,
     /// Source key.
     pub source_key: String,
-    /// The version that the caller's conditions were checked against; the copy fails when it has changed.
+    /// The version that the caller's conditions were checked against, the latest or another; the copy fails when it is not
+    /// there any more.
     pub source_version: VersionId,
     /// Target bucket.
     pub bucket: String,
@@ -465,6 +508,86 @@ pub struct UploadPage {
     pub next: Option<(String, Option<String>)>,
 }
 
+/// DeleteObject.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeleteRequest {
+    /// Which version goes; none named: the key is to look deleted.
+    pub version: VersionRef,
+    /// The version that goes, or the visible one when none is named, must have this ETag (without quotes; `*`: be there).
+    pub if_match: Option<String>,
+    /// The account that a delete marker belongs to; none: the first one.
+    pub owner: Option<String>,
+}
+
+/// What a delete did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// There was what was to be deleted: a visible object, or the version that was named.
+    pub existed: bool,
+    /// The delete marker that was made, or the version that was removed; and whether clients see its id as `null`. None when
+    /// nothing was there, and, unless a version was named, in a bucket that never gave version ids.
+    pub version: Option<(VersionId, bool)>,
+    /// That version is a delete marker.
+    pub marker: bool,
+}
+
+/// ListObjectVersions.
+#[derive(Debug, Clone, Default)]
+pub struct ListVersions {
+    /// Bucket.
+    pub bucket: String,
+    /// Only keys that start with this.
+    pub prefix: String,
+    /// Roll up keys at the first occurrence of this after the prefix.
+    pub delimiter: Option<String>,
+    /// Begin behind this key or common prefix; with `version_marker` behind that version of the key.
+    pub key_marker: Option<String>,
+    /// Within `key_marker`; [`VersionRef::Current`] is as none.
+    pub version_marker: Option<VersionRef>,
+    /// At most this many versions, markers and common prefixes together.
+    pub max: usize,
+}
+
+/// A version or a delete marker.
+#[derive(Debug, Clone)]
+pub struct VersionEntry {
+    /// Key.
+    pub key: String,
+    /// Its id.
+    pub version: VersionId,
+    /// Clients see its id as `null`.
+    pub null: bool,
+    /// It is the latest of its key.
+    pub latest: bool,
+    /// It is a delete marker.
+    pub marker: bool,
+    /// Bytes.
+    pub size: u64,
+    /// ETag without quotes; empty for a marker.
+    pub etag: String,
+    /// Last modification.
+    pub modified: Timestamp,
+    /// The class to show.
+    pub class_shown: String,
+    /// The account that wrote it; none: the first one.
+    pub owner: Option<String>,
+    /// Checksum algorithm, if any, and whether composite.
+    pub checksum: Option<(ChecksumAlgorithm, bool)>,
+    /// Restore state.
+    pub restore: Option<RestoreStatus>,
+}
+
+/// A page of versions.
+#[derive(Debug, Clone, Default)]
+pub struct VersionsPage {
+    /// By key (bytes), the newest of a key first.
+    pub entries: Vec<VersionEntry>,
+    /// Common prefixes, in order; each on one page only.
+    pub common_prefixes: Vec<String>,
+    /// When there is more: the next page's `key_marker` and `version_marker`. The latter is none behind a common prefix.
+    pub next: Option<(String, Option<VersionRef>)>,
+}
+
 /// RestoreObject.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
@@ -472,6 +595,8 @@ pub struct RestoreRequest {
     pub bucket: String,
     /// Key.
     pub key: String,
+    /// Which version.
+    pub version: VersionRef,
     /// How long the restored copy stays.
     pub days: u32,
     /// How urgent.

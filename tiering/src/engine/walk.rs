@@ -4,6 +4,7 @@ use super::Core;
 use super::blind::{Blind, Lost, MAX_RECALLS};
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node};
 use super::error::EngineError;
+use super::keys;
 use super::ops::describe_key;
 use super::record::{ObjectRecord, PartRecord, Record};
 use super::types::Residency;
@@ -92,13 +93,13 @@ impl<'a> Walk<'a> {
     /// Every version and every part of an unfinished upload.
     pub(super) fn everything(&mut self) -> Result<(), EngineError> {
         let mut walked = 0usize;
-        for table in [Table::Object, Table::Part] {
+        for table in [Table::Object, Table::Version, Table::Part] {
             let mut failed = None;
             let core = Arc::clone(self.core);
             core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
                 walked += 1;
                 failpoint::hit("gc.walk");
-                if table == Table::Object || !mutants::active(Mutant::MarkWithoutUploads) {
+                if table != Table::Part || !mutants::active(Mutant::MarkWithoutUploads) {
                     self.value(table, key, value);
                 }
                 let mut step = Ok(());
@@ -149,7 +150,7 @@ impl<'a> Walk<'a> {
 
     fn value(&mut self, table: Table, key: &[u8], value: &[u8]) {
         match table {
-            Table::Object => match ObjectRecord::decode(value) {
+            Table::Object | Table::Version => match ObjectRecord::decode(value) {
                 Ok(record) => self.record(key, &record),
                 Err(e) => self.unreadable_record(table, key, value, &e),
             },
@@ -182,7 +183,7 @@ impl<'a> Walk<'a> {
             self.count(manifest, tier);
             self.touched = touched;
         }
-        self.body(&record.body, Owner { table: Table::Object, key, keep, spare, tier });
+        self.body(&record.body, Owner { table: keys::table_of(key), key, keep, spare, tier });
     }
 
     fn body(&mut self, body: &BodyRef, owner: Owner<'_>) {

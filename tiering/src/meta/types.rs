@@ -16,7 +16,7 @@ pub enum Table {
     System = 1,
     /// Buckets.
     Bucket = 2,
-    /// Object versions.
+    /// The visible version of each key.
     Object = 3,
     /// Multipart uploads in progress.
     Upload = 4,
@@ -34,13 +34,15 @@ pub enum Table {
     Thaw = 10,
     /// Manifests too large for their object's record.
     Manifest = 11,
+    /// Versions that are not visible, and delete markers.
+    Version = 12,
     /// Accounts, users and their access keys.
     User = 13,
 }
 
 impl Table {
     /// Every table, in key order.
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 13] = [
         Table::System,
         Table::Bucket,
         Table::Object,
@@ -52,6 +54,7 @@ impl Table {
         Table::Access,
         Table::Thaw,
         Table::Manifest,
+        Table::Version,
         Table::User,
     ];
 
@@ -149,6 +152,8 @@ reasons! {
     Release = 26,
     /// What is set for a bucket changed.
     ConfigureBucket = 27,
+    /// A version or a delete marker was deleted by its id.
+    DeleteVersion = 28,
     /// A user was made, changed or removed.
     User = 30,
     /// An account was made.

@@ -4,6 +4,7 @@ use super::plan::Shipped;
 use super::{RecoveryError, local};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::object_name;
+use crate::engine::record::{ObjectRecord, Record};
 use crate::journal::list_segments;
 use crate::meta::{self, DumpedRecord, JournaledStore, MetaSettings, MetaStore, Op, Reason, Table};
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,7 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
         R::PutObject
             | R::CopyObject
             | R::DeleteObject
+            | R::DeleteVersion
             | R::CompleteUpload
             | R::UpdateObject
             | R::CreateBucket
@@ -97,7 +99,11 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
     let mut lost = Vec::new();
     for Op { table, key, value } in record.ops.iter().filter(|_| promised) {
         let name = match table {
-            Table::Object => object_name(key).map(|(bucket, key)| (bucket.to_owned(), Some(key.to_owned()))),
+            Table::Object if record.reason == R::DeleteVersion && value.is_some() => None,
+            Table::Version if !is_promised(record.reason, value.as_deref()) => None,
+            Table::Object | Table::Version => {
+                object_name(key).map(|(bucket, key)| (bucket.to_owned(), Some(key.to_owned())))
+            }
             Table::Bucket => Some((String::from_utf8_lossy(key).into_owned(), None)),
             _ => None,
         };
@@ -105,10 +111,25 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
         if store.get(*table, key)?.as_deref() == value.as_deref() {
             continue;
         }
-        let change = if value.is_some() { "written" } else { "deleted" };
+        let written = value.is_some() && (*table != Table::Version || record.reason == R::UpdateObject);
+        let change = if written { "written" } else { "deleted" };
+        let is_same = |known: &LostChange| known.bucket == bucket && known.key == name && known.change == change;
+        if lost.iter().any(is_same) {
+            continue;
+        }
         lost.push(LostChange { bucket, key: name, change: change.to_owned(), at: record.time, sequence: record.seq });
     }
     Ok(lost)
+}
+
+/// Whether a change in the table Version is one that a client asked for: a delete marker, the end of a version, new attributes. The
+/// others are versions that move because another came or went.
+fn is_promised(reason: Reason, value: Option<&[u8]>) -> bool {
+    match value {
+        None => reason == Reason::DeleteVersion,
+        Some(_) if reason == Reason::UpdateObject => true,
+        Some(value) => ObjectRecord::decode(value).is_ok_and(|r| r.marker && r.noncurrent_since.is_none()),
+    }
 }
 
 #[cfg(test)]

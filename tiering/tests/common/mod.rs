@@ -13,8 +13,8 @@ use std::time::Duration;
 use tidegate_tiering::clock::{Clock, ManualClock, Timestamp};
 use tidegate_tiering::engine::{
     BodyExpectation, BodyIn, ChecksumAlgorithm, CompleteUpload, CompletedPart, Components, CopyObject, CreateUpload,
-    Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes, PutObject, Residency, UploadPart,
-    WriteCondition, Written,
+    DeleteRequest, Deleted, Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes,
+    PutObject, Residency, UploadPart, WriteCondition, Written,
 };
 use tidegate_tiering::pack::format::{FRAME_HEADER_LEN, FooterEntry};
 use tidegate_tiering::pack::{PackId, reader::scan};
@@ -131,6 +131,13 @@ pub async fn read(mut stream: tidegate_tiering::engine::BodyOut) -> Result<Vec<u
         out.extend_from_slice(&piece?);
     }
     Ok(out)
+}
+
+/// Deletes keys in one request; all go well.
+pub async fn delete_all(engine: &Engine, keys: &[String]) -> Vec<Deleted> {
+    let deletes: Vec<_> = keys.iter().map(|key| (key.clone(), DeleteRequest::default())).collect();
+    let answers = engine.delete_objects("bkt", &deletes).await.unwrap();
+    answers.into_iter().map(Result::unwrap).collect()
 }
 
 /// The whole of a bucket's listing, in pages of `page`.

@@ -20,7 +20,7 @@ mod world;
 use common::{DAY, seed, until};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use tidegate_tiering::engine::GcRequest;
+use tidegate_tiering::engine::{DeleteRequest, GcRequest};
 use world::{PLACES, World};
 
 /// Transitions and restores that must have been committed.
@@ -41,7 +41,10 @@ async fn round(world: &mut World, number: u64) {
         match n % 15 {
             0 => world.write(key).await,
             1 => {
-                assert!(world.engine.delete_object("bkt", &key, None).await.unwrap(), "{key}");
+                assert!(
+                    world.engine.delete_object("bkt", &key, DeleteRequest::default()).await.unwrap().existed,
+                    "{key}"
+                );
                 world.objects.remove(&key);
             }
             2..6 => world.check(&key).await,

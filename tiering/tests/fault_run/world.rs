@@ -209,8 +209,13 @@ impl World {
     }
 
     pub async fn ask(&self, key: &str, days: u32) {
-        let restore =
-            RestoreRequest { bucket: "bkt".into(), key: key.into(), days, priority: RestorePriority::Standard };
+        let restore = RestoreRequest {
+            bucket: "bkt".into(),
+            key: key.into(),
+            version: VersionRef::Current,
+            days,
+            priority: RestorePriority::Standard,
+        };
         match self.engine.restore_object(restore).await {
             Ok(_) | Err(EngineError::RestoreInProgress | EngineError::NotArchived { .. }) => {}
             Err(e) => panic!("restore of {key}: {e} (TIDEGATE_SEED={})", self.seed),

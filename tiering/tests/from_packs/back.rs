@@ -1,6 +1,7 @@
 //! All that was moved is there: it comes back.
 
 use super::*;
+use tidegate_tiering::engine::DeleteRequest;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_moved_comes_back_from_packs_alone_as_clients_saw_it() {
@@ -61,7 +62,7 @@ async fn what_was_moved_comes_back_from_packs_alone_as_clients_saw_it() {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     // It is a store like any other.
     put_cold(&new, "new", &noise(9, 50_000), IA).await;
-    assert!(new.delete_object("bkt", "large", None).await.unwrap());
+    assert!(new.delete_object("bkt", "large", DeleteRequest::default()).await.unwrap().existed);
     assert!(collect(&new).await > 4, "the packs of what is deleted go");
     new.shutdown().await.unwrap();
     let again = open(&new_bed).await;
@@ -101,11 +102,11 @@ async fn a_pack_that_only_tells_lives_as_long_as_what_it_tells_of() {
     copy(&engine, "second", "copy", IA).await.unwrap();
     assert!(matches!(residency(&engine, "copy"), Some(Residency::Cold { .. })), "no byte was moved");
     assert_eq!(collect(&engine).await, 0);
-    engine.delete_object("bkt", "second", None).await.unwrap();
+    engine.delete_object("bkt", "second", DeleteRequest::default()).await.unwrap();
     assert_eq!(collect(&engine).await, 0);
-    engine.delete_object("bkt", "copy", None).await.unwrap();
+    engine.delete_object("bkt", "copy", DeleteRequest::default()).await.unwrap();
     assert_eq!(collect(&engine).await, 1);
-    engine.delete_object("bkt", "empty", None).await.unwrap();
+    engine.delete_object("bkt", "empty", DeleteRequest::default()).await.unwrap();
     assert_eq!(collect(&engine).await, 1);
     assert_eq!(names(clouds.ia.as_ref()).await, first);
     assert_eq!(get(&engine, "first").await.unwrap(), bytes);
@@ -137,7 +138,7 @@ async fn of_several_versions_the_latest_comes_back_where_it_came_last_and_what_w
         old_bed.clock.advance(Duration::from_secs(10));
     }
     put_cold(&old, "deleted", b"deleted", IA).await;
-    old.delete_object("bkt", "deleted", None).await.unwrap();
+    old.delete_object("bkt", "deleted", DeleteRequest::default()).await.unwrap();
     put(&old, "cold/onwards", &noise(7, 20_000)).await.unwrap();
     old_bed.clock.advance(DAY * 31);
     is_cold(&old, "cold/onwards").await;
@@ -158,6 +159,47 @@ async fn of_several_versions_the_latest_comes_back_where_it_came_last_and_what_w
     // Older versions are told of, and nothing needs them: they go.
     assert!(collect(&new).await >= 2);
     assert_eq!(everything(&new).await.len(), 3);
+    new.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_come_back_as_versions_the_newest_as_the_latest() {
+    use tidegate_tiering::engine::{ListVersions, VersionRef, Versioning};
+    let (old_dir, new_dir, clouds) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), clouds());
+    let old_bed = bed(old_dir.path(), &clouds);
+    let old = open(&old_bed).await;
+    put_cold(&old, "k", b"before versions", IA).await;
+    old.set_versioning("bkt", Versioning::Enabled).await.unwrap();
+    for n in 0..3u64 {
+        put_cold(&old, "k", &noise(n, 40_000), ARCHIVE).await;
+    }
+    let listed = |engine: &Engine| {
+        let list = ListVersions { bucket: "bkt".into(), max: 100, ..Default::default() };
+        let page = engine.list_versions(&list).unwrap();
+        page.entries.iter().map(|v| (v.key.clone(), v.version, v.null, v.latest, v.modified)).collect::<Vec<_>>()
+    };
+    let before = listed(&old);
+    assert_eq!(before.len(), 4);
+    // What packs cannot tell: that the newest was deleted.
+    old.delete_object("bkt", "k", DeleteRequest::default()).await.unwrap();
+    old.shutdown().await.unwrap();
+    std::fs::remove_dir_all(old_dir.path()).unwrap();
+
+    let (report, missing, odd) = Recovery::new(&old_bed, new_dir.path()).run().await.unwrap();
+    assert!(report.finished && missing.is_empty() && odd.is_empty(), "{report:?} {odd:?}");
+    assert_eq!((report.found.objects, report.older_versions), (4, 0));
+    let mut new_bed = bed(new_dir.path(), &clouds);
+    new_bed.clock = Arc::clone(&old_bed.clock);
+    let new = open(&new_bed).await;
+    assert_eq!(listed(&new), before);
+    assert_eq!(new.bucket("bkt").unwrap().settings.versioning, Versioning::Enabled);
+    assert_eq!(get(&new, "k").await.unwrap(), noise(2, 40_000));
+    let null = new.open_version("bkt", "k", VersionRef::Null).unwrap();
+    assert_eq!(common::read(null.read(0..15).await.unwrap()).await.unwrap(), b"before versions");
+    assert_eq!(collect(&new).await, 0, "all that is there is needed");
+    let request = FsckRequest::default();
+    let report = new.fsck(&request, new.fsck_estimate(&request, |_| None).unwrap(), |_| {}).await.unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
     new.shutdown().await.unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! Packs that are missing, archived, damaged, of an earlier version, or of another store.
 
 use super::*;
+use tidegate_tiering::engine::DeleteRequest;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_missing_pack_had_is_named_by_key() {
@@ -190,7 +191,7 @@ async fn packs_that_tell_nothing_and_are_not_needed_are_counted_and_never_delete
     until("it is forgotten", || new.tier_packs("ia", None, 10).unwrap().len() == 2).await;
     // What is needed afterwards is garbage after that, as anything else.
     put_cold(&new, "now told", b"of an object of which nothing is told", IA).await;
-    new.delete_object("bkt", "now told", None).await.unwrap();
+    new.delete_object("bkt", "now told", DeleteRequest::default()).await.unwrap();
     assert!(collect(&new).await >= 1);
     assert!(!names(clouds.ia.as_ref()).await.contains(&untold));
     new.shutdown().await.unwrap();

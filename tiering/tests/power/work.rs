@@ -232,7 +232,7 @@ impl Writer {
         let (key, state) = &mut self.keys[at];
         let after = State { object: None, upload: state.upload.clone() };
         let n = history.begin(log, key, after.clone());
-        engine.delete_object(BUCKET, key, None).await?;
+        engine.delete_object(BUCKET, key, DeleteRequest::default()).await?;
         history.end(log, n, &after);
         *state = after;
         Ok(())

@@ -58,6 +58,7 @@ impl<'a> Tables<'a> {
         self.decodable::<AccessRecord>(Table::Access)?;
         self.decodable::<ThawRecord>(Table::Thaw)?;
         self.each(Table::Object, |t, key, stored| t.object(key, stored))?;
+        self.each(Table::Version, |t, key, stored| t.version(key, stored))?;
         self.each(Table::Upload, |t, key, stored| t.upload(key, stored))?;
         self.each(Table::Due, |t, key, _| t.due(key))?;
         self.parts()
@@ -144,10 +145,19 @@ impl<'a> Tables<'a> {
             [(DueKind::Object, record.due), (DueKind::Idle, record.idle), (DueKind::Protect, record.waiting)]
         {
             if let Some(at) = at {
-                self.is_due((Table::Object, key, stored), kind, at)?;
+                self.is_due((keys::table_of(key), key, stored), kind, at)?;
             }
         }
         Ok(())
+    }
+
+    fn version(&mut self, key: &[u8], stored: &Value) -> Result<(), EngineError> {
+        if keys::split_version(key).is_none() {
+            let error = EngineError::Corrupt("its key does not come apart".into());
+            self.unreadable(Table::Version, key, &error);
+            return Ok(());
+        }
+        self.object(key, stored)
     }
 
     fn upload(&mut self, key: &[u8], stored: &Value) -> Result<(), EngineError> {
@@ -195,7 +205,7 @@ impl<'a> Tables<'a> {
             self.unreadable(Table::Due, entry, &EngineError::Corrupt("it is too short".into()));
             return Ok(());
         };
-        let table = if kind == DueKind::Upload { Table::Upload } else { Table::Object };
+        let table = if kind == DueKind::Upload { Table::Upload } else { keys::table_of(subject) };
         let stored = self.core.meta.get(table, subject)?;
         let stands = stored.as_ref().map(|stored| match kind {
             DueKind::Upload => UploadRecord::decode(stored).map(|r| r.due == Some(at)),

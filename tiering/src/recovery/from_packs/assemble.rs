@@ -9,13 +9,17 @@ use crate::engine::manifests::each_told;
 use crate::engine::record::{
     BucketRecord, ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackRecord, RemotePackState,
 };
-use crate::engine::{BucketSettings, EngineError, Residency};
+use crate::engine::{BucketSettings, EngineError, Residency, Versioning};
 use crate::journal::follow::empty_segment;
 use crate::journal::segment_name;
 use crate::meta::snapshot::{self, Start};
 use crate::meta::{SledIndex, Table};
 use crate::recovery::{RecoveryError, local, write_file};
+use std::ops::Bound;
 use std::path::Path;
+
+/// Versions looked at together.
+const PAGE: usize = 1_000;
 
 /// The namespace as it grows.
 pub(super) struct Assembly {
@@ -73,14 +77,14 @@ impl Assembly {
         Ok(())
     }
 
-    /// The one that was created last counts.
+    /// The one that was created last counts, and what was told of it last.
     fn bucket(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecoveryError> {
         let Ok(record) = BucketRecord::decode(value) else {
             self.unreadable += 1;
             return Ok(());
         };
         let known = self.index.get(Table::Bucket, key)?;
-        if known.is_none_or(|known| BucketRecord::decode(&known).is_ok_and(|known| known.created < record.created)) {
+        if known.is_none_or(|known| BucketRecord::decode(&known).is_ok_and(|known| known.created <= record.created)) {
             self.index.apply(Table::Bucket, key, Some(value))?;
         }
         Ok(())
@@ -91,16 +95,10 @@ impl Assembly {
             self.unreadable += 1;
             return Ok(());
         };
-        let age = |r: &ObjectRecord| (r.modified, r.version.0);
-        if let Some(known) = self.index.get(Table::Object, key)? {
-            let known = ObjectRecord::decode(&known)?;
-            self.older += u64::from(age(&known) != age(&record));
-            if age(&known) > age(&record) {
-                return Ok(());
-            }
-        }
         if self.index.get(Table::Bucket, bucket.as_bytes())?.is_none() {
-            let bucket_record = BucketRecord { created: record.created, settings: BucketSettings::default() };
+            let versioning = if record.null { Versioning::Off } else { Versioning::Enabled };
+            let settings = BucketSettings { versioning, ..BucketSettings::default() };
+            let bucket_record = BucketRecord { created: record.created, settings };
             self.index.apply(Table::Bucket, bucket.as_bytes(), Some(&bucket_record.encode()?))?;
         }
         // Where it was found, whatever the tier was called then.
@@ -109,13 +107,95 @@ impl Assembly {
             Residency::Protected { .. } => Residency::Protected { tier },
             _ => Residency::Cold { tier },
         };
-        let record = ObjectRecord { residency, manifest: Some(id), ..record };
-        self.index.apply(Table::Object, key, Some(&record.encode()?))?;
-        Ok(())
+        let record = ObjectRecord { residency, manifest: Some(id), noncurrent_since: None, ..record };
+        self.place(keys::object_of(key), record)
+    }
+
+    /// Puts a version to the others of its key. Of those that are `null` the latest counts.
+    fn place(&mut self, object: &[u8], record: ObjectRecord) -> Result<(), RecoveryError> {
+        let Some(current) = self.index.get(Table::Object, object)? else {
+            return self.put(Table::Object, object, &record);
+        };
+        let current = ObjectRecord::decode(&current)?;
+        if current.version == record.version || current.null && record.null {
+            return match self.is_older(&current, &record) {
+                true => Ok(()),
+                false => self.put(Table::Object, object, &record),
+            };
+        }
+        let (bucket, key) = keys::split_object(object).unwrap_or_default();
+        let [mine, its] = [&record, &current].map(|r| keys::version(bucket, key, r.version));
+        if record.null && self.index.get(Table::Version, &mine)?.is_none() {
+            for (subject, stored) in
+                self.index.scan(Table::Version, keys::prefix(&keys::versions_of(object)), usize::MAX, false)?
+            {
+                let known = ObjectRecord::decode(&stored)?;
+                if known.null && self.is_older(&known, &record) {
+                    return Ok(());
+                }
+                if known.null {
+                    self.index.apply(Table::Version, &subject, None)?;
+                }
+            }
+        }
+        if record.version < current.version {
+            return self.put(Table::Version, &mine, &record);
+        }
+        self.index.apply(Table::Version, &mine, None)?;
+        self.put(Table::Version, &its, &current)?;
+        self.put(Table::Object, object, &record)
+    }
+
+    fn put(&self, table: Table, key: &[u8], record: &ObjectRecord) -> Result<(), RecoveryError> {
+        Ok(self.index.apply(table, key, Some(&record.encode()?)).map(drop)?)
+    }
+
+    /// Whether what was found now is older than what is known of the same.
+    fn is_older(&mut self, known: &ObjectRecord, found: &ObjectRecord) -> bool {
+        let age = |r: &ObjectRecord| (r.modified, r.version.0);
+        self.older += u64::from(age(known) != age(found));
+        age(known) > age(found)
+    }
+
+    /// Says of each version that is not the latest since when that is so, and makes the newest the latest.
+    fn order(&self) -> Result<(), RecoveryError> {
+        let mut newer: Option<(Vec<u8>, Timestamp)> = None;
+        let mut start = Bound::Unbounded;
+        loop {
+            let page = self.index.scan(Table::Version, (start, Bound::Unbounded), PAGE, false)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            start = Bound::Excluded(last.clone());
+            for (subject, stored) in page {
+                let (object, mut record) = (keys::object_of(&subject), ObjectRecord::decode(&stored)?);
+                let of_key = newer.take().filter(|(key, _)| key == object);
+                let since = match of_key {
+                    Some((_, since)) => since,
+                    None => self.newest(object, &subject, &mut record)?,
+                };
+                newer = Some((object.to_vec(), record.modified));
+                record.noncurrent_since = Some(since);
+                let (bucket, key) = keys::split_object(object).unwrap_or_default();
+                self.put(Table::Version, &keys::version(bucket, key, record.version), &record)?;
+            }
+        }
+    }
+
+    /// When the latest version of a key was written. A `null` one may have come behind the newest other: these change places.
+    fn newest(&self, object: &[u8], subject: &[u8], first: &mut ObjectRecord) -> Result<Timestamp, RecoveryError> {
+        let current = self.index.get(Table::Object, object)?.map(|stored| ObjectRecord::decode(&stored)).transpose()?;
+        let Some(current) = current else { return Ok(first.modified) };
+        if current.version > first.version {
+            return Ok(current.modified);
+        }
+        self.index.apply(Table::Version, subject, None)?;
+        self.put(Table::Object, object, first)?;
+        let since = std::mem::replace(first, current).modified;
+        Ok(since)
     }
 
     /// Writes snapshot and journal into `folder`. Record numbers begin after `start`, epochs after `epoch`.
     pub(super) fn write(self, folder: &Path, (start, epoch): (u64, u64), now: Timestamp) -> Result<(), RecoveryError> {
+        self.order()?;
         self.index.apply(Table::System, keys::FROM_PACKS, Some(&epoch.to_le_bytes()))?;
         let (snapshots, journal) = (folder.join("snapshots"), folder.join("journal"));
         for folder in [&snapshots, &journal] {

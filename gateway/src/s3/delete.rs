@@ -1,0 +1,147 @@
+//! DeleteObject and DeleteObjects.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+use tidegate_tiering::engine::{DeleteRequest, Deleted, VersionRef};
+
+use super::admit::{Admitted, asking, caller_of};
+use super::authority::Place;
+use super::condition_keys::Asking;
+use super::conditions::{of_delete, of_write};
+use super::error::from_engine;
+use super::{Gateway, context, versions};
+use crate::auth::decide::BucketFacts;
+use crate::auth::identity::Caller;
+use crate::auth::needs::{Shape, needs};
+
+/// S3's limit for one request.
+const MAX_KEYS: usize = 1000;
+
+pub(super) async fn object(
+    gateway: &Gateway,
+    request: S3Request<DeleteObjectInput>,
+) -> S3Result<S3Response<DeleteObjectOutput>> {
+    let owner = owner_of_marker(gateway, &caller_of(&request.extensions));
+    let input = request.input;
+    if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
+        return Err(s3_error!(
+            NotImplemented,
+            "x-amz-if-match-last-modified-time and -size are not implemented; use If-Match."
+        ));
+    }
+    let version = versions::named(input.version_id.as_deref())?;
+    let if_match = of_write(input.if_match.as_ref(), None)?.if_match;
+    let delete = DeleteRequest { version, if_match, owner };
+    let deleted = gateway.engine.delete_object(&input.bucket, &input.key, delete).await.map_err(from_engine)?;
+    Ok(S3Response::new(DeleteObjectOutput {
+        delete_marker: deleted.marker.then_some(true),
+        // Also of a version that was not there, as S3.
+        version_id: input.version_id.or_else(|| made(&deleted)),
+        request_charged: None,
+    }))
+}
+
+/// The account that a delete marker is recorded with: whoever asks for it.
+fn owner_of_marker(gateway: &Gateway, caller: &Caller) -> Option<String> {
+    caller.identity().and_then(|known| gateway.authority.recorded(&known.account.id))
+}
+
+/// The id of the delete marker that was made.
+fn made(deleted: &Deleted) -> Option<String> {
+    deleted.version.filter(|_| deleted.marker).map(|(version, null)| versions::shown(version, null))
+}
+
+pub(super) async fn objects(
+    gateway: &Gateway,
+    request: S3Request<DeleteObjectsInput>,
+) -> S3Result<S3Response<DeleteObjectsOutput>> {
+    let facts = Admitted::of(&request)?;
+    let caller = caller_of(&request.extensions);
+    let owner = owner_of_marker(gateway, &caller);
+    let context = context(&request);
+    let S3Request { input, headers, uri, .. } = request;
+    let query = uri.query().unwrap_or_default();
+    let asking = asking(&gateway.authority, &caller, context.as_deref(), (&headers, query));
+    let objects = input.delete.objects;
+    if objects.is_empty() || objects.len() > MAX_KEYS {
+        return Err(s3_error!(MalformedXML, "DeleteObjects takes 1 to {MAX_KEYS} keys, {} were given.", objects.len()));
+    }
+    if objects.iter().any(|object| object.key.is_empty()) {
+        return Err(s3_error!(MalformedXML, "An Object of DeleteObjects has an empty Key."));
+    }
+    let quiet = input.delete.quiet.unwrap_or(false);
+    let mut errors = Vec::new();
+    let (mut deletes, mut named) = (Vec::with_capacity(objects.len()), Vec::with_capacity(objects.len()));
+    for object in objects {
+        let allowed = || allowed(gateway, &asking, &facts, (&input.bucket, &object));
+        match asked(&object).and_then(|delete| allowed().map(|()| delete)) {
+            Ok(delete) => {
+                deletes.push((object.key, DeleteRequest { owner: owner.clone(), ..delete }));
+                named.push(object.version_id);
+            }
+            Err(error) => errors.push(failure(object.key, object.version_id, &error)),
+        }
+    }
+    // Also with no key left: a bucket that does not exist is an error of the request.
+    let results = gateway.engine.delete_objects(&input.bucket, &deletes).await.map_err(from_engine)?;
+    let mut deleted = Vec::with_capacity(if quiet { 0 } else { deletes.len() });
+    for (((key, _), version_id), result) in deletes.into_iter().zip(named).zip(results) {
+        match result {
+            Ok(_) if quiet => {}
+            Ok(done) => deleted.push(success(key, version_id, &done)),
+            Err(error) => errors.push(failure(key, version_id, &from_engine(error))),
+        }
+    }
+    Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), request_charged: None }))
+}
+
+/// # Errors
+/// `AccessDenied` when the caller may not delete one key of DeleteObjects.
+fn allowed(
+    gateway: &Gateway,
+    asking: &Asking<'_>,
+    facts: &BucketFacts,
+    (bucket, object): (&str, &ObjectIdentifier),
+) -> S3Result<()> {
+    let version = object.version_id.as_deref();
+    let place = Place { bucket, key: &object.key, version, is_new: false };
+    let shape = Shape { version: version.is_some(), ..Shape::default() };
+    let needs = needs("DeleteObject", shape).unwrap_or_default();
+    needs.iter().try_for_each(|need| gateway.authority.require(asking, need.action, facts, &place))
+}
+
+/// What is asked for one key, or why it is not even tried.
+fn asked(object: &ObjectIdentifier) -> S3Result<DeleteRequest> {
+    if object.last_modified_time.is_some() || object.size.is_some() {
+        return Err(s3_error!(NotImplemented, "LastModifiedTime and Size are not implemented; use ETag."));
+    }
+    if !s3s::path::check_key(&object.key) {
+        return Err(s3_error!(KeyTooLongError, "The key is longer than 1024 bytes."));
+    }
+    let version = match object.version_id.as_deref() {
+        None => VersionRef::Current,
+        // S3's code here, where one key does not fail the others.
+        Some(id) => {
+            VersionRef::parse(id).ok_or_else(|| s3_error!(NoSuchVersion, "The specified version does not exist."))?
+        }
+    };
+    Ok(DeleteRequest { version, if_match: object.e_tag.as_ref().map(of_delete), ..DeleteRequest::default() })
+}
+
+fn success(key: String, version_id: Option<String>, done: &Deleted) -> DeletedObject {
+    DeletedObject {
+        delete_marker: done.marker.then_some(true),
+        delete_marker_version_id: made(done),
+        key: Some(key),
+        version_id,
+    }
+}
+
+fn failure(key: String, version_id: Option<String>, error: &s3s::S3Error) -> Error {
+    Error {
+        code: Some(error.code().as_str().to_owned()),
+        key: Some(key),
+        message: error.message().map(str::to_owned),
+        version_id,
+    }
+}
