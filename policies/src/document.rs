@@ -109,6 +109,17 @@ pub struct DocumentRule {
     /// When objects are deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiration: Option<DocumentExpiration>,
+    /// Moves of noncurrent versions along the chain of tiers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub noncurrent_transitions: Vec<DocumentNoncurrentTransition>,
+    /// When noncurrent versions are deleted for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noncurrent_expiration: Option<DocumentNoncurrentExpiration>,
+    /// Whether a delete marker goes once it is the only version left. Not together with `tags`, `size`, `contentType` or
+    /// `metadata`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired_object_delete_marker: bool,
     /// When unfinished multipart uploads are aborted. Not together with `tags`, `size`, `contentType` or `metadata`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort_incomplete_multipart_upload: Option<DocumentAbort>,
@@ -204,6 +215,34 @@ pub struct DocumentExpiration {
     /// From when the age counts; `creation` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DocumentSince>,
+}
+
+/// A move of noncurrent versions to a tier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DocumentNoncurrentTransition {
+    /// Name of a tier in `tiers`.
+    pub to: String,
+    /// How long the version has been noncurrent when it moves, such as `30d`.
+    #[schemars(regex(pattern = DURATION_PATTERN))]
+    pub after: String,
+    /// That many newer noncurrent versions of the key stay where they are; 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub newer_noncurrent_versions: Option<u32>,
+}
+
+/// The end of noncurrent versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DocumentNoncurrentExpiration {
+    /// How long the version has been noncurrent when it is deleted, such as `90d`.
+    #[schemars(regex(pattern = DURATION_PATTERN))]
+    pub after: String,
+    /// That many newer noncurrent versions of the key are kept; 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub newer_noncurrent_versions: Option<u32>,
 }
 
 /// The end of an unfinished upload.

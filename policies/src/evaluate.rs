@@ -16,13 +16,20 @@
 //! in a tier that is not in the chain (the chain was edited) does not move, as nothing says what is colder than it; it
 //! still expires.
 //!
+//! Each action is about some versions of a key: the current one, noncurrent ones, or a delete marker that is the only version
+//! left. The expiration of current versions takes such a marker away as well, once it is old enough. What is about other
+//! versions than the one at hand is as if it were not there.
+//!
 //! What follows from the order: as time passes over unchanged facts, the decision only grows colder; an object for which
 //! several transitions are due jumps to the coldest at once; a rule that does not match changes nothing; and once a
 //! rule has given a decision, it stays the one named until the decision itself changes.
 
 use crate::Millis;
 use crate::parse::MAX_TIERS;
-use crate::policy::{Decision, Goal, ObjectFacts, Policy, RuleRef, Timer, Verdict};
+use crate::policy::{Decision, Goal, ObjectFacts, Policy, RuleRef, Since, Timer, Verdict};
+
+/// Most tiers in a chain: those of the document, and those that the lifecycle of a bucket adds.
+pub(crate) const MAX_CHAIN: usize = 2 * MAX_TIERS;
 
 /// How far an object has come along the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +51,6 @@ impl Standing {
     }
 }
 
-/// When `timer` is due for `facts`; `None` when that is beyond the end of time.
-pub(crate) fn due_at(timer: &Timer, facts: &ObjectFacts<'_>) -> Option<Millis> {
-    facts.origin(timer.since).checked_add(timer.after)
-}
-
 /// The best due action found so far.
 struct Best {
     goal: Goal,
@@ -60,7 +62,7 @@ struct Best {
 fn slot(goal: Goal) -> usize {
     match goal {
         Goal::Tier(tier) => tier,
-        Goal::Expire => MAX_TIERS,
+        Goal::Expire => MAX_CHAIN,
     }
 }
 
@@ -71,7 +73,7 @@ impl Policy {
         let standing = self.standing(facts);
         let mut best: Option<Best> = None;
         // The first future time of each goal, so that one pass over the rules finds both the decision and the next time.
-        let mut future = [None; MAX_TIERS + 1];
+        let mut future = [None; MAX_CHAIN + 1];
         self.for_each_timer(facts, |rule, timer, at| {
             if !standing.leads_on(timer.goal) {
                 return;
@@ -96,7 +98,7 @@ impl Policy {
 
     /// What protection asks for when nothing else is due.
     fn protection(&self, facts: &ObjectFacts<'_>) -> Decision<'_> {
-        if facts.current_tier.is_some() {
+        if facts.current_tier.is_some() || facts.is_marker() {
             return Decision::Keep;
         }
         match (self.protects(facts.bucket), facts.protected_in) {
@@ -119,32 +121,46 @@ impl Policy {
                 continue;
             }
             for timer in &rule.timers {
-                if let Some(at) = due_at(timer, facts) {
+                if let Some(at) = timer.due_at(facts) {
                     each(index, timer, at);
                 }
             }
         }
     }
 
-    /// How long an unfinished upload of `key` may stand, in milliseconds since it was begun, and the rule that says so.
-    /// The shortest time of all matching rules; of equals, the rule that stands first. Tests only bucket and key: an
-    /// unfinished upload has no size, and rules that filter by more are refused when they abort uploads.
-    pub fn abort_uploads_after(&self, bucket: &str, key: &str) -> Option<(Millis, RuleRef<'_>)> {
+    /// When an unfinished upload of `key` that was begun at `initiated` ends, and the rule that says so. The earliest time
+    /// of all matching rules; of equals, the rule that stands first. Tests only bucket and key: an unfinished upload has no
+    /// size, and rules that filter by more are refused when they abort uploads.
+    pub fn abort_uploads_at(&self, bucket: &str, key: &str, initiated: Millis) -> Option<(Millis, RuleRef<'_>)> {
         self.rules
             .iter()
             .enumerate()
             .filter(|(_, r)| r.enabled)
-            .filter_map(|(i, r)| r.abort_uploads.map(|after| (after, i, r)))
+            .filter_map(|(i, r)| r.abort_uploads.and_then(|abort| abort.at(initiated)).map(|at| (at, i, r)))
             .filter(|(_, _, r)| r.filter.upload_mismatch(bucket, key).is_none())
-            .min_by_key(|(after, i, _)| (*after, *i))
-            .map(|(after, i, _)| (after, self.rule_ref(i)))
+            .min_by_key(|(at, i, _)| (*at, *i))
+            .map(|(at, i, _)| (at, self.rule_ref(i)))
+    }
+
+    /// When an object with these `facts` is deleted if nothing changes, and the rule that does it: the earliest expiration of
+    /// all matching rules, due already or still to come; of equals, the rule that stands first. Rules that count from the last
+    /// access are left out, as the next read moves their time.
+    pub fn expires_at(&self, facts: &ObjectFacts<'_>) -> Option<(Millis, RuleRef<'_>)> {
+        let mut first: Option<(Millis, usize)> = None;
+        self.for_each_timer(facts, |rule, timer, at| {
+            let counts = timer.goal == Goal::Expire && timer.since != Since::LastAccess;
+            if counts && first.is_none_or(|(earliest, _)| at < earliest) {
+                first = Some((at, rule));
+            }
+        });
+        first.map(|(at, rule)| (at, self.rule_ref(rule)))
     }
 
     /// The tier to which a hot object may move because the hot disk is `fill_percent` full, and the rule that says so.
     /// Of several the colder tier wins, then the lower fill level, then the rule that stands first. Objects that are not
     /// hot are never candidates, as moving them frees no hot disk, and protected ones neither: they leave it without a move.
     pub fn capacity_candidates(&self, fill_percent: u8, facts: &ObjectFacts<'_>) -> Option<(&str, RuleRef<'_>)> {
-        if facts.current_tier.is_some() || facts.protected_in.is_some() {
+        if facts.current_tier.is_some() || facts.protected_in.is_some() || facts.is_marker() {
             return None;
         }
         let mut best: Option<(usize, u8, usize)> = None;

@@ -1,7 +1,6 @@
 //! Why an object is where it is: every rule, and what it says about the object.
 
 use crate::Millis;
-use crate::evaluate::due_at;
 use crate::filter::FilterField;
 use crate::policy::{Decision, Goal, ObjectFacts, Policy, RuleRef, Since};
 use serde::Serialize;
@@ -69,6 +68,8 @@ pub enum ActionState {
     Done,
     /// Waits for the hot disk to fill.
     WaitsForFill,
+    /// About other versions than this one, or this one is among the newer ones that are spared.
+    OtherVersions,
 }
 
 impl Policy {
@@ -89,12 +90,14 @@ impl Policy {
                     .timers
                     .iter()
                     .filter(|t| decides_here && self.decision(t.goal) == verdict.decision)
-                    .filter_map(|t| due_at(t, facts))
+                    .filter_map(|t| t.due_at(facts))
                     .min();
                 for timer in &rule.timers {
-                    let at = due_at(timer, facts);
+                    let at = timer.due_at(facts);
                     let decision = self.decision(timer.goal);
-                    let state = if !standing.leads_on(timer.goal) {
+                    let state = if !timer.is_about(facts.version) {
+                        ActionState::OtherVersions
+                    } else if !standing.leads_on(timer.goal) {
                         ActionState::Done
                     } else if at.is_none_or(|at| at > now) {
                         ActionState::Waiting
@@ -111,7 +114,13 @@ impl Policy {
                 }
                 for fill in &rule.fills {
                     let waits = facts.current_tier.is_none() && facts.protected_in.is_none();
-                    let state = if waits { ActionState::WaitsForFill } else { ActionState::Done };
+                    let state = if facts.is_marker() {
+                        ActionState::OtherVersions
+                    } else if waits {
+                        ActionState::WaitsForFill
+                    } else {
+                        ActionState::Done
+                    };
                     let decision = self.decision(Goal::Tier(fill.tier));
                     actions.push(ActionExplanation {
                         decision,

@@ -3,7 +3,9 @@
 use crate::Millis;
 use crate::class::Class;
 use crate::filter::{Filter, Pattern};
+use crate::units::{DAY, format_duration, scaled};
 use serde::Serialize;
+use std::fmt;
 
 /// A checked, compiled policy. Made by [`crate::parse()`]; cheap to share behind an `Arc`.
 #[derive(Debug, Clone)]
@@ -41,8 +43,10 @@ pub struct Rule {
     pub(crate) filter: Filter,
     pub(crate) timers: Vec<Timer>,
     pub(crate) fills: Vec<Fill>,
-    pub(crate) abort_uploads: Option<Millis>,
+    pub(crate) abort_uploads: Option<Abort>,
     pub(crate) layout: Layout,
+    /// The bucket whose own lifecycle the rule is from; `None` for a rule of the document.
+    pub(crate) bucket: Option<String>,
 }
 
 /// What moves an object to a tier, or ends it, at a time.
@@ -51,6 +55,79 @@ pub(crate) struct Timer {
     pub goal: Goal,
     pub after: Millis,
     pub since: Since,
+    /// With [`Since::Noncurrent`]: that many newer noncurrent versions are spared.
+    pub newer: u32,
+    /// The time is put off to the next midnight (UTC), as S3 does.
+    pub midnight: bool,
+}
+
+/// When unfinished uploads end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Abort {
+    pub after: Millis,
+    /// As in [`Timer::midnight`].
+    pub midnight: bool,
+}
+
+/// `at`, or the first midnight (UTC) after it. `None` beyond all time.
+fn rounded(at: Millis, midnight: bool) -> Option<Millis> {
+    if midnight { at.div_ceil(DAY).checked_mul(DAY) } else { Some(at) }
+}
+
+impl Timer {
+    /// A timer of the document: exact, and about the current version.
+    pub fn exact(goal: Goal, after: Millis, since: Since) -> Self {
+        Self { goal, after, since, newer: 0, midnight: false }
+    }
+
+    /// When this is due for `facts`; `None` when it is not about such a version, or beyond the end of time.
+    pub fn due_at(&self, facts: &ObjectFacts<'_>) -> Option<Millis> {
+        if !self.is_about(facts.version) {
+            return None;
+        }
+        rounded(facts.origin(self.since).checked_add(self.after)?, self.midnight)
+    }
+
+    /// True when the timer is about versions such as this one.
+    pub fn is_about(&self, version: Version) -> bool {
+        match (version, self.since.versions()) {
+            (Version::Current, of) => of == Versions::Current,
+            (Version::DeleteMarker { only }, of) => only && of != Versions::Noncurrent && self.goal == Goal::Expire,
+            (Version::Noncurrent { newer, marker, .. }, of) => {
+                of == Versions::Noncurrent && newer >= self.newer && (!marker || self.goal == Goal::Expire)
+            }
+        }
+    }
+
+    /// True when this is never due after `other`, whatever the version.
+    pub fn never_later(&self, other: &Timer) -> bool {
+        self.goes_with(other) && self.after <= other.after
+    }
+
+    /// True when the difference of the ages is the longest by which this is due after `other`: about the same versions, and
+    /// on the same clock or from creation, which is never after the other two.
+    pub fn goes_with(&self, other: &Timer) -> bool {
+        let comparable = self.since == other.since || self.since == Since::Creation;
+        comparable && self.since.versions() == other.since.versions() && self.newer <= other.newer
+    }
+
+    /// `30d since creation`, for messages.
+    pub fn when(&self) -> String {
+        let after = format_duration(self.after);
+        match (self.since, self.newer) {
+            (Since::Noncurrent, 0) => format!("{after} as a noncurrent version"),
+            (Since::Noncurrent, newer) => format!("{after} as a noncurrent version with {newer} newer ones"),
+            (Since::DeleteMarker, _) => "being the only version left".to_owned(),
+            (since, _) => format!("{after} since {}", since.as_str()),
+        }
+    }
+}
+
+impl Abort {
+    /// When an upload that was begun at `initiated` ends; `None` beyond all time.
+    pub fn at(&self, initiated: Millis) -> Option<Millis> {
+        rounded(initiated.checked_add(self.after)?, self.midnight)
+    }
 }
 
 /// Where an action leads. The order is the order of precedence: a colder tier above a warmer one, expiry above all.
@@ -79,17 +156,65 @@ pub enum Since {
     Modification,
     /// When it was last read.
     LastAccess,
+    /// The epoch: the age is a date. Only in the lifecycle of a bucket.
+    Date,
+    /// When this version stopped being the current one. About noncurrent versions only.
+    Noncurrent,
+    /// When this delete marker was written. About delete markers that are the only version left.
+    DeleteMarker,
+}
+
+/// Which versions a moment is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Versions {
+    Current,
+    Noncurrent,
+    DeleteMarkers,
 }
 
 impl Since {
-    /// As the document spells it.
+    /// As the document and answers spell it.
     pub fn as_str(self) -> &'static str {
         match self {
             Since::Creation => "creation",
             Since::Modification => "modification",
             Since::LastAccess => "lastAccess",
+            Since::Date => "date",
+            Since::Noncurrent => "noncurrent",
+            Since::DeleteMarker => "deleteMarker",
         }
     }
+
+    pub(crate) fn versions(self) -> Versions {
+        match self {
+            Since::Noncurrent => Versions::Noncurrent,
+            Since::DeleteMarker => Versions::DeleteMarkers,
+            Since::Creation | Since::Modification | Since::LastAccess | Since::Date => Versions::Current,
+        }
+    }
+}
+
+/// Which version of its key an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Version {
+    /// The one that is read without naming a version.
+    #[default]
+    Current,
+    /// A delete marker that is current: the key reads as not there.
+    DeleteMarker {
+        /// It is the only version left of its key.
+        only: bool,
+    },
+    /// One that another version, or a delete marker, has replaced.
+    Noncurrent {
+        /// When that happened: the creation of the version that came next.
+        since: Millis,
+        /// How many noncurrent versions of the key are newer than this one.
+        newer: u32,
+        /// It is a delete marker.
+        marker: bool,
+    },
 }
 
 /// How cold objects lie in the tier.
@@ -128,6 +253,8 @@ pub struct ObjectFacts<'a> {
     pub current_tier: Option<&'a str>,
     /// The tier that has a hot object's body as well.
     pub protected_in: Option<&'a str>,
+    /// Which version of its key it is.
+    pub version: Version,
 }
 
 impl ObjectFacts<'_> {
@@ -136,17 +263,40 @@ impl ObjectFacts<'_> {
             Since::Creation => self.created,
             Since::Modification => self.modified,
             Since::LastAccess => self.last_access,
+            Since::Date => 0,
+            Since::Noncurrent => match self.version {
+                Version::Noncurrent { since, .. } => since,
+                Version::Current | Version::DeleteMarker { .. } => self.created,
+            },
+            Since::DeleteMarker => self.created,
         }
+    }
+
+    /// True for delete markers, which have no body that could be anywhere.
+    pub(crate) fn is_marker(&self) -> bool {
+        matches!(self.version, Version::DeleteMarker { .. } | Version::Noncurrent { marker: true, .. })
     }
 }
 
-/// Names the rule behind an answer.
+/// Names the rule behind an answer. Shown as the id, and for a rule of a bucket's lifecycle with the bucket before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct RuleRef<'p> {
-    /// Position in the document, from 0.
+    /// Position from 0: first the rules of the document, then those of the bucket's lifecycle.
     pub index: usize,
     /// Its id.
     pub id: &'p str,
+    /// The bucket whose own lifecycle the rule is from; `None` for a rule of the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<&'p str>,
+}
+
+impl fmt::Display for RuleRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bucket {
+            Some(bucket) => write!(f, "lifecycle of bucket {bucket}, rule {}", self.id),
+            None => f.write_str(self.id),
+        }
+    }
 }
 
 /// What is to be done with an object now.
@@ -221,8 +371,20 @@ impl Policy {
         self.rules.iter().any(|r| r.enabled && r.timers.iter().any(|t| t.since == Since::LastAccess))
     }
 
+    /// The same rules with days of another length, for tests: every age shrinks in proportion (to no less than a
+    /// millisecond). `day` is in milliseconds; dates stay.
+    #[must_use]
+    pub fn with_day(mut self, day: Millis) -> Self {
+        for rule in &mut self.rules {
+            rule.timers.iter_mut().filter(|t| t.since != Since::Date).for_each(|t| t.after = scaled(t.after, day));
+            rule.abort_uploads.iter_mut().for_each(|abort| abort.after = scaled(abort.after, day));
+        }
+        self
+    }
+
     pub(crate) fn rule_ref(&self, index: usize) -> RuleRef<'_> {
-        RuleRef { index, id: self.rules.get(index).map_or("", |r| r.id.as_str()) }
+        let rule = self.rules.get(index);
+        RuleRef { index, id: rule.map_or("", |r| r.id.as_str()), bucket: rule.and_then(|r| r.bucket.as_deref()) }
     }
 
     pub(crate) fn tier_name(&self, tier: usize) -> &str {

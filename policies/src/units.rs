@@ -104,6 +104,12 @@ pub(crate) fn parse_percent(text: &str) -> Result<u8, UnitError> {
     }
 }
 
+/// `after` with days of `day` milliseconds instead of [`DAY`]; never nothing unless it was.
+pub(crate) fn scaled(after: Millis, day: Millis) -> Millis {
+    let shrunk = u128::from(after) * u128::from(day) / u128::from(DAY);
+    u64::try_from(shrunk).unwrap_or(u64::MAX).max(after.min(1))
+}
+
 /// A duration in the largest unit that is exact: `30d`, `36h`.
 pub(crate) fn format_duration(millis: Millis) -> String {
     for (scale, unit) in [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")] {

@@ -248,9 +248,9 @@ fn times_beyond_the_end_of_time_never_come() {
 #[test]
 fn uploads_are_aborted_by_the_shortest_matching_time() {
     let policy = parse("logs.yaml", include_str!("../examples/logs.yaml")).unwrap();
-    let (after, rule) = policy.abort_uploads_after("logs", "app/x").unwrap();
-    assert_eq!((after, rule.id), (DAY, "abandoned-uploads"));
-    assert_eq!(policy.abort_uploads_after("other", "app/x"), None);
+    let (at, rule) = policy.abort_uploads_at("logs", "app/x", 5).unwrap();
+    assert_eq!((at, rule.id), (5 + DAY, "abandoned-uploads"));
+    assert_eq!(policy.abort_uploads_at("other", "app/x", 5), None);
 }
 
 #[test]

@@ -409,7 +409,9 @@ def read_access(data: bytes) -> int:
 
 
 def read_system(key: bytes, data: bytes) -> str | int:
-    if key == b"policy-digest" and len(data) == 64:
+    if key.startswith(b"lifecycle/") and data == b"walk":
+        return data.decode()
+    if key.startswith((b"policy-digest", b"lifecycle/")) and len(data) == 64:
         return data.decode()
     if (key.startswith((b"fence/", b"doomed/")) or key == b"recovery/floor") and len(data) == 8:
         return int.from_bytes(data, "little")

@@ -169,6 +169,9 @@ pub struct Serve {
     /// Write the addresses (JSON) to this file once requests are served
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Accept settings that are for tests only, such as lifecycle.seconds_per_day
+    #[arg(long)]
+    pub allow_test_settings: bool,
     /// Abort the process at the NTH hit of a failpoint (tests)
     #[arg(long, value_name = "NAME[:NTH]", hide = true, value_parser = parse_failpoint)]
     pub failpoint: Option<(String, u64)>,

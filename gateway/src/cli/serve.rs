@@ -4,7 +4,7 @@ use super::args::Serve;
 use super::standby::Following;
 use super::{Exit, Failure};
 use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
-use crate::config::{Config, access_key, check, read_policy};
+use crate::config::{Config, access_key, check, read_policy, test_settings};
 use crate::logging;
 use crate::output::Output;
 use crate::server::{AccessKey, S3Server, S3Settings, descriptors};
@@ -47,13 +47,20 @@ pub fn serve(
 ) -> Result<Exit, Failure> {
     let (problems, diagnostics) = check(name, &config);
     let wrong = diagnostics.iter().filter(|d| d.severity == Severity::Error).map(ToString::to_string);
-    let wrong: Vec<String> = problems.iter().map(ToString::to_string).chain(wrong).collect();
+    let for_tests = test_settings(name, &config).filter(|_| !options.allow_test_settings);
+    let wrong: Vec<String> = problems.iter().chain(&for_tests).map(ToString::to_string).chain(wrong).collect();
     if !wrong.is_empty() {
         return Err(Failure { exit: Exit::Problems, message: wrong.join("\n") });
     }
     logging::start(&config.log).map_err(Failure::new)?;
     for warning in &diagnostics {
         tracing::warn!("{warning}");
+    }
+    if let Some(seconds) = config.lifecycle.test_day() {
+        tracing::warn!(
+            "TEST SETTINGS: a day of all lifecycle rules lasts {seconds} seconds (lifecycle.seconds_per_day); objects expire early, \
+             for good"
+        );
     }
     if let Some((name, nth)) = &options.failpoint {
         tidegate_tiering::failpoint::set(name, *nth);
@@ -105,6 +112,7 @@ async fn run(config: Config, options: &Serve, following: Option<Following>, outp
     let metrics = GatewayMetrics::new(prometheus::Registry::new()).map_err(Failure::new)?;
     let admin = AdminServer::bind(&config.admin, config.admin_socket()).map_err(Failure::new)?;
     let admin_address = admin.address();
+    metrics.test_settings(config.lifecycle.test_day().is_some());
     let state = AdminState::new(config, Arc::clone(&clock), metrics, tokio::runtime::Handle::current());
     let running = admin.run(&state).map_err(Failure::new)?;
     let stop = listen_to_signals(&state)?;

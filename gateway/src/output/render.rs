@@ -50,7 +50,10 @@ pub fn stats(report: &StatsReport) -> String {
         let [objects, bytes] = amount(value);
         residency.add_row([name.to_owned(), objects, bytes]);
     }
-    let mut text = finish(residency, &[1, 2]);
+    let mut text = report.test_day_seconds.map_or_else(String::new, |seconds| {
+        format!("TEST SETTINGS: a day of all lifecycle rules lasts {seconds} seconds\n\n")
+    });
+    text += &finish(residency, &[1, 2]);
     let (local, disk) = (&report.local, report.disk);
     text += &pairs(vec![
         ("buckets", report.buckets.to_string()),
@@ -67,6 +70,13 @@ pub fn stats(report: &StatsReport) -> String {
         ("oldest due action", late(report.oldest_due_lag_ms)),
         ("scrub", render_scrub::scrub_state(&report.scrub)),
     ]);
+    if let Some(walks) = &report.lifecycle_walks {
+        let bucket = walks.bucket.as_deref().unwrap_or("-");
+        text += &pairs(vec![(
+            "lifecycle changed",
+            format!("bucket {bucket}: {} objects read, {} buckets wait", walks.done, walks.waiting),
+        )]);
+    }
     if let Some(protect) = &report.protect {
         text += &render_recover::protection(protect);
     }

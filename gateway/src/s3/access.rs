@@ -109,6 +109,7 @@ impl S3Access for Gate {
             // Compared with the XML as it is read.
             Operation::DeleteObjects
             | Operation::RestoreObject
+            | Operation::PutBucketLifecycleConfiguration
             | Operation::PutBucketAcl
             | Operation::PutObjectAcl
             | Operation::PutBucketPolicy
@@ -136,6 +137,7 @@ fn reads(operation: Operation) -> bool {
             | O::ListBuckets
             | O::GetBucketLocation
             | O::GetBucketVersioning
+            | O::GetBucketLifecycleConfiguration
             | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads

@@ -12,6 +12,7 @@ use super::conditions::{Conditions, of_source, of_write};
 use super::encryption::{KeyFor, echo_key, key_headers, source_key_headers};
 use super::error::from_engine;
 use super::grants::OfNew;
+use super::lifecycle::expiration;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
 use super::{Gateway, context, etag, only_null_version, time};
@@ -126,7 +127,8 @@ pub(super) async fn object(
         ..Default::default()
     };
     result.checksum_type = show!(result, written.checksum.as_ref());
-    let mut output = CopyObjectOutput { copy_object_result: Some(result), ..Default::default() };
+    let expiration = expiration(written.expires.as_ref());
+    let mut output = CopyObjectOutput { copy_object_result: Some(result), expiration, ..Default::default() };
     echo_key!(output, &keys.target);
     Ok(S3Response::new(output))
 }

@@ -293,7 +293,8 @@ mod tests {
         let kms = (PREFIX, "aws:kms");
         let id = ("x-amz-server-side-encryption-aws-kms-key-id", "k");
         let customer = ("x-amz-server-side-encryption-customer-algorithm", "AES256");
-        let cases: [(&[(&str, &str)], Operation, Option<&str>); 13] = [
+        type Given<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Given<'_>, Operation, Option<&str>); 13] = [
             (&[], PutObject, None),
             (&[customer], PutObject, None),
             (&[(PREFIX, "AES256")], PutObject, Some("NotImplemented")),

@@ -17,6 +17,7 @@ mod copy;
 mod encryption;
 pub mod error;
 mod grants;
+mod lifecycle;
 mod list;
 mod listing;
 mod multipart;
@@ -179,6 +180,11 @@ operations! {
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
     get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
+    put_bucket_lifecycle_configuration => lifecycle::put, PutBucketLifecycleConfigurationInput,
+        PutBucketLifecycleConfigurationOutput;
+    get_bucket_lifecycle_configuration => lifecycle::get, GetBucketLifecycleConfigurationInput,
+        GetBucketLifecycleConfigurationOutput;
+    delete_bucket_lifecycle => lifecycle::delete, DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput;
     get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
     put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
     delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;

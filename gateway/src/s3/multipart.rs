@@ -16,6 +16,7 @@ use super::conditions::of_write;
 use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
 use super::grants::OfNew;
+use super::lifecycle::{add_abort, expiration};
 use super::listing::{Encoding, delimiter, page_size};
 use super::{Gateway, context, etag, signed, time};
 
@@ -32,6 +33,8 @@ pub(super) async fn create(
     let checksum = checksum_plan(algorithm, input.checksum_type.as_ref().map(ChecksumType::as_str))?;
     let create = CreateUpload { bucket: input.bucket.clone(), key: input.key.clone(), attributes, checksum };
     let upload_id = gateway.engine.create_upload(create).await.map_err(from_engine)?;
+    // Whoever has aborted it meanwhile needs no date.
+    let ending = gateway.engine.upload_ending(&input.bucket, &input.key, &upload_id).ok().flatten();
     let mut output = CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -41,7 +44,9 @@ pub(super) async fn create(
         ..Default::default()
     };
     echo_key!(output, &key);
-    Ok(S3Response::new(output))
+    let mut response = S3Response::new(output);
+    add_abort(&mut response.headers, ending.as_ref());
+    Ok(response)
 }
 
 /// Which checksum the object gets, and whether it is composite: SHA-1 and SHA-256 cannot be joined from parts, CRC-64
@@ -156,6 +161,7 @@ pub(super) async fn complete(
         key: Some(input.key),
         location: Some(location),
         e_tag: Some(etag(&written.etag)),
+        expiration: expiration(written.expires.as_ref()),
         ..Default::default()
     };
     output.checksum_type = show!(output, written.checksum.as_ref());
@@ -220,10 +226,11 @@ pub(super) async fn list_parts(
         show!(shown, part.checksum.as_ref());
         shown
     });
+    let ending = gateway.engine.upload_ending(&input.bucket, &input.key, &input.upload_id).map_err(from_engine)?;
     let upload = page.upload;
     // A page of none is never truncated: whoever asked for the next would ask for ever.
     let next = page.next.filter(|_| limit > 0);
-    Ok(S3Response::new(ListPartsOutput {
+    let mut response = S3Response::new(ListPartsOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(input.upload_id),
@@ -238,7 +245,9 @@ pub(super) async fn list_parts(
         parts: Some(parts.collect()),
         storage_class: Some(StorageClass::from(upload.storage_class.unwrap_or_else(|| STANDARD.into()))),
         ..Default::default()
-    }))
+    });
+    add_abort(&mut response.headers, ending.as_ref());
+    Ok(response)
 }
 
 pub(super) async fn list_uploads(

@@ -47,6 +47,7 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::CreateMultipartUpload => &["uploads"],
         O::UploadPart | O::UploadPartCopy => &["partNumber", "uploadId"],
         O::CompleteMultipartUpload | O::AbortMultipartUpload => &["uploadId"],
+        O::PutBucketLifecycleConfiguration | O::DeleteBucketLifecycle => &["lifecycle"],
         O::RestoreObject => &["restore", "versionId"],
         O::PutBucketPolicy | O::DeleteBucketPolicy => &["policy"],
         O::PutPublicAccessBlock | O::DeletePublicAccessBlock => &["publicAccessBlock"],

@@ -10,6 +10,7 @@ use super::checksums::show;
 use super::conditions::{self, Conditions, Verdict, failed, of_read};
 use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::from_engine;
+use super::lifecycle::expiration;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
 use crate::server::{PlainEtag, ResponseBody, ResponseStatus, S3_MAX_PARTS, Verified};
@@ -74,6 +75,7 @@ macro_rules! described {
             content_range: $selection.content_range($info.size),
             content_type: Some($input.response_content_type.clone().unwrap_or_else(|| content_type($info))),
             e_tag: Some(etag(&$info.etag)),
+            expiration: expiration($info.expires.as_ref()),
             expires: $input.response_expires.clone(),
             last_modified: Some(time($info.last_modified)),
             metadata: metadata($info),

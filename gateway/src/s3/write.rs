@@ -15,6 +15,7 @@ use super::conditions::of_write;
 use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
 use super::grants::OfNew;
+use super::lifecycle::expiration;
 use super::{Gateway, context, etag, only_null_version};
 use crate::auth::decide::BucketFacts;
 use crate::auth::needs::{Shape, needs};
@@ -38,7 +39,11 @@ pub(super) async fn put(
     let put = PutObject { bucket: input.bucket, key: input.key, attributes, expect, condition };
     let written =
         gateway.engine.put_object(put, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
-    let mut output = PutObjectOutput { e_tag: Some(etag(&written.etag)), ..Default::default() };
+    let mut output = PutObjectOutput {
+        e_tag: Some(etag(&written.etag)),
+        expiration: expiration(written.expires.as_ref()),
+        ..Default::default()
+    };
     output.checksum_type = show!(output, written.checksum.as_ref());
     echo_key!(output, &key);
     Ok(S3Response::new(output))

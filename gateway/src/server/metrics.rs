@@ -45,6 +45,7 @@ macro_rules! operations {
 operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
+    GetBucketLifecycleConfiguration, PutBucketLifecycleConfiguration, DeleteBucketLifecycle,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
     GetBucketEncryption, PutBucketEncryption, DeleteBucketEncryption,
     AbortMultipartUpload, RestoreObject, GetObjectAttributes, GetSessionToken, AssumeRole, GetCallerIdentity,
@@ -62,8 +63,7 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-
-const ERROR_CODES: [&str; 67] = [
+const ERROR_CODES: [&str; 68] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
@@ -112,6 +112,7 @@ const ERROR_CODES: [&str; 67] = [
     "NoSuchBucket",
     "NoSuchBucketPolicy",
     "NoSuchKey",
+    "NoSuchLifecycleConfiguration",
     "NoSuchPublicAccessBlockConfiguration",
     "NoSuchUpload",
     "NoSuchVersion",

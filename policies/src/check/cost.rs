@@ -59,7 +59,7 @@ fn longest_stay<'a>(rule: &DraftRule, covering: &[&'a DraftRule], timer: &Timer)
     let own = rule.timers.iter().map(|a| (&a.what, None));
     let others = covering.iter().flat_map(|r| r.timers.iter().map(|a| (&a.what, Some(r.id.value.as_str()))));
     own.chain(others)
-        .filter(|(t, _)| t.goal > timer.goal && (t.since == timer.since || t.since == Since::Creation))
+        .filter(|(t, _)| t.goal > timer.goal && t.goes_with(timer))
         .filter_map(|(t, by)| {
             // Not after it: a contradiction, reported elsewhere.
             let length = t.after.checked_sub(timer.after).filter(|length| *length > 0)?;

@@ -1,6 +1,5 @@
 //! Rules that can never decide anything, because another rule always comes first.
 
-use super::rules::never_later;
 use crate::diagnostic::{Place, Sink};
 use crate::parse::{At, DraftRule};
 use crate::policy::{Fill, Goal, Tier, Timer};
@@ -25,7 +24,7 @@ fn acts(rule: &DraftRule) -> impl Iterator<Item = (Act<'_>, Place, &str)> {
 fn overrules(by: &Act<'_>, act: &Act<'_>, first: bool) -> bool {
     match (by, act) {
         (Act::Timer(b), Act::Timer(a)) => {
-            never_later(b, a) && (b.goal > a.goal || (b.goal == a.goal && (b.after < a.after || first)))
+            b.never_later(a) && (b.goal > a.goal || (b.goal == a.goal && (b.after < a.after || first)))
         }
         (Act::Fill(b), Act::Fill(a)) => {
             b.percent <= a.percent && (b.tier > a.tier || (b.tier == a.tier && (b.percent < a.percent || first)))
@@ -38,12 +37,10 @@ fn overrules(by: &Act<'_>, act: &Act<'_>, first: bool) -> bool {
 fn describe(act: &Act<'_>, tiers: &[At<Tier>]) -> String {
     let tier = |i: usize| tiers.get(i).map_or("", |t| t.value.name.as_str());
     match act {
-        Act::Timer(Timer { goal: Goal::Expire, after, since }) => {
-            format!("expires it after {} since {}", format_duration(*after), since.as_str())
-        }
-        Act::Timer(Timer { goal: Goal::Tier(t), after, since }) => {
-            format!("moves it to `{}` after {} since {}", tier(*t), format_duration(*after), since.as_str())
-        }
+        Act::Timer(timer) => match timer.goal {
+            Goal::Expire => format!("expires it after {}", timer.when()),
+            Goal::Tier(t) => format!("moves it to `{}` after {}", tier(t), timer.when()),
+        },
         Act::Fill(f) => format!("moves it to `{}` when the hot disk is {}% full", tier(f.tier), f.percent),
         Act::Abort(after) => format!("aborts its unfinished uploads after {}", format_duration(*after)),
     }

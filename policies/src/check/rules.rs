@@ -20,14 +20,15 @@ pub(super) fn ids(rules: &[DraftRule], sink: &mut Sink) {
 /// All checks of one rule that need more than one of its fields. False when its times contradict each other.
 pub(super) fn rule(rule: &DraftRule, tiers: &[At<Tier>], sink: &mut Sink) -> bool {
     if rule.timers.is_empty() && rule.fills.is_empty() && rule.abort_uploads.is_none() && !rule.broken {
-        let help = "add `transitions`, `expiration` or `abortIncompleteMultipartUpload`, or remove the rule";
+        let help = "add `transitions`, `expiration`, `noncurrentTransitions`, `noncurrentExpiration`, \
+                    `expiredObjectDeleteMarker` or `abortIncompleteMultipartUpload`, or remove the rule";
         sink.error(rule.id.at, &rule.path, format!("the rule `{}` does nothing", rule.id.value), help);
     }
     if rule.layout.value == Layout::Native {
         let help = "write `layout: packed`, or remove the line";
         sink.error(rule.layout.at, &format!("{}.layout", rule.path), "`native` is not available in this version", help);
     }
-    aborts(rule, sink);
+    bare_names(rule, sink);
     let mut consistent = true;
     for (i, later) in rule.timers.iter().enumerate() {
         // One finding an action is enough.
@@ -39,9 +40,11 @@ pub(super) fn rule(rule: &DraftRule, tiers: &[At<Tier>], sink: &mut Sink) -> boo
     consistent
 }
 
-/// An unfinished upload has a bucket and a key, nothing else that a filter could test.
-fn aborts(rule: &DraftRule, sink: &mut Sink) {
-    let Some(abort) = &rule.abort_uploads else { return };
+/// An unfinished upload and a delete marker have a bucket and a key, nothing else that a filter could test.
+fn bare_names(rule: &DraftRule, sink: &mut Sink) {
+    let abort = rule.abort_uploads.iter().map(|a| (a.at, &a.path, "an unfinished upload has no"));
+    let markers = rule.timers.iter().filter(|t| t.what.since == Since::DeleteMarker);
+    let markers = markers.map(|a| (a.at, &a.path, "a delete marker has no"));
     let filter = &rule.filter;
     let used = [
         ("tags", !filter.tags.is_empty()),
@@ -49,10 +52,11 @@ fn aborts(rule: &DraftRule, sink: &mut Sink) {
         ("contentType", filter.content_type.is_some()),
         ("metadata", !filter.metadata.is_empty()),
     ];
-    if let Some((field, _)) = used.iter().find(|(_, used)| *used) {
-        let message = format!("an unfinished upload has no {field} yet, but the filter asks for it");
+    let Some((field, _)) = used.iter().find(|(_, used)| *used) else { return };
+    for (at, path, subject) in abort.chain(markers) {
+        let message = format!("{subject} {field}, but the filter asks for it");
         let help = "put this into a rule of its own that filters by bucket, prefix, suffix or glob only";
-        sink.error(abort.at, &abort.path, message, help);
+        sink.error(at, path, message, help);
     }
 }
 
@@ -63,22 +67,16 @@ fn goal_name(goal: Goal, tiers: &[At<Tier>]) -> String {
     }
 }
 
-/// True when `first` is never due after `second`, whatever the object: same clock, or from creation, which is never
-/// after the other two.
-pub(super) fn never_later(first: &Timer, second: &Timer) -> bool {
-    (first.since == second.since || first.since == Since::Creation) && first.after <= second.after
-}
-
 /// Two timers of one rule, `later` below `earlier` in the text. True when they contradict each other.
 fn timers(earlier: &Action<Timer>, later: &Action<Timer>, tiers: &[At<Tier>], sink: &mut Sink) -> bool {
     let (a, b) = (&earlier.what, &later.what);
-    let text = |t: &Timer| format!("{} since {}", format_duration(t.after), t.since.as_str());
+    let text = Timer::when;
     let (name_a, name_b) = (goal_name(a.goal, tiers), goal_name(b.goal, tiers));
     if a.goal == b.goal && a.since == b.since {
         let message =
             format!("`{name_b}` is the target twice with the same starting point (first in line {})", earlier.at.line);
         sink.error(later.at, &later.path, message, "keep the shorter of the two");
-    } else if b.goal == Goal::Expire && never_later(b, a) {
+    } else if b.goal == Goal::Expire && b.never_later(a) {
         let message = format!(
             "expires after {}, but the transition to `{name_a}` is due no sooner than {}: it never happens",
             text(b),
@@ -86,7 +84,7 @@ fn timers(earlier: &Action<Timer>, later: &Action<Timer>, tiers: &[At<Tier>], si
         );
         let help = format!("expire later than {}, or remove the transition", format_duration(a.after));
         sink.error(later.at, &later.path, message, help);
-    } else if b.goal < a.goal && never_later(a, b) {
+    } else if b.goal < a.goal && a.never_later(b) {
         let message = format!(
             "`{name_b}` after {} would be a transition to a warmer tier: the object is in `{name_a}` after {}",
             text(b),
@@ -97,7 +95,7 @@ fn timers(earlier: &Action<Timer>, later: &Action<Timer>, tiers: &[At<Tier>], si
             format_duration(a.after)
         );
         sink.error(later.at, &later.path, message, help);
-    } else if b.goal > a.goal && never_later(b, a) {
+    } else if b.goal > a.goal && b.never_later(a) {
         let message = format!(
             "`{name_b}` after {} is due no later than the warmer `{name_a}` after {}, which is never reached",
             text(b),

@@ -3,7 +3,7 @@
 use super::draft::{Action, At, Draft, DraftRule};
 use super::fields::{Fields, list};
 use super::node::Node;
-use super::{MAX_ACTIONS, MAX_RULES, MAX_TIERS, filter, protect};
+use super::{MAX_ACTIONS, MAX_RULES, MAX_TIERS, filter, noncurrent, protect};
 use crate::class::Class;
 use crate::diagnostic::{Sink, nearest};
 use crate::policy::{Fill, Goal, Layout, Since, Tier, Timer};
@@ -19,8 +19,18 @@ const MAX_NAME: usize = 64;
 pub(crate) const DOCUMENT_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "tiers", "protect", "rules"];
 pub(crate) const METADATA_FIELDS: &[&str] = &["name"];
 pub(crate) const TIER_FIELDS: &[&str] = &["name", "class"];
-pub(crate) const RULE_FIELDS: &[&str] =
-    &["id", "status", "filter", "transitions", "expiration", "abortIncompleteMultipartUpload", "layout"];
+pub(crate) const RULE_FIELDS: &[&str] = &[
+    "id",
+    "status",
+    "filter",
+    "transitions",
+    "expiration",
+    "noncurrentTransitions",
+    "noncurrentExpiration",
+    "expiredObjectDeleteMarker",
+    "abortIncompleteMultipartUpload",
+    "layout",
+];
 pub(crate) const TRANSITION_FIELDS: &[&str] = &["to", "after", "since", "whenFull"];
 pub(crate) const EXPIRATION_FIELDS: &[&str] = &["after", "since"];
 pub(crate) const ABORT_FIELDS: &[&str] = &["after"];
@@ -127,6 +137,7 @@ fn rule(node: &Node, path: &str, tiers: &[At<Tier>], sink: &mut Sink) -> Option<
             None => rule.broken = true,
         }
     }
+    noncurrent::read(&fields, tiers, &mut rule, sink);
     if let Some(node) = fields.get("abortIncompleteMultipartUpload") {
         let path = fields.path_of("abortIncompleteMultipartUpload");
         rule.abort_uploads = abort_uploads(node, path, sink);
@@ -200,7 +211,7 @@ fn transition(node: &Node, path: &str, tiers: &[At<Tier>], rule: &mut DraftRule,
         return None;
     }
     let since = since.map_or(Since::Creation, |(_, s)| s);
-    rule.timers.push(Action { path: path.to_owned(), at, what: Timer { goal: Goal::Tier(tier), after, since } });
+    rule.timers.push(Action { path: path.to_owned(), at, what: Timer::exact(Goal::Tier(tier), after, since) });
     Some(())
 }
 
@@ -213,7 +224,7 @@ fn expiration(node: &Node, path: String, sink: &mut Sink) -> Option<Action<Timer
         return None;
     }
     let since = since.map_or(Since::Creation, |(_, s)| s);
-    Some(Action { path, at, what: Timer { goal: Goal::Expire, after, since } })
+    Some(Action { path, at, what: Timer::exact(Goal::Expire, after, since) })
 }
 
 fn abort_uploads(node: &Node, path: String, sink: &mut Sink) -> Option<Action<u64>> {

@@ -3,7 +3,7 @@
 use crate::Millis;
 use crate::diagnostic::Place;
 use crate::filter::{Filter, Pattern};
-use crate::policy::{Fill, Layout, Policy, Protection, Rule, Tier, Timer};
+use crate::policy::{Abort, Fill, Layout, Policy, Protection, Rule, Tier, Timer};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -40,7 +40,8 @@ pub(crate) struct DraftRule {
     pub enabled: bool,
     pub filter: Filter,
     pub max_size_at: Place,
-    /// Transitions by age, then the expiration; each with its path below the rule.
+    /// Transitions by age, then the expiration, then what is about noncurrent versions and delete markers; each with its
+    /// path below the rule.
     pub timers: Vec<Action<Timer>>,
     pub fills: Vec<Action<Fill>>,
     pub abort_uploads: Option<Action<Millis>>,
@@ -68,8 +69,9 @@ impl Draft {
             filter: r.filter,
             timers: r.timers.into_iter().map(|a| a.what).collect(),
             fills: r.fills.into_iter().map(|a| a.what).collect(),
-            abort_uploads: r.abort_uploads.map(|a| a.what),
+            abort_uploads: r.abort_uploads.map(|a| Abort { after: a.what, midnight: false }),
             layout: r.layout.value,
+            bucket: None,
         };
         Policy {
             name: self.name,

@@ -85,6 +85,31 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub fn flag(&self, field: &str, sink: &mut Sink) -> Option<(Place, bool)> {
+        let node = self.get(field)?;
+        if let Value::Bool(flag) = node.value {
+            return Some((node.at, flag));
+        }
+        let message = format!("expected true or false, found {}", node.describe());
+        sink.error(node.at, &self.path_of(field), message, "write true or false, without quotes");
+        None
+    }
+
+    /// A whole number from 1 to `most`.
+    pub fn count(&self, field: &str, most: u32, sink: &mut Sink) -> Option<(Place, u32)> {
+        let node = self.get(field)?;
+        if let Value::Number(text) = &node.value
+            && let Ok(number) = text.parse::<u32>()
+            && (1..=most).contains(&number)
+        {
+            return Some((node.at, number));
+        }
+        let message = format!("expected a whole number from 1 to {most}, found {}", node.describe());
+        sink.error(node.at, &self.path_of(field), message, "write such a number without quotes, or remove the line");
+        None
+    }
+
     /// One of a few words.
     pub fn word<T: Copy>(&self, field: &str, words: &[(&str, T)], sink: &mut Sink) -> Option<(Place, T)> {
         let node = self.get(field)?;

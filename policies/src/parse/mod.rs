@@ -5,6 +5,7 @@ mod draft;
 mod fields;
 mod filter;
 mod node;
+mod noncurrent;
 mod protect;
 
 use crate::class::Class;
@@ -84,7 +85,7 @@ fn read(text: &str, options: &CheckOptions, sink: &mut Sink) -> Option<Draft> {
 
 /// The fields that the reader knows, by the schema's name of the type ("" for the document).
 #[cfg(test)]
-pub(crate) fn all_fields() -> [(&'static str, &'static [&'static str]); 10] {
+pub(crate) fn all_fields() -> [(&'static str, &'static [&'static str]); 12] {
     [
         ("", decode::DOCUMENT_FIELDS),
         ("Metadata", decode::METADATA_FIELDS),
@@ -93,6 +94,8 @@ pub(crate) fn all_fields() -> [(&'static str, &'static [&'static str]); 10] {
         ("DocumentRule", decode::RULE_FIELDS),
         ("DocumentTransition", decode::TRANSITION_FIELDS),
         ("DocumentExpiration", decode::EXPIRATION_FIELDS),
+        ("DocumentNoncurrentTransition", noncurrent::TRANSITION_FIELDS),
+        ("DocumentNoncurrentExpiration", noncurrent::EXPIRATION_FIELDS),
         ("DocumentAbort", decode::ABORT_FIELDS),
         ("DocumentFilter", filter::FILTER_FIELDS),
         ("SizeRange", filter::SIZE_FIELDS),

@@ -15,7 +15,7 @@ pub(crate) struct Node {
     pub value: Value,
 }
 
-/// What YAML can say. Numbers are kept as text: no field of a policy is a bare number, so they only appear in messages.
+/// What YAML can say. Numbers are kept as text: few fields of a policy are bare numbers.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Null,

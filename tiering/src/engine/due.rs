@@ -9,7 +9,7 @@ use super::types::Residency;
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Table};
 use crate::mutants::{self, Mutant};
-use tidegate_policies::{Decision, ObjectFacts, Policy};
+use tidegate_policies::{Decision, ObjectFacts, Policy, Version};
 
 /// What is to be done with a version now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,7 @@ pub(crate) fn facts<'a>(
         last_access: last_access.map_or(record.modified, |at| at.max(record.modified)).millis(),
         current_tier,
         protected_in,
+        version: Version::Current,
     }
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn decide(
 ) -> Plan {
     let verdict = policy.evaluate(facts, now.millis());
     let next = verdict.next.map(Timestamp);
-    let rule = || verdict.rule.as_ref().map_or_else(String::new, |r| r.id.to_owned());
+    let rule = || verdict.rule.map_or_else(String::new, |r| r.to_string());
     if matches!(verdict.decision, Decision::Expire) {
         return Plan { action: Action::Expire { rule: rule() }, next };
     }
@@ -124,7 +125,7 @@ pub(crate) fn decide(
 impl Core {
     /// Decides about one version, with the active policy.
     pub(crate) fn plan(&self, bucket: &str, key: &str, record: &ObjectRecord, now: Timestamp) -> Plan {
-        let active = self.policy();
+        let active = self.rules_of(bucket);
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key) } else { None };
         let facts = facts(bucket, key, record, access);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
@@ -133,7 +134,7 @@ impl Core {
 
     /// In which orders besides its due time a version stands.
     pub(crate) fn orders(&self, bucket: &str, record: &ObjectRecord) -> Orders {
-        let (active, hot) = (self.policy(), record.residency == Residency::Hot);
+        let (active, hot) = (self.rules_of(bucket), record.residency == Residency::Hot);
         Orders { idle: hot && active.lowest_fill.is_some(), waiting: hot && active.policy.protects(bucket).is_some() }
     }
 

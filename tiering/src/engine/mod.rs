@@ -24,6 +24,7 @@ pub(crate) mod fuzzing;
 mod gc;
 mod ingest;
 pub(crate) mod keys;
+mod lifecycle;
 mod list;
 pub(crate) mod manifests;
 mod md5;
@@ -66,6 +67,7 @@ pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
 };
 pub(crate) use keys::split_object as object_name;
+pub use lifecycle::{Ending, LifecycleWalks, SETTING as LIFECYCLE_SETTING};
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
@@ -74,7 +76,7 @@ pub use read::ObjectHandle;
 pub use report::*;
 pub use restore::MAX_RESTORE_DAYS;
 pub use scrub::{DamagedChunk, ScrubProgress, ScrubReport, ScrubRequest, ScrubStats};
-pub use settings::{EngineSettings, HOT, LimitSettings, Recall, ScrubSettings, TieringSettings};
+pub use settings::{EngineSettings, HOT, LifecycleSettings, LimitSettings, Recall, ScrubSettings, TieringSettings};
 pub use types::*;
 pub use users::*;
 
@@ -86,7 +88,7 @@ use accounts::Accounts;
 use broken::Broken;
 use gc::MarkBarrier;
 use metrics::Metrics;
-use policy::{ActivePolicy, Progress};
+use policy::Progress;
 use read::ReadLeases;
 use remote::InFlight;
 use remote_index::RemoteIndex;
@@ -96,7 +98,7 @@ use state::{AccessBuffer, Claimed, TierErrors};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +148,8 @@ pub(crate) struct Core {
     pub tiers: BTreeMap<String, Arc<dyn Tier>>,
     pub remote: RemoteIndex,
     pub inflight: InFlight,
-    pub policy: RwLock<Arc<ActivePolicy>>,
+    pub rules: Arc<lifecycle::Rules>,
+    pub walks: lifecycle::Walks,
     pub progress: Progress,
     pub deployment: String,
     /// Shipping to the recovery tier.
@@ -247,6 +250,7 @@ impl Engine {
         }
         if !core.is_fenced() {
             core.start_reindex_if_changed()?;
+            core.start_walks()?;
             core.start_examination()?;
         }
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
@@ -396,10 +400,14 @@ impl Core {
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
         let users = Arc::new(users::UsersVersion::default());
+        let classes = ClassMap(components.classes.clone());
+        let (policy, text) = (components.policy.clone(), components.policy_text.clone());
+        let rules = Arc::new(lifecycle::Rules::new(policy, text, classes, settings.lifecycle.clone()));
         let observers: Vec<Arc<dyn crate::meta::CommitObserver>> = vec![
             Arc::clone(&barrier) as _,
             Arc::clone(&accounts) as _,
             Arc::clone(&users) as _,
+            Arc::clone(&rules) as _,
             Arc::new(ObserveGroups(Arc::clone(&metrics))),
         ];
         let sync = Arc::new(SyncPacks::default());
@@ -413,6 +421,7 @@ impl Core {
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;
+        rules.load(&meta as &dyn MetaStore)?;
         let remote = RemoteIndex::default();
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
@@ -432,7 +441,8 @@ impl Core {
             from_packs,
             remote,
             inflight: InFlight::default(),
-            policy: RwLock::new(Arc::new(ActivePolicy::new(components.policy, components.policy_text))),
+            rules,
+            walks: lifecycle::Walks::default(),
             progress: Progress::default(),
             deployment,
             reads: ReadLeases::default(),

@@ -14,7 +14,6 @@ use super::types::{
     PartInfo, Residency, UploadInfo, UploadPart, Written,
 };
 use super::{Core, Engine};
-use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
 use crate::mutants::{self, Mutant};
 use futures::StreamExt;
@@ -59,20 +58,28 @@ impl Engine {
     pub async fn create_upload(&self, create: CreateUpload) -> Result<String, EngineError> {
         let now = self.core.clock.now();
         let upload_id = format!("{:032x}", keys::fresh_id(now));
-        let abort_after = self.core.policy().policy.abort_uploads_after(&create.bucket, &create.key).map(|(ms, _)| ms);
-        let due = abort_after.map(|ms| Timestamp(now.millis().saturating_add(ms)));
-        let record = UploadRecord { initiated: now, attributes: create.attributes, checksum: create.checksum, due };
+        let planned_by = self.core.rules_of(&create.bucket);
+        let mut record =
+            UploadRecord { initiated: now, attributes: create.attributes, checksum: create.checksum, due: None };
+        record.due = self.core.upload_due(&create.bucket, &create.key, &record);
         let key = keys::upload(&create.bucket, &create.key, &upload_id);
         let mut batch = Batch::new(Reason::CreateUpload)
             .expect(Expect::Present(Table::Bucket, create.bucket.clone().into()))
             .put(Table::Upload, key.clone(), record.encode()?);
-        if let Some(at) = due {
+        if let Some(at) = record.due {
             batch = batch.put(Table::Due, keys::due(DueKind::Upload, at, &key), Vec::new());
         }
         match self.core.meta.commit(batch).await {
-            Err(MetaError::Conflict { .. }) => Err(EngineError::NoSuchBucket(create.bucket)),
-            other => Ok(other.map(|_| upload_id)?),
+            Err(MetaError::Conflict { .. }) => return Err(EngineError::NoSuchBucket(create.bucket)),
+            other => drop(other?),
         }
+        // As for objects: the walk after a change of rules may have passed this upload already.
+        if !Arc::ptr_eq(&planned_by, &self.core.rules_of(&create.bucket))
+            && let Some(stored) = self.core.meta.get(Table::Upload, &key)?
+        {
+            self.core.reindex_upload(&key, &stored).await?;
+        }
+        Ok(upload_id)
     }
 
     /// Stores a part; one of the same number is replaced.
@@ -345,7 +352,8 @@ impl Core {
         let Some(record) = self.object(&complete.bucket, &complete.key)? else { return Ok(None) };
         let same = record.parts.len() == complete.parts.len()
             && record.parts.iter().zip(&complete.parts).all(|(a, b)| a.number == b.number && a.etag == b.etag);
-        Ok(same.then_some(Written {
+        Ok(same.then(|| Written {
+            expires: self.expiry(&complete.bucket, &complete.key, &record),
             version: record.version,
             etag: record.etag,
             last_modified: record.modified,

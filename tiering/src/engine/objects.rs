@@ -221,7 +221,7 @@ impl Core {
         let Target { bucket, key, .. } = target;
         let subject = keys::object(bucket, key);
         for _ in 0..MAX_RACES {
-            let planned_by = self.policy();
+            let planned_by = self.rules_of(bucket);
             let stored = self.meta.get(Table::Object, &subject)?;
             let old = stored.as_deref().map(ObjectRecord::decode).transpose()?;
             check_condition(&target, old.as_ref())?;
@@ -242,7 +242,7 @@ impl Core {
             match self.meta.commit(batch).await {
                 Ok(_) => {
                     // New rules came between planning and committing: their walk may have passed this key already.
-                    if !Arc::ptr_eq(&planned_by, &self.policy())
+                    if !Arc::ptr_eq(&planned_by, &self.rules_of(bucket))
                         && let Some(stored) = self.meta.get(Table::Object, &subject)?
                         && let Err(e) = self.reindex_object(&subject, stored).await
                     {
@@ -252,6 +252,7 @@ impl Core {
                         self.wake.notify_one();
                     }
                     return Ok(Written {
+                        expires: self.expiry(bucket, key, &record),
                         version: record.version,
                         etag: record.etag,
                         last_modified: record.modified,

@@ -52,6 +52,9 @@ impl Engine {
         report.protect = core.protect_stats(now)?;
         report.scrub = core.scrub.stats();
         report.standby = core.standby_stats();
+        report.lifecycle_walks =
+            Some(self.lifecycle_walks()).filter(|walks| walks.bucket.is_some() || walks.waiting > 0);
+        report.test_day_seconds = self.test_day_seconds();
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -165,14 +168,14 @@ impl Engine {
             explanation: Vec::new(),
             job: None,
         };
-        let active = self.core.policy();
+        let active = self.core.rules_of(bucket);
         let facts = facts(bucket, key, record, self.core.last_access(bucket, key));
         report.explanation = active
             .policy
             .explain(&facts, self.core.clock.now().millis())
             .iter()
             .map(|e| RuleExplanation {
-                rule: e.rule.id.to_owned(),
+                rule: e.rule.to_string(),
                 matches: e.enabled && e.mismatch.is_none(),
                 reason: explain(e),
             })
@@ -448,6 +451,7 @@ fn explain(e: &tidegate_policies::RuleExplanation<'_>) -> String {
                 ActionState::Waiting => "waiting",
                 ActionState::Done => "done",
                 ActionState::WaitsForFill => "waits for the disk to fill",
+                ActionState::OtherVersions => "about other versions",
             };
             format!("{what}: {state}")
         })

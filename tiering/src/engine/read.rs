@@ -433,6 +433,7 @@ impl Core {
             residency: record.residency.clone(),
             class_shown: self.class_shown(record),
             restore: restore_status(record),
+            expires: self.expiry(bucket, key, record),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::cipher::CustomerKey;
 use super::error::EngineError;
+use super::lifecycle::Ending;
 use crate::clock::Timestamp;
 use crate::tier::RestorePriority;
 use bytes::Bytes;
@@ -261,6 +262,8 @@ pub struct ObjectInfo {
     pub class_shown: String,
     /// Present for archived versions that are being or have been restored.
     pub restore: Option<RestoreStatus>,
+    /// When a rule deletes it.
+    pub expires: Option<Ending>,
 }
 
 /// What a write made.
@@ -276,6 +279,8 @@ pub struct Written {
     pub checksum: Option<Checksum>,
     /// Bytes.
     pub size: u64,
+    /// When a rule deletes it.
+    pub expires: Option<Ending>,
 }
 
 /// CopyObject.
