@@ -5,7 +5,7 @@ import pathlib
 import pytest
 from botocore.exceptions import ClientError
 
-from harness import DAY, http, read_body
+from harness import DAY, http, read_body, wait_until
 from settings import policy
 from test_tiering import wait_tier
 
@@ -112,7 +112,8 @@ def test_a_tier_that_went_from_the_configuration_is_warned_of(nas):
     server.start()
     status, text = http("GET", server.admin_url + "/readyz")
     assert status == 200 and "3 objects are in tier nas, which the configuration does not name any more" in text, text
-    assert "packs are in a tier that the configuration does not name any more" in "".join(server.process.lines)
+    said = "packs are in a tier that the configuration does not name any more"
+    wait_until("the log says so", lambda: said in "".join(server.process.lines))
     with pytest.raises(ClientError) as failed:
         read_body(server.client(), BUCKET, "logs/2")
     assert failed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503

@@ -155,7 +155,7 @@ def test_a_lost_disk_is_recovered_from_the_cloud_alone_and_the_old_box_is_fenced
     assert status == 200 and "another store took this one's place" in json.loads(text)["warnings"][0], text
     assert old.metrics()["tidegate_recovery_fenced"] == 1
     assert old.metrics()["tidegate_writes_refused"] == 1
-    assert "another store took this one's place" in "".join(old.process.lines)
+    wait_until("the log to say so", lambda: "another store took this one's place" in "".join(old.process.lines))
     assert recovery(old)["fenced"]
     with pytest.raises(ClientError) as refused:
         old.client().put_object(Bucket=BUCKET, Key="late", Body=b"late")

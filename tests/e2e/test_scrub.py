@@ -93,7 +93,7 @@ def test_rot_is_named_by_key_and_kept_from_readers_or_healed_from_the_cloud(gate
     code, report = scrub(server)
     assert code == 3 and report["damaged_total"] == 2 and report["repaired"] == 1 and report["lost"] == 1, report
     assert [l["what"] for l in report["lossy"]] == [f"{BUCKET} / k"], report
-    assert f"{BUCKET} / k" in (server.folder / "tidegate.log").read_text()
+    wait_until("the log to say so", lambda: f"{BUCKET} / k" in "".join(server.process.lines))
     text = server.cli("scrub", check=False)
     assert text.code == 3 and f"{BUCKET} / k" in text.out and "0 damaged" in text.out, text
     metrics = server.metrics()

@@ -430,8 +430,7 @@ impl Core {
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let from_packs = doom::from_packs(&meta)?;
-        let deployment =
-            deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
+        let deployment = deployment::deployment_id(&settings.data_dir, &meta, components.clock.now())?;
         remote.tell_tiers(&components.tiers, &transition::folder(&deployment));
         Ok(Core {
             classes: ClassMap(components.classes),
