@@ -8,6 +8,7 @@ import pytest
 
 from harness import put_many, read_body
 from s3util import FIELD, MIB, digest, md5, refused, send, upload
+from test_s3_access import nobody, policy, statement
 
 PART = 5 * MIB
 SHORT = 40_000  # the slow and plain checksum of the tests is for short bodies
@@ -229,3 +230,16 @@ def test_ten_thousand_parts_are_listed_by_pages_and_aborted_at_once(gateway):
     client.abort_multipart_upload(**named)
     with refused("NoSuchUpload", 404):
         client.list_parts(**named)
+
+
+def test_nobody_overrides_the_headers_of_a_public_object(shared, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"public")
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(statement("Allow", "s3:GetObject", f"{bucket}/*")))
+    anonymous = nobody(shared)
+    assert read_body(anonymous, bucket, "k") == b"public"
+    for call, code in ((anonymous.get_object, "InvalidRequest"), (anonymous.head_object, "400")):
+        with refused(code, 400):
+            call(Bucket=bucket, Key="k", ResponseContentType="text/html")
+        with refused(code, 400):
+            call(Bucket=bucket, Key="k", ResponseExpires="Wed, 21 Oct 2026 07:28:00 GMT")
+    assert s3.get_object(Bucket=bucket, Key="k", ResponseContentType="text/html")["ContentType"] == "text/html"
