@@ -27,7 +27,9 @@ use super::body::{
 };
 use super::connections::Connection;
 use super::convert;
-use super::hoisted;
+use super::expect::Wanted;
+use super::head::{self, BodyLength, Limits};
+use super::listen::OnConnection;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
 use super::range;
@@ -43,6 +45,39 @@ const INLINE_BODY_BYTES: u64 = 64 * 1024;
 /// that the server did wrong.
 const CLIENT_GONE: u16 = 499;
 
+/// How a request came: in the extensions of requests to s3s, for rules that ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// Over TLS to this very server: what a proxy says in `x-forwarded-proto` is not believed.
+    pub tls: bool,
+    /// The version of HTTP.
+    pub version: http::Version,
+}
+
+/// A request as it came in.
+pub(crate) struct Arrival {
+    pub(crate) request: Request,
+    pub(crate) transport: Transport,
+    pub(crate) connection: Option<Arc<Connection>>,
+    /// The client sends the body once this was told.
+    pub(crate) wanted: Option<Wanted>,
+    /// The body ends where its stream does, and no header says so.
+    pub(crate) unsized_body: bool,
+}
+
+impl Arrival {
+    pub(crate) fn of_http1(request: Request) -> Self {
+        let on = request.conn_data::<OnConnection>();
+        let version = match request.version() {
+            actix_http::Version::HTTP_10 => http::Version::HTTP_10,
+            _ => http::Version::HTTP_11,
+        };
+        let transport = Transport { tls: on.is_some_and(|on| on.tls), version };
+        let connection = on.and_then(|on| on.watched.clone());
+        Self { request, transport, connection, wanted: None, unsized_body: false }
+    }
+}
+
 /// What all workers share.
 pub(crate) struct Shared {
     service: S3Service,
@@ -52,7 +87,7 @@ pub(crate) struct Shared {
     host_id: String,
     host_id_header: actix_http::header::HeaderValue,
     max_in_flight: usize,
-    max_header_bytes: usize,
+    limits: Limits,
     max_xml_bytes: usize,
     body_channel_bytes: usize,
     buffers: BufferPool,
@@ -81,7 +116,7 @@ impl Shared {
                 .unwrap_or_else(|_| actix_http::header::HeaderValue::from_static("-")),
             host_id,
             max_in_flight: settings.max_concurrent_requests,
-            max_header_bytes: settings.max_header_bytes,
+            limits: Limits { max_header_bytes: settings.max_header_bytes },
             max_xml_bytes: settings.max_xml_bytes,
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
@@ -128,12 +163,13 @@ impl Shared {
 }
 
 /// Answers a request.
-pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
+pub(crate) async fn handle(shared: Arc<Shared>, arrival: Arrival) -> Response<Outgoing> {
+    let Arrival { mut request, transport, connection, wanted, unsized_body } = arrival;
     let (mut in_flight, admitted) = shared.enter();
     if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
         in_flight.line = Some(LogLine::new(request.head()));
     }
-    in_flight.running = request.conn_data::<Arc<Connection>>().map(Connection::request);
+    in_flight.running = connection.as_ref().map(Connection::request);
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
@@ -143,9 +179,10 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
         metrics: Arc::clone(&shared.metrics),
         context: Arc::clone(&context),
         buffers: shared.buffers.clone(),
+        wanted,
     };
     let answer = if admitted {
-        call(&shared, &request, incoming).instrument(span).await
+        call(&shared, &request, (transport, unsized_body), incoming).instrument(span).await
     } else {
         let mut error = s3_error!(SlowDown, "Too many requests are in progress; reduce the rate.");
         error.set_headers(retry_after());
@@ -171,9 +208,15 @@ fn error_response(error: S3Error) -> http::Response<Body> {
     })
 }
 
-async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::Response<Body> {
-    match checked(shared, request) {
+async fn call(
+    shared: &Shared,
+    request: &Request,
+    (transport, unsized_body): (Transport, bool),
+    incoming: Incoming,
+) -> http::Response<Body> {
+    match head::checked(&shared.limits, request.head(), unsized_body) {
         Ok((mut to_s3s, length)) => {
+            to_s3s.extensions_mut().insert(transport);
             to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
             if shared.standby.is_some() {
                 to_s3s.extensions_mut().insert(ReadOnly);
@@ -193,63 +236,6 @@ fn panicked() -> http::Response<Body> {
     error_response(s3_error!(InternalError, "The server failed; its log has the reason under this request id."))
 }
 
-/// Checks what s3s does not, and converts the head.
-fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, BodyLength), S3Error> {
-    let head = request.head();
-    if convert::head_bytes(head) > shared.max_header_bytes {
-        let limit = shared.max_header_bytes;
-        return Err(s3_error!(
-            RequestHeaderSectionTooLarge,
-            "The request line and headers have more than {limit} bytes."
-        ));
-    }
-    let method = convert::method(&head.method).ok_or_else(|| s3_error!(MethodNotAllowed))?;
-    let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
-    let mut headers = convert::headers(&head.headers)
-        .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
-    if hoisted::lives_too_long(uri.query()) {
-        return Err(crate::s3::error::custom(
-            "AuthorizationQueryParametersError",
-            http::StatusCode::BAD_REQUEST,
-            "X-Amz-Expires must be less than a week (in seconds) that is 604800.",
-        ));
-    }
-    hoisted::put_back(&mut headers, uri.query());
-    range::make_plain(&mut headers, uri.query());
-    let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
-    });
-    if is_form && method == http::Method::POST {
-        // s3s would hold the whole file in memory.
-        return Err(s3_error!(NotImplemented, "PostObject (upload by HTML form) is not implemented."));
-    }
-    let length = body_length(&headers)?;
-    let mut to_s3s = http::Request::new(Body::empty());
-    *to_s3s.method_mut() = method;
-    *to_s3s.uri_mut() = uri;
-    *to_s3s.headers_mut() = headers;
-    Ok((to_s3s, length))
-}
-
-#[derive(Clone, Copy)]
-enum BodyLength {
-    Known(u64),
-    Unknown,
-}
-
-fn body_length(headers: &http::HeaderMap) -> Result<BodyLength, S3Error> {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return Ok(BodyLength::Unknown);
-    }
-    let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(BodyLength::Known(0)) };
-    value
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .map(BodyLength::Known)
-        .ok_or_else(|| s3_error!(InvalidRequest, "Content-Length is not a number."))
-}
-
 async fn with_body(
     shared: &Shared,
     mut request: http::Request<Body>,
@@ -267,7 +253,8 @@ async fn with_body(
                 _ => answer,
             };
         }
-        BodyLength::Known(length) if length <= INLINE_BODY_BYTES => {
+        // A client that waits to be asked is asked when s3s reads, which only the pipe can tell.
+        BodyLength::Known(length) if length <= INLINE_BODY_BYTES && incoming.wanted.is_none() => {
             let expected = usize::try_from(length).unwrap_or(usize::MAX);
             return match incoming.collect(expected).await {
                 Ok(bytes) => with_small_body(shared, request, bytes, &incoming.context).await,
