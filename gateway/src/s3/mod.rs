@@ -3,7 +3,7 @@
 //!
 //! Architecture invariant: nothing here opens a file, keeps state between requests, or reads a clock.
 
-mod access;
+pub(crate) mod access;
 mod attributes;
 mod body;
 mod buckets;
@@ -64,7 +64,7 @@ pub fn service(settings: &S3Settings, s3: impl S3) -> Result<S3Service, ServerEr
     }
     let mut config = S3Config::default();
     config.xml_max_body_size = settings.max_xml_bytes;
-    // Forms are refused before s3s sees them; these keep it so should that ever change.
+    // Forms never come to s3s as such (`server/form`); these keep it so should that ever change.
     config.post_object_max_file_size = 0;
     config.form_max_fields_size = 0;
     let mut builder = S3ServiceBuilder::new(s3);

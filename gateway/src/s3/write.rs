@@ -11,17 +11,19 @@ use super::checksums::{announced, show};
 use super::conditions::of_write;
 use super::error::{from_engine, from_engine_with_body};
 use super::{Gateway, context, etag, only_null_version};
-use crate::server::ResponseStatus;
+use crate::server::{FromForm, ResponseStatus};
 
 pub(super) async fn put(
     gateway: &Gateway,
     request: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let context = context(&request);
+    let from_form = request.extensions.get::<FromForm>().is_some();
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
-    let expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    let announced = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes);
+    let expect = if from_form { announced.expectation_without_length()? } else { announced.expectation()? };
     let attributes = describe!(input, &headers, &gateway.storage_classes)?;
     let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());

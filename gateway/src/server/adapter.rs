@@ -28,6 +28,7 @@ use super::body::{
 use super::connections::Connection;
 use super::convert;
 use super::expect::Wanted;
+use super::form::{self, Forms};
 use super::head::{self, BodyLength, Limits};
 use super::listen::OnConnection;
 use super::metrics::{HttpMetrics, Operation};
@@ -92,6 +93,7 @@ pub(crate) struct Shared {
     body_channel_bytes: usize,
     buffers: BufferPool,
     stall: Duration,
+    forms: Forms,
     /// The engine of a standby: what it answers may be old, and it takes no writes.
     standby: Option<Engine>,
 }
@@ -121,6 +123,7 @@ impl Shared {
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
+            forms: Forms::new(settings),
             standby: None,
         }
     }
@@ -242,6 +245,9 @@ async fn with_body(
     length: BodyLength,
     mut incoming: Incoming,
 ) -> http::Response<Body> {
+    if form::is_form(request.method(), request.headers()) {
+        return with_form(shared, request, incoming).await;
+    }
     let announced = match length {
         BodyLength::Known(0) => {
             drop(incoming);
@@ -274,6 +280,24 @@ async fn with_body(
     *request.body_mut() = Body::from(body);
     let answered = both(incoming.pump(writer), shared.service.call(request)).await;
     respond(answered)
+}
+
+/// A form is read up to its file, and goes on as the PutObject that it describes.
+async fn with_form(shared: &Shared, request: http::Request<Body>, incoming: Incoming) -> http::Response<Body> {
+    let (writer, reader) = pipe(shared.body_channel_bytes, None);
+    let context = Arc::clone(&incoming.context);
+    let tls = request.extensions().get::<Transport>().is_some_and(|transport| transport.tls);
+    let answering = async {
+        let (mut put, wish) = match shared.forms.put((&request, tls), reader, context).await {
+            Ok(put) => put,
+            Err(error) => return error_response(error),
+        };
+        let mut extensions = request.extensions().clone();
+        extensions.extend(std::mem::take(put.extensions_mut()));
+        *put.extensions_mut() = extensions;
+        wish.answer(respond(shared.service.call(put).await))
+    };
+    both(incoming.pump(writer), answering).await
 }
 
 async fn with_small_body(

@@ -26,7 +26,7 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// For a request whose body is XML: every POST, as forms are refused before.
+    /// For a request whose body is XML: every POST that is no form.
     pub(crate) fn of(request: &Request<Body>, limit: usize) -> Option<Self> {
         if *request.method() != Method::POST {
             return None;
