@@ -391,6 +391,9 @@ def test_the_samples_of_records():
     protected = records.read_object(b"".join(sample("Sample of Object, version 2")))
     there = records.Residency("Protected", "ia")
     assert protected == dataclasses.replace(record, residency=there, waiting=2, manifest=blake3(b"told").digest())
+    assert records.read_object(b"".join(sample("Sample of Object, version 3"))) == record
+    old, new = map(records.read_bucket, sample("Sample of Bucket"))
+    assert (old, new) == (records.Bucket(9), records.Bucket(9, "o", "Suspended", [("cors", b"<x/>")]))
     old, new = map(records.read_remote_pack, sample("Sample of Remote pack"))
     assert old == records.RemotePack("pack/1", "Live", 48 * MIB, 1500, 1, 9, "x", 3, None)
     assert new == dataclasses.replace(old, version="CAE")

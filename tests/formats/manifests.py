@@ -44,7 +44,7 @@ class Manifests:
         try:
             for operation in told(pack, frame):
                 if operation.table == Table.BUCKET:
-                    name, created = operation.key.decode(), records.read_time(operation.value or b"")
+                    name, created = operation.key.decode(), records.read_bucket(operation.value or b"").created
                     self.buckets[name] = max(created, self.buckets.get(name, 0))
                 else:
                     record = records.read_object(operation.value or b"")

@@ -29,6 +29,7 @@ class Table(enum.IntEnum):
 ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 PRIORITIES = ("Bulk", "Standard", "Expedited")
 STATES = ("Uploading", "Live", "Doomed")
+VERSIONING = ("Off", "Enabled", "Suspended")
 DUE_KINDS = {1: "action", 2: "abort", 3: "idle", 4: "protect"}
 
 
@@ -85,6 +86,9 @@ class Reader:
         except UnicodeDecodeError as error:
             raise BadValue(start, f"text that is not UTF-8: {error}") from None
 
+    def octets(self) -> bytes:
+        return self.take(self.u64())
+
     def choice(self, cases: int) -> int:
         start, case = self.at, self.u32()
         if case >= cases:
@@ -123,6 +127,9 @@ class Attributes:
     metadata: list[tuple[str, str]]
     tags: list[tuple[str, str]]
     storage_class: str | None
+    owner: str | None = None
+    acl: str | None = None
+    encryption: tuple[bytes, bytes] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +146,7 @@ class PartInfo:
     etag: str
     modified: int
     checksum: Checksum | None
+    nonce: bytes | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +188,16 @@ class Object:
     idle: int | None
     waiting: int | None = None
     manifest: bytes | None = None
+    null: bool = True
+    marker: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    created: int
+    owner: str | None = None
+    versioning: str = "Off"
+    settings: list[tuple[str, bytes]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,18 +244,26 @@ class Thaw:
     priority: str
 
 
-def attributes(r: Reader) -> Attributes:
+def attributes(r: Reader, later: bool) -> Attributes:
     kind, cache, disposition, encoding, language, expires = (r.optional(r.text) for _ in range(6))
     metadata, tags, storage_class = r.many(r.pair), r.many(r.pair), r.optional(r.text)
-    return Attributes(kind, cache, disposition, encoding, language, expires, metadata, tags, storage_class)
+    new = (r.optional(r.text), r.optional(r.text), r.optional(lambda: encryption(r))) if later else ()
+    return Attributes(kind, cache, disposition, encoding, language, expires, metadata, tags, storage_class, *new)
+
+
+def encryption(r: Reader) -> tuple[bytes, bytes]:
+    """(MD5 of the customer's key, salt)"""
+    r.choice(1)
+    return r.take(16), r.take(16)
 
 
 def checksum(r: Reader) -> Checksum:
     return Checksum(ALGORITHMS[r.choice(len(ALGORITHMS))], r.text(), r.flag())
 
 
-def part_info(r: Reader) -> PartInfo:
-    return PartInfo(r.u32(), r.u64(), r.text(), r.u64(), r.optional(lambda: checksum(r)))
+def part_info(r: Reader, later: bool) -> PartInfo:
+    old = (r.u32(), r.u64(), r.text(), r.u64(), r.optional(lambda: checksum(r)))
+    return PartInfo(*old, r.optional(lambda: r.take(16)) if later else None)
 
 
 def body(r: Reader) -> Body:
@@ -263,24 +289,26 @@ def residency(r: Reader) -> Residency:
 
 
 def read_object(data: bytes) -> Object:
-    r = Reader(data, versions=(1, 2))
-    head = (r.u128(), r.u64(), r.text(), r.u64(), r.u64(), attributes(r), r.optional(lambda: checksum(r)))
-    parts = r.many(lambda: part_info(r))
+    r = Reader(data, versions=(1, 2, 3))
+    new = r.version > 2
+    head = (r.u128(), r.u64(), r.text(), r.u64(), r.u64(), attributes(r, new), r.optional(lambda: checksum(r)))
+    parts = r.many(lambda: part_info(r, new))
     tail = (body(r), residency(r), r.optional(r.u128), r.optional(r.u64), r.optional(r.u64))
     later = (r.optional(r.u64), r.optional(r.chunk_id)) if r.version > 1 else (None, None)
-    return r.end(Object(*head, parts, *tail, *later))
+    kind = (r.flag(), r.flag()) if new else (True, False)
+    return r.end(Object(*head, parts, *tail, *later, *kind))
 
 
 def read_upload(data: bytes) -> Upload:
-    r = Reader(data)
-    initiated, given = r.u64(), attributes(r)
+    r = Reader(data, versions=(1, 2))
+    initiated, given = r.u64(), attributes(r, r.version > 1)
     promised = r.optional(lambda: (ALGORITHMS[r.choice(len(ALGORITHMS))], r.flag()))
     return r.end(Upload(initiated, given, promised, r.optional(r.u64)))
 
 
 def read_part(data: bytes) -> Part:
-    r = Reader(data)
-    return r.end(Part(part_info(r), body(r)))
+    r = Reader(data, versions=(1, 2))
+    return r.end(Part(part_info(r, r.version > 1), body(r)))
 
 
 def read_job(data: bytes) -> Job:
@@ -307,8 +335,17 @@ def read_thaw(data: bytes) -> Thaw:
     return r.end(Thaw(r.u64(), PRIORITIES[r.choice(len(PRIORITIES))]))
 
 
-def read_time(data: bytes) -> int:
-    """Of a Bucket its creation, of an Access its last read."""
+def read_bucket(data: bytes) -> Bucket:
+    r = Reader(data, versions=(1, 2))
+    created = r.u64()
+    if r.version < 2:
+        return r.end(Bucket(created))
+    owner, versioning = r.optional(r.text), VERSIONING[r.choice(len(VERSIONING))]
+    return r.end(Bucket(created, owner, versioning, r.many(lambda: (r.text(), r.octets()))))
+
+
+def read_access(data: bytes) -> int:
+    """The time of the last read."""
     r = Reader(data)
     return r.end(r.u64())
 

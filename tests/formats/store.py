@@ -12,7 +12,7 @@ from damage import Damage
 from digests import BodyCheck
 from journal import Operation, State, read_state
 from packs import Frame, NeverWritten, Pack
-from records import BadValue, Body, Object, Part, RemotePack, Table
+from records import BadValue, Body, Bucket, Object, Part, RemotePack, Table
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Namespace:
 
     def __init__(self, state: State, damage: list[Damage]):
         self.places: dict[int, Operation] = {}
-        self.buckets: dict[str, int] = {}
+        self.buckets: dict[str, Bucket] = {}
         self.objects: dict[tuple[str, str], Object] = {}
         self.uploads: dict[tuple[str, str, str], records.Upload] = {}
         self.parts: dict[tuple[str, int], Part] = {}
@@ -65,7 +65,7 @@ class Namespace:
             case Table.SYSTEM:
                 self.system[decoded(operation, bytes.decode, key)] = decoded(operation, records.read_system, key, value)
             case Table.BUCKET:
-                put(self.buckets, bytes.decode, records.read_time)
+                put(self.buckets, bytes.decode, records.read_bucket)
             case Table.OBJECT:
                 put(self.objects, records.bucket_and_key, records.read_object)
             case Table.UPLOAD:
@@ -81,7 +81,7 @@ class Namespace:
             case Table.REMOTE_PACK:
                 put(self.remote, records.tier_and_pack, records.read_remote_pack)
             case Table.ACCESS:
-                put(self.access, records.bucket_and_key, records.read_time)
+                put(self.access, records.bucket_and_key, records.read_access)
             case Table.THAW:
                 put(self.thaws, records.tier_and_pack, records.read_thaw)
             case Table.MANIFEST:

@@ -150,7 +150,7 @@ async fn fill(engine: &Engine) -> Vec<(String, Vec<u8>, String)> {
             headers,
             user_metadata: vec![("mtime".into(), n.to_string())],
             tags: vec![("tag".into(), n.to_string())],
-            storage_class: None,
+            ..Default::default()
         };
         let put = PutObject {
             bucket: "bkt".into(),

@@ -33,6 +33,7 @@ pub(crate) fn described(
         user_metadata: user_metadata(metadata, headers)?,
         tags: tagging.map(tags).transpose()?.unwrap_or_default(),
         storage_class: storage_class(class, classes)?,
+        ..ObjectAttributes::default()
     })
 }
 

@@ -44,6 +44,7 @@ fn there_and_back<R: Record>(data: &[u8]) {
 #[cfg(test)]
 pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
     use super::body::{BodyRef, ChunkRef, NodeRef, encode_node};
+    use super::buckets::{BucketSettings, Versioning};
     use super::record::{RemoteEntry, RemotePackState};
     use super::types::{ObjectAttributes, Residency, VersionId};
     use crate::chunk::ChunkId;
@@ -67,6 +68,8 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         idle: None,
         waiting: None,
         manifest: None,
+        null: true,
+        marker: false,
     };
     let inline = object(BodyRef::Inline(vec![chunk(1), chunk(2)]), Residency::Hot);
     let node = NodeRef { id: ChunkId::of(b"node"), chunks: 2, bytes: 80_000 };
@@ -94,8 +97,13 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         priority: RestorePriority::Bulk,
         requested: Timestamp(8),
     };
+    let settings = BucketSettings {
+        owner: Some("o".into()),
+        versioning: Versioning::Enabled,
+        config: [("cors".into(), b"<x/>".to_vec())].into(),
+    };
     let values = [
-        (0, BucketRecord { created: Timestamp(1) }.encode()),
+        (0, BucketRecord { created: Timestamp(1), settings }.encode()),
         (1, inline.encode()),
         (1, cold.encode()),
         (2, upload.encode()),

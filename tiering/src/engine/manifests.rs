@@ -138,6 +138,8 @@ mod tests {
             idle: Some(Timestamp(4)),
             waiting: Some(Timestamp(5)),
             manifest: None,
+            null: true,
+            marker: false,
         }
     }
 

@@ -102,6 +102,7 @@ impl Engine {
             etag: hex::encode(ingested.verified.md5),
             modified: self.core.clock.now(),
             checksum: ingested.verified.checksum.clone(),
+            nonce: None,
         };
         let record = PartRecord { info: info.clone(), body: ingested.body.clone() };
         let batch = Batch::new(Reason::PutPart)
@@ -214,6 +215,8 @@ impl Engine {
             idle: None,
             waiting: None,
             manifest: None,
+            null: true,
+            marker: false,
         };
         let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));
         batch.expects.push(Expect::Equals(Table::Upload, key.clone(), upload.encode()?));

@@ -1,80 +1,19 @@
-//! Buckets and objects: the commit points of PUT, DELETE and COPY.
+//! Objects: the commit points of PUT, DELETE and COPY.
 
 use super::error::EngineError;
 use super::ingest::{Ingested, ingest};
 use super::keys;
 use super::read::ObjectHandle;
-use super::record::{BucketRecord, ObjectRecord, Record};
-use super::types::{BodyExpectation, BodyIn, BucketInfo, CopyObject, PutObject, Residency, WriteCondition, Written};
+use super::record::{ObjectRecord, Record};
+use super::types::{BodyExpectation, BodyIn, CopyObject, PutObject, Residency, WriteCondition, Written};
 use super::{Core, Engine};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// How often a commit is tried again after another writer of the same key won.
 const MAX_RACES: usize = 32;
 
 impl Engine {
-    /// Makes a bucket.
-    ///
-    /// # Errors
-    /// [`EngineError::BucketExists`].
-    pub async fn create_bucket(&self, name: &str) -> Result<(), EngineError> {
-        let record = BucketRecord { created: self.core.clock.now() };
-        let batch = Batch::new(Reason::CreateBucket).expect(Expect::Absent(Table::Bucket, name.into())).put(
-            Table::Bucket,
-            name,
-            record.encode()?,
-        );
-        match self.core.meta.commit(batch).await {
-            Err(MetaError::Conflict { .. }) => Err(EngineError::BucketExists(name.to_owned())),
-            other => Ok(other.map(drop)?),
-        }
-    }
-
-    /// Deletes an empty bucket. Unfinished uploads count as content, so that no part is lost unseen.
-    ///
-    /// # Errors
-    /// [`EngineError::NoSuchBucket`], [`EngineError::BucketNotEmpty`].
-    pub async fn delete_bucket(&self, name: &str) -> Result<(), EngineError> {
-        self.bucket(name)?;
-        let inside = keys::object(name, "");
-        let batch = Batch::new(Reason::DeleteBucket)
-            .expect(Expect::Present(Table::Bucket, name.into()))
-            .expect(Expect::EmptyPrefix(Table::Object, inside.clone()))
-            .expect(Expect::EmptyPrefix(Table::Upload, inside))
-            .delete(Table::Bucket, name);
-        match self.core.meta.commit(batch).await {
-            Err(MetaError::Conflict { table: Table::Bucket, .. }) => Err(EngineError::NoSuchBucket(name.to_owned())),
-            Err(MetaError::Conflict { .. }) => Err(EngineError::BucketNotEmpty(name.to_owned())),
-            other => Ok(other.map(drop)?),
-        }
-    }
-
-    /// Looks a bucket up.
-    ///
-    /// # Errors
-    /// [`EngineError::NoSuchBucket`].
-    pub fn bucket(&self, name: &str) -> Result<BucketInfo, EngineError> {
-        let value = self.core.meta.get(Table::Bucket, name.as_bytes())?;
-        let value = value.ok_or_else(|| EngineError::NoSuchBucket(name.to_owned()))?;
-        Ok(BucketInfo { name: name.to_owned(), created: BucketRecord::decode(&value)?.created })
-    }
-
-    /// All buckets by name.
-    ///
-    /// # Errors
-    /// A failure of the index.
-    pub fn buckets(&self) -> Result<Vec<BucketInfo>, EngineError> {
-        let all = self.core.meta.scan(Table::Bucket, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false)?;
-        all.into_iter()
-            .map(|(name, value)| {
-                let name = String::from_utf8(name).map_err(|e| EngineError::Corrupt(format!("bucket name: {e}")))?;
-                Ok(BucketInfo { name, created: BucketRecord::decode(&value)?.created })
-            })
-            .collect()
-    }
-
     /// Stores an object. When this returns, it is durable and visible; on any error nothing has changed.
     ///
     /// # Errors
@@ -210,6 +149,8 @@ impl Core {
             idle: None,
             waiting: None,
             manifest: None,
+            null: true,
+            marker: false,
         }
     }
 

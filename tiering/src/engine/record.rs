@@ -2,7 +2,9 @@
 //! postcard; `docs/formats.md` describes them, a test below keeps one literal sample of each version readable.
 
 use super::body::BodyRef;
+use super::buckets::BucketSettings;
 use super::error::EngineError;
+use super::record_older as older;
 use super::types::{Checksum, ChecksumAlgorithm, ObjectAttributes, PartInfo, Residency, VersionId};
 use crate::chunk::ChunkId;
 use crate::clock::Timestamp;
@@ -49,10 +51,16 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BucketRecord {
     pub created: Timestamp,
+    pub settings: BucketSettings,
 }
 
 impl Record for BucketRecord {
     const NAME: &'static str = "bucket";
+    const VERSION: u8 = 2;
+
+    fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 1).then(|| older::bucket_1(rest))
+    }
 }
 
 /// The current version of a key.
@@ -80,55 +88,21 @@ pub(crate) struct ObjectRecord {
     /// The frame of its tier that tells of this version, as it was when it was moved; of a copy, that tells of the source. It is
     /// needed only when the namespace is lost; until then it keeps its pack alive.
     pub manifest: Option<ChunkId>,
+    /// Its version id for clients is `null`: it was written while its bucket gave no version ids.
+    pub null: bool,
+    /// A delete marker: it has no body, and its key looks deleted.
+    pub marker: bool,
 }
 
 impl Record for ObjectRecord {
     const NAME: &'static str = "object";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
-        (version == 1).then(|| postcard::from_bytes::<ObjectRecordV1>(rest).map(Self::from))
-    }
-}
-
-/// Version 1 of the record: it knew no protection, and packs told nothing of objects.
-#[derive(Deserialize)]
-struct ObjectRecordV1 {
-    version: VersionId,
-    size: u64,
-    etag: String,
-    created: Timestamp,
-    modified: Timestamp,
-    attributes: ObjectAttributes,
-    checksum: Option<Checksum>,
-    parts: Vec<PartInfo>,
-    body: BodyRef,
-    residency: Residency,
-    restoring: Option<u128>,
-    due: Option<Timestamp>,
-    idle: Option<Timestamp>,
-}
-
-impl From<ObjectRecordV1> for ObjectRecord {
-    fn from(old: ObjectRecordV1) -> Self {
-        let ObjectRecordV1 { version, size, etag, created, modified, attributes, checksum, parts, body, .. } = old;
-        let ObjectRecordV1 { residency, restoring, due, idle, .. } = old;
-        Self {
-            version,
-            size,
-            etag,
-            created,
-            modified,
-            attributes,
-            checksum,
-            parts,
-            body,
-            residency,
-            restoring,
-            due,
-            idle,
-            waiting: None,
-            manifest: None,
+        match version {
+            1 => Some(older::object_1(rest)),
+            2 => Some(older::object_2(rest)),
+            _ => None,
         }
     }
 }
@@ -146,6 +120,11 @@ pub(crate) struct UploadRecord {
 
 impl Record for UploadRecord {
     const NAME: &'static str = "upload";
+    const VERSION: u8 = 2;
+
+    fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 1).then(|| older::upload_1(rest))
+    }
 }
 
 /// One uploaded part.
@@ -157,6 +136,11 @@ pub(crate) struct PartRecord {
 
 impl Record for PartRecord {
     const NAME: &'static str = "part";
+    const VERSION: u8 = 2;
+
+    fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 1).then(|| older::part_1(rest))
+    }
 }
 
 /// Life of a remote pack. It begins with the intent, before the first byte leaves (D9).
@@ -194,27 +178,7 @@ impl Record for RemotePackRecord {
     const VERSION: u8 = 2;
 
     fn decode_older(version: u8, rest: &[u8]) -> Option<Result<Self, postcard::Error>> {
-        (version == 1).then(|| postcard::from_bytes::<RemotePackRecordV1>(rest).map(Self::from))
-    }
-}
-
-/// Version 1 of the record: it knew no versions of objects.
-#[derive(Deserialize)]
-struct RemotePackRecordV1 {
-    name: String,
-    state: RemotePackState,
-    bytes: u64,
-    chunks: u32,
-    created: Timestamp,
-    crc64: Option<u64>,
-    etag: Option<String>,
-    references: u64,
-}
-
-impl From<RemotePackRecordV1> for RemotePackRecord {
-    fn from(old: RemotePackRecordV1) -> Self {
-        let RemotePackRecordV1 { name, state, bytes, chunks, created, crc64, etag, references } = old;
-        Self { name, state, bytes, chunks, created, crc64, etag, references, version: None }
+        (version == 1).then(|| older::remote_pack_1(rest))
     }
 }
 
@@ -293,6 +257,8 @@ impl Record for AccessRecord {
 mod tests {
     use super::*;
     use crate::engine::body::ChunkRef;
+    use crate::engine::buckets::Versioning;
+    use crate::engine::types::Encryption;
 
     fn sample() -> ObjectRecord {
         ObjectRecord {
@@ -311,11 +277,13 @@ mod tests {
             idle: None,
             waiting: None,
             manifest: None,
+            null: true,
+            marker: false,
         }
     }
 
     #[test]
-    fn an_object_record_of_version_1_stays_readable_and_version_2_is_as_documented() {
+    fn object_records_of_versions_1_and_2_stay_readable_and_version_3_is_as_documented() {
         let front = concat!(
             "07",                                                                 // version id (varint)
             "05",                                                                 // size
@@ -326,11 +294,13 @@ mod tests {
             "00",                                                                 // user metadata: none
             "00",                                                                 // tags: none
             "00",                                                                 // storage class: none
-            "00",                                                                 // checksum: none
-            "00",                                                                 // parts: none
-            "0001",                                                               // body: inline, one chunk
-            "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f",   // its id
-            "05",                                                                 // its length
+        );
+        let middle = concat!(
+            "00",                                                               // checksum: none
+            "00",                                                               // parts: none
+            "0001",                                                             // body: inline, one chunk
+            "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f", // its id
+            "05",                                                               // its length
         );
         let end = concat!(
             "026961", // tier "ia"
@@ -338,7 +308,7 @@ mod tests {
             "0103",   // due at 3
             "00",     // not in the idle order
         );
-        let version_1 = hex::decode(format!("01{front}01{end}")).unwrap(); // residency 1: cold
+        let version_1 = hex::decode(format!("01{front}{middle}01{end}")).unwrap(); // residency 1: cold
         assert_eq!(ObjectRecord::decode(&version_1).unwrap(), sample());
         let mut protected = sample();
         protected.residency = Residency::Protected { tier: "ia".into() };
@@ -347,10 +317,61 @@ mod tests {
         let told = "01aba59753b47e80f3b62be1cabd4d3c489b1d41943ec5fc303b154af11a409c4c";
         let [hot, waiting] = ["0000".to_owned(), format!("0102{told}")];
         for (record, residency, later) in [(sample(), "01", hot), (protected, "03", waiting)] {
-            let version_2 = format!("02{front}{residency}{end}{later}");
-            assert_eq!(hex::encode(record.encode().unwrap()), version_2);
+            let version_2 = format!("02{front}{middle}{residency}{end}{later}");
             assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
+            // Owner, ACL and encryption: none. The version is `null` and no marker.
+            let version_3 = format!("03{front}000000{middle}{residency}{end}{later}0100");
+            assert_eq!(hex::encode(record.encode().unwrap()), version_3);
+            assert_eq!(ObjectRecord::decode(&hex::decode(version_3).unwrap()).unwrap(), record);
         }
+    }
+
+    #[test]
+    fn the_new_fields_of_an_object_are_as_documented() {
+        let mut record = sample();
+        record.attributes.owner = Some("o".into());
+        record.attributes.acl = Some("a".into());
+        record.attributes.encryption = Some(Encryption::Customer { key_md5: [0x11; 16], salt: [0x22; 16] });
+        let modified = Timestamp(2);
+        record.parts =
+            vec![PartInfo { number: 1, size: 5, etag: "e".into(), modified, checksum: None, nonce: Some([0x33; 16]) }];
+        (record.null, record.marker) = (false, true);
+        let encoded = hex::encode(record.encode().unwrap());
+        let attributes = format!("01016f0101610100{}{}00", "11".repeat(16), "22".repeat(16));
+        let part = format!("0101050165020001{}", "33".repeat(16));
+        assert!(encoded.contains(&format!("{attributes}{part}0001")), "{encoded}");
+        assert!(encoded.ends_with("0001"), "{encoded}");
+        assert_eq!(ObjectRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn records_of_buckets_uploads_and_parts_of_version_1_stay_readable_and_version_2_is_as_documented() {
+        let old = BucketRecord::decode(&hex::decode("0109").unwrap()).unwrap();
+        assert_eq!(old, BucketRecord { created: Timestamp(9), settings: BucketSettings::default() });
+        let settings = BucketSettings {
+            owner: Some("o".into()),
+            versioning: Versioning::Suspended,
+            config: [("cors".to_owned(), b"<x/>".to_vec())].into(),
+        };
+        let bucket = BucketRecord { created: Timestamp(9), settings };
+        let encoded = "020901016f020104636f7273043c782f3e";
+        assert_eq!(hex::encode(bucket.encode().unwrap()), encoded);
+        assert_eq!(BucketRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), bucket);
+
+        let attributes = ObjectAttributes::default();
+        let upload = UploadRecord { initiated: Timestamp(4), attributes, checksum: None, due: None };
+        for encoded in ["01040000000000000000000000", "02040000000000000000000000000000"] {
+            assert_eq!(UploadRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), upload, "{encoded}");
+        }
+        assert_eq!(hex::encode(upload.encode().unwrap()), "02040000000000000000000000000000");
+
+        let info =
+            PartInfo { number: 1, size: 5, etag: "e".into(), modified: Timestamp(2), checksum: None, nonce: None };
+        let part = PartRecord { info, body: BodyRef::Inline(Vec::new()) };
+        for encoded in ["010105016502000000", "02010501650200000000"] {
+            assert_eq!(PartRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), part, "{encoded}");
+        }
+        assert_eq!(hex::encode(part.encode().unwrap()), "02010501650200000000");
     }
 
     #[test]

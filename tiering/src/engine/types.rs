@@ -89,6 +89,24 @@ pub struct ObjectAttributes {
     pub tags: Vec<(String, String)>,
     /// The declared storage class as S3 names it (`STANDARD`, ...); what is physically true is [`Residency`].
     pub storage_class: Option<String>,
+    /// The account that wrote it, by its canonical id; none: the first account.
+    pub owner: Option<String>,
+    /// Who else may do what with it, in the words of the S3 endpoint; none: nobody.
+    pub acl: Option<String>,
+    /// How the stored bytes are encrypted; none: they are the object's own.
+    pub encryption: Option<Encryption>,
+}
+
+/// How the bytes of a version are encrypted before they are cut into chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encryption {
+    /// With a key that the client brings with each request (SSE-C) and that is kept nowhere.
+    Customer {
+        /// MD5 of the client's key.
+        key_md5: [u8; 16],
+        /// Of the key that this object's bytes are encrypted with.
+        salt: [u8; 16],
+    },
 }
 
 /// Preconditions of a write (`If-Match`, `If-None-Match: *`), checked at the commit point.
@@ -145,6 +163,8 @@ pub struct PartInfo {
     pub modified: Timestamp,
     /// Its checksum.
     pub checksum: Option<Checksum>,
+    /// Of an encrypted part: what makes the key of its bytes its own.
+    pub nonce: Option<[u8; 16]>,
 }
 
 /// Where the bytes of a version are.
@@ -409,15 +429,6 @@ pub struct UploadPage {
     pub common_prefixes: Vec<String>,
     /// The next page's `after`.
     pub next: Option<(String, Option<String>)>,
-}
-
-/// A bucket.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct BucketInfo {
-    /// Name.
-    pub name: String,
-    /// Creation.
-    pub created: Timestamp,
 }
 
 /// RestoreObject.

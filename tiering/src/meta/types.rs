@@ -144,6 +144,8 @@ reasons! {
     Protect = 25,
     /// Hot objects are in a tier no more.
     Release = 26,
+    /// What is set for a bucket changed.
+    ConfigureBucket = 27,
 }
 
 /// One physical change: `value` replaces what is at `key`, `None` removes it. Applying it twice is applying it once.

@@ -20,6 +20,7 @@ async fn what_was_moved_comes_back_from_packs_alone_as_clients_saw_it() {
         user_metadata: vec![("a".into(), "b \u{e9}".into())],
         tags: vec![("team".into(), "dock".into()), ("höhe".into(), "5 m".into())],
         storage_class: IA.map(str::to_owned),
+        ..Default::default()
     };
     let put_described = PutObject {
         bucket: "bkt".into(),

@@ -9,7 +9,7 @@ use crate::engine::manifests::each_told;
 use crate::engine::record::{
     BucketRecord, ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackRecord, RemotePackState,
 };
-use crate::engine::{EngineError, Residency};
+use crate::engine::{BucketSettings, EngineError, Residency};
 use crate::journal::follow::empty_segment;
 use crate::journal::segment_name;
 use crate::meta::snapshot::{self, Start};
@@ -100,7 +100,7 @@ impl Assembly {
             }
         }
         if self.index.get(Table::Bucket, bucket.as_bytes())?.is_none() {
-            let bucket_record = BucketRecord { created: record.created };
+            let bucket_record = BucketRecord { created: record.created, settings: BucketSettings::default() };
             self.index.apply(Table::Bucket, bucket.as_bytes(), Some(&bucket_record.encode()?))?;
         }
         // Where it was found, whatever the tier was called then.

@@ -1,0 +1,155 @@
+//! Buckets and what is set for them.
+
+use super::Engine;
+use super::error::EngineError;
+use super::keys;
+use super::record::{BucketRecord, Record};
+use crate::clock::Timestamp;
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// How often a change is tried again after another change of the same bucket won.
+const MAX_RACES: usize = 32;
+
+/// Whether a bucket gives version ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Versioning {
+    /// It never did.
+    #[default]
+    Off,
+    /// Each write makes a version of its own.
+    Enabled,
+    /// Writes make and replace the version `null`; other versions stay.
+    Suspended,
+}
+
+/// What is set for a bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketSettings {
+    /// The account that owns it, by its canonical id; none: the first account.
+    pub owner: Option<String>,
+    /// Whether it gives version ids.
+    pub versioning: Versioning,
+    /// Documents of the S3 endpoint by the name of their subresource (`cors`, `tagging`, ...), in the form that it keeps them in.
+    pub config: BTreeMap<String, Vec<u8>>,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketInfo {
+    /// Name.
+    pub name: String,
+    /// Creation.
+    pub created: Timestamp,
+    /// What is set for it.
+    pub settings: BucketSettings,
+}
+
+impl BucketInfo {
+    fn decode(name: String, value: &[u8]) -> Result<Self, EngineError> {
+        let BucketRecord { created, settings } = BucketRecord::decode(value)?;
+        Ok(Self { name, created, settings })
+    }
+}
+
+impl Engine {
+    /// Makes a bucket of the first account.
+    ///
+    /// # Errors
+    /// [`EngineError::BucketExists`].
+    pub async fn create_bucket(&self, name: &str) -> Result<(), EngineError> {
+        self.create_bucket_with(name, BucketSettings::default()).await
+    }
+
+    /// Makes a bucket.
+    ///
+    /// # Errors
+    /// [`EngineError::BucketExists`].
+    pub async fn create_bucket_with(&self, name: &str, settings: BucketSettings) -> Result<(), EngineError> {
+        let record = BucketRecord { created: self.core.clock.now(), settings };
+        let batch = Batch::new(Reason::CreateBucket).expect(Expect::Absent(Table::Bucket, name.into())).put(
+            Table::Bucket,
+            name,
+            record.encode()?,
+        );
+        match self.core.meta.commit(batch).await {
+            Err(MetaError::Conflict { .. }) => Err(EngineError::BucketExists(name.to_owned())),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// Changes what is set for a bucket: one record of the journal, none when `change` changes nothing. `change` may be called
+    /// several times, each time with the settings as they are then.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`]; whatever `change` refuses with, and then nothing has changed.
+    pub async fn configure_bucket(
+        &self,
+        name: &str,
+        change: impl Fn(&mut BucketSettings) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        for _ in 0..MAX_RACES {
+            let stored = self.core.meta.get(Table::Bucket, name.as_bytes())?;
+            let stored = stored.ok_or_else(|| EngineError::NoSuchBucket(name.to_owned()))?;
+            let old = BucketRecord::decode(&stored)?;
+            let mut new = old.clone();
+            change(&mut new.settings)?;
+            if new == old {
+                return Ok(());
+            }
+            let batch = Batch::new(Reason::ConfigureBucket)
+                .expect(Expect::Equals(Table::Bucket, name.into(), stored.to_vec()))
+                .put(Table::Bucket, name, new.encode()?);
+            match self.core.meta.commit(batch).await {
+                Err(MetaError::Conflict { .. }) => {}
+                other => return Ok(other.map(drop)?),
+            }
+        }
+        Err(EngineError::Conflict)
+    }
+
+    /// Deletes an empty bucket. Unfinished uploads count as content, so that no part is lost unseen.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`], [`EngineError::BucketNotEmpty`].
+    pub async fn delete_bucket(&self, name: &str) -> Result<(), EngineError> {
+        self.bucket(name)?;
+        let inside = keys::object(name, "");
+        let batch = Batch::new(Reason::DeleteBucket)
+            .expect(Expect::Present(Table::Bucket, name.into()))
+            .expect(Expect::EmptyPrefix(Table::Object, inside.clone()))
+            .expect(Expect::EmptyPrefix(Table::Upload, inside))
+            .delete(Table::Bucket, name);
+        match self.core.meta.commit(batch).await {
+            Err(MetaError::Conflict { table: Table::Bucket, .. }) => Err(EngineError::NoSuchBucket(name.to_owned())),
+            Err(MetaError::Conflict { .. }) => Err(EngineError::BucketNotEmpty(name.to_owned())),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// Looks a bucket up.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchBucket`].
+    pub fn bucket(&self, name: &str) -> Result<BucketInfo, EngineError> {
+        let value = self.core.meta.get(Table::Bucket, name.as_bytes())?;
+        let value = value.ok_or_else(|| EngineError::NoSuchBucket(name.to_owned()))?;
+        BucketInfo::decode(name.to_owned(), &value)
+    }
+
+    /// All buckets by name.
+    ///
+    /// # Errors
+    /// A failure of the index.
+    pub fn buckets(&self) -> Result<Vec<BucketInfo>, EngineError> {
+        let all = self.core.meta.scan(Table::Bucket, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false)?;
+        all.into_iter()
+            .map(|(name, value)| {
+                let name = String::from_utf8(name).map_err(|e| EngineError::Corrupt(format!("bucket name: {e}")))?;
+                BucketInfo::decode(name, &value)
+            })
+            .collect()
+    }
+}
