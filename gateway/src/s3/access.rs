@@ -92,7 +92,9 @@ impl S3Access for Gate {
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         match operation {
             // Compared with the XML as it is read.
-            Operation::DeleteObjects | Operation::RestoreObject => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
+            Operation::DeleteObjects | Operation::RestoreObject | Operation::PutBucketCors => {
+                of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?
+            }
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
         }
@@ -114,6 +116,7 @@ fn reads(operation: Operation) -> bool {
             | O::ListBuckets
             | O::GetBucketLocation
             | O::GetBucketVersioning
+            | O::GetBucketCors
             | O::ListParts
             | O::ListMultipartUploads
     )

@@ -10,6 +10,7 @@ mod buckets;
 pub(crate) mod checksums;
 mod conditions;
 mod copy;
+pub(crate) mod cors;
 pub mod error;
 mod list;
 mod listing;
@@ -142,6 +143,9 @@ operations! {
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
     get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
+    put_bucket_cors => cors::put, PutBucketCorsInput, PutBucketCorsOutput;
+    get_bucket_cors => cors::get, GetBucketCorsInput, GetBucketCorsOutput;
+    delete_bucket_cors => cors::delete, DeleteBucketCorsInput, DeleteBucketCorsOutput;
     get_object => read::get, GetObjectInput, GetObjectOutput;
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;

@@ -47,6 +47,7 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::UploadPart | O::UploadPartCopy => &["partNumber", "uploadId"],
         O::CompleteMultipartUpload | O::AbortMultipartUpload => &["uploadId"],
         O::RestoreObject => &["restore", "versionId"],
+        O::PutBucketCors | O::DeleteBucketCors => &["cors"],
         _ => return None,
     })
 }

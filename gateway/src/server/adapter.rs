@@ -27,6 +27,7 @@ use super::body::{
 };
 use super::connections::Connection;
 use super::convert;
+use super::cors::Cors;
 use super::expect::Wanted;
 use super::form::{self, Forms};
 use super::head::{self, BodyLength, Limits};
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     buffers: BufferPool,
     stall: Duration,
     forms: Forms,
+    /// None where no engine is behind the service.
+    cors: Option<Cors>,
     /// The engine of a standby: what it answers may be old, and it takes no writes.
     standby: Option<Engine>,
 }
@@ -124,8 +127,14 @@ impl Shared {
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
             forms: Forms::new(settings),
+            cors: None,
             standby: None,
         }
+    }
+
+    /// The same with the rules of the engine's buckets for pages of other origins.
+    pub(crate) fn with_cors(self, cors: Cors) -> Self {
+        Self { cors: Some(cors), ..self }
     }
 
     /// The same for a standby.
@@ -192,7 +201,6 @@ pub(crate) async fn handle(shared: Arc<Shared>, arrival: Arrival) -> Response<Ou
         error_response(error)
     };
     let is_head = *request.method() == actix_http::Method::HEAD;
-    let answer = explain_body_failure(answer, &context);
     finish(&shared, answer, in_flight, request.head(), is_head)
 }
 
@@ -224,10 +232,19 @@ async fn call(
             if shared.standby.is_some() {
                 to_s3s.extensions_mut().insert(ReadOnly);
             }
+            if let Some(cors) = shared.cors.as_ref().filter(|_| *to_s3s.method() == http::Method::OPTIONS) {
+                incoming.context.set_operation(Operation::Preflight);
+                return cors.preflight(&to_s3s).unwrap_or_else(error_response);
+            }
+            let beside = shared.cors.as_ref().and_then(|cors| cors.beside(&to_s3s));
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
+            let context = Arc::clone(&incoming.context);
             let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
             let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
-            explain_unknown(answer, &method, &uri)
+            let answer = explain_unknown(answer, &method, &uri);
+            let mut answer = explain_body_failure(answer, &context);
+            answer.headers_mut().extend(beside.into_iter().flatten());
+            answer
         }
         Err(error) => error_response(error),
     }

@@ -3,9 +3,9 @@
 //! Not actix's own: it bounds neither the streams of a connection nor their headers. All streams of a connection are futures of
 //! one task, so that the end of the connection ends them all.
 
-use actix_http::{Payload, Request, Response};
 use actix_http::body::MessageBody;
 use actix_http::error::PayloadError;
+use actix_http::{Payload, Request, Response};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -82,7 +82,10 @@ async fn stream(
     (connection, peer): (Option<Arc<Connection>>, Option<SocketAddr>),
 ) {
     let is_head = request.method() == http::Method::HEAD;
-    let expects = request.headers().get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects = request
+        .headers()
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let (wanted, mut asked) = oneshot::channel();
     let Some(arrival) = arrival(request, connection, peer, expects.then_some(wanted)) else {
         return respond.send_reset(Reason::PROTOCOL_ERROR);

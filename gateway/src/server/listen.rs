@@ -47,7 +47,8 @@ impl Listening {
         &self,
         tls: bool,
         socket: fn(&T) -> &TcpStream,
-    ) -> impl ServiceFactory<(T, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()> + use<T>
+    ) -> impl ServiceFactory<(T, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()>
+    + use<T>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {

@@ -46,7 +46,7 @@ operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
-    AbortMultipartUpload, RestoreObject, GetObjectAttributes,
+    AbortMultipartUpload, RestoreObject, GetObjectAttributes, PutBucketCors, GetBucketCors, DeleteBucketCors, Preflight,
 }
 
 impl Operation {
@@ -57,12 +57,14 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 50] = [
+const ERROR_CODES: [&str; 58] = [
     "AccessControlListNotSupported",
     "AccessDenied",
+    "AccessForbidden",
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
     "BadDigest",
+    "BadRequest",
     "BucketAlreadyOwnedByYou",
     "BucketNotEmpty",
     "ConditionalRequestConflict",
@@ -71,30 +73,36 @@ const ERROR_CODES: [&str; 50] = [
     "ExpiredToken",
     "IllegalLocationConstraintException",
     "IncompleteBody",
+    "IncorrectNumberOfFilesInPostRequest",
     "InternalError",
     "InvalidAccessKeyId",
     "InvalidArgument",
     "InvalidBucketName",
     "InvalidDigest",
+    "InvalidLocationConstraint",
     "InvalidObjectState",
     "InvalidPart",
     "InvalidPartNumber",
     "InvalidPartOrder",
+    "InvalidPolicyDocument",
     "InvalidRange",
     "InvalidRequest",
     "InvalidStorageClass",
     "InvalidTag",
     "InvalidURI",
     "KeyTooLongError",
+    "MalformedPOSTRequest",
     "MalformedTrailerError",
     "MalformedXML",
     "MaxMessageLengthExceeded",
+    "MaxPostPreDataLengthExceededError",
     "MetadataTooLarge",
     "MethodNotAllowed",
     "MissingContentLength",
     "MissingRequestBodyError",
     "MissingSecurityHeader",
     "NoSuchBucket",
+    "NoSuchCORSConfiguration",
     "NoSuchKey",
     "NoSuchUpload",
     "NoSuchVersion",
@@ -215,6 +223,61 @@ mod tests {
             assert_eq!(Operation::from_code(*operation as u8), *operation);
         }
         assert_eq!(Operation::from_name("PutBucketAcl"), Operation::Other);
+    }
+
+    /// The text of all sources below `folder`.
+    fn sources(folder: &std::path::Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else {
+                text.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+
+    /// The words that follow `start` in `text`, with or without a quote and the name of an error's source before them.
+    fn words_after(text: &str, start: &str) -> std::collections::BTreeSet<String> {
+        let word = |rest: &str| {
+            let rest = rest.trim_start();
+            let rest = rest.strip_prefix("e,").or(rest.strip_prefix("error,")).unwrap_or(rest).trim_start();
+            let rest = rest.strip_prefix('"').unwrap_or(rest);
+            rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>()
+        };
+        let found = text.split(start).skip(1).map(word);
+        found.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase())).collect()
+    }
+
+    #[test]
+    fn every_code_is_in_the_inventory() {
+        /// What s3s answers with and nobody here.
+        const OF_S3S: [&str; 5] = [
+            "AuthorizationHeaderMalformed",
+            "ExpiredToken",
+            "MissingRequestBodyError",
+            "MissingSecurityHeader",
+            "RequestTimeTooSkewed",
+        ];
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut text = String::new();
+        sources(&root.join("src"), &mut text);
+        let mut used = std::collections::BTreeSet::new();
+        for start in ["s3_error!(", "S3ErrorCode::", " Code::", "custom("] {
+            used.extend(words_after(&text, start));
+        }
+        used.remove("Custom");
+        used.extend(OF_S3S.map(String::from));
+        let page = std::fs::read_to_string(root.join("../docs/s3-errors.md")).unwrap();
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows: Vec<(&str, &str)> = rows.map(|(code, rest)| (code, rest.get(..3).unwrap())).collect();
+        for (code, status) in &rows {
+            let known = s3s::S3ErrorCode::from_bytes(code.as_bytes()).and_then(|code| code.status_code());
+            assert!(known.is_none_or(|known| known.as_str() == *status), "{code}: {status}, s3s says {known:?}");
+        }
+        let told: std::collections::BTreeSet<_> = rows.iter().map(|(code, _)| (*code).to_owned()).collect();
+        assert_eq!(told, used, "docs/s3-errors.md and the code");
+        assert!(told.iter().map(String::as_str).eq(ERROR_CODES), "docs/s3-errors.md and the metric");
     }
 
     #[test]

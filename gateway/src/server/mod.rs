@@ -7,6 +7,7 @@ mod adapter;
 mod body;
 mod connections;
 mod convert;
+mod cors;
 pub mod descriptors;
 mod expect;
 mod form;
@@ -27,8 +28,8 @@ mod xml;
 pub(crate) use adapter::ReadOnly;
 pub use adapter::Transport;
 pub(crate) use body::PlainEtag;
-pub(crate) use form::FromForm;
 pub use body::{ResponseBody, ResponseStatus, SendError};
+pub(crate) use form::FromForm;
 pub(crate) use range::Verified;
 pub(crate) use rechunk::MAX_SIGNED_CHUNK;
 pub(crate) use settings::S3_MAX_PARTS;
@@ -37,6 +38,7 @@ pub use settings::{AccessKey, S3Settings, Secret};
 use actix_web::dev::Server;
 use adapter::Shared;
 use connections::Connections;
+use cors::Cors;
 use listen::Listening;
 use metrics::HttpMetrics;
 use s3s::service::S3Service;
@@ -131,8 +133,9 @@ impl S3Server {
         registry: &prometheus::Registry,
     ) -> Result<Self, ServerError> {
         let standby = engine.standby_lag().is_some().then(|| engine.clone());
+        let cors = Cors::new(&settings, engine.clone());
         let service = crate::s3::service(&settings, crate::s3::Gateway::new(&settings, engine))?;
-        let mut shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
+        let mut shared = Shared::new(&settings, service, HttpMetrics::new(registry)?).with_cors(cors);
         if let Some(engine) = standby {
             shared = shared.of_standby(engine);
         }

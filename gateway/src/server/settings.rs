@@ -170,7 +170,9 @@ impl S3Settings {
                 self.write_timeout_seconds
             ));
         }
-        if let Some(tls) = self.tls.as_ref().filter(|tls| tls.listen.is_some_and(|at| at == self.listen && at.port() != 0)) {
+        if let Some(tls) =
+            self.tls.as_ref().filter(|tls| tls.listen.is_some_and(|at| at == self.listen && at.port() != 0))
+        {
             return Some(format!(
                 "tls.listen is {}, as s3.listen: give TLS an address of its own, or leave tls.listen out, and s3.listen speaks TLS",
                 tls.listen.unwrap_or(self.listen)

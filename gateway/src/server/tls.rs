@@ -235,8 +235,8 @@ fn read(settings: &TlsSettings) -> Result<(CertifiedKey, u64), TlsError> {
     let Some(leaf) = chain.first() else {
         return Err(pem(&settings.cert_file, "certificate", "no CERTIFICATE section was found".into()));
     };
-    let until = validity::not_after(leaf)
-        .ok_or_else(|| unfit(settings, "the time at which it ends cannot be read".into()))?;
+    let until =
+        validity::not_after(leaf).ok_or_else(|| unfit(settings, "the time at which it ends cannot be read".into()))?;
     // Without the parser's words, which might show a piece of the key.
     let key = PrivateKeyDer::from_pem_slice(&key)
         .map_err(|_| pem(&settings.key_file, "private key", "no PRIVATE KEY section was found".into()))?;

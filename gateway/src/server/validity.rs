@@ -78,7 +78,12 @@ mod tests {
         }
         assert_eq!(seconds(UTC_TIME, "700101000010Z"), Some(10));
         assert_eq!(seconds(UTC_TIME, "490101000000Z"), seconds(GENERALIZED_TIME, "20490101000000Z"));
-        for (tag, text) in [(UTC_TIME, "7001010000Z"), (GENERALIZED_TIME, "20700101000010"), (UTC_TIME, "701301000010Z"), (4, "700101000010Z")] {
+        for (tag, text) in [
+            (UTC_TIME, "7001010000Z"),
+            (GENERALIZED_TIME, "20700101000010"),
+            (UTC_TIME, "701301000010Z"),
+            (4, "700101000010Z"),
+        ] {
             assert_eq!(seconds(tag, text), None, "{text}");
         }
     }

@@ -18,6 +18,11 @@ use super::convert::contains;
 use super::request::{BodyFailure, RequestContext};
 use crate::s3::checksums::{ChecksumsOf, of_xml};
 
+/// Whether a parameter of a PUT makes its body XML.
+fn is_configuration(pair: &str) -> bool {
+    ["cors"].contains(&pair.split_once('=').map_or(pair, |(name, _)| name))
+}
+
 /// What a body of XML must be.
 pub(crate) struct Announced {
     headers: HeaderMap,
@@ -26,9 +31,10 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// For a request whose body is XML: every POST that is no form.
+    /// For a request whose body is XML: every POST that is no form, and a PUT of a bucket's configuration.
     pub(crate) fn of(request: &Request<Body>, limit: usize) -> Option<Self> {
-        if *request.method() != Method::POST {
+        let configures = || request.uri().query().unwrap_or_default().split('&').any(is_configuration);
+        if *request.method() != Method::POST && !(*request.method() == Method::PUT && configures()) {
             return None;
         }
         let completes = request.uri().query().unwrap_or_default().split('&').any(|pair| pair.starts_with("uploadId="));

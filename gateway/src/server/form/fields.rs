@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn no_field_makes_another_operation_of_the_put() {
-        let pairs = [("key", "k"), ("x-amz-copy-source", "/b/k"), ("x-amz-meta-a", "1"), ("acl", "private"), ("range", "x")];
+        let pairs =
+            [("key", "k"), ("x-amz-copy-source", "/b/k"), ("x-amz-meta-a", "1"), ("acl", "private"), ("range", "x")];
         let fields = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let headers = Fields { fields, file_name: String::new() }.headers("h").unwrap();
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();

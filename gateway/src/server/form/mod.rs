@@ -69,7 +69,9 @@ impl Forms {
     ///
     /// # Errors
     /// What is wrong with form, policy or signature.
-    pub(crate) async fn put<S: ByteStream<Item = Result<bytes::Bytes, s3s::StdError>> + Unpin + Send + Sync + 'static>(
+    pub(crate) async fn put<
+        S: ByteStream<Item = Result<bytes::Bytes, s3s::StdError>> + Unpin + Send + Sync + 'static,
+    >(
         &self,
         (head, tls): (&http::Request<Body>, bool),
         body: S,
@@ -102,7 +104,8 @@ impl Forms {
         };
         let redirect = fields.get("success_action_redirect").or_else(|| fields.get("redirect"));
         // A redirect that is no URL is ignored, as in S3.
-        let is_url = |url: &&str| url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
+        let is_url =
+            |url: &&str| url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
         let redirect = redirect.filter(is_url).map(str::to_owned);
         let location = format!("{}://{host}{path}", if tls { "https" } else { "http" });
         Ok((request, Wish { redirect, status, bucket, key, location }))
@@ -120,7 +123,10 @@ impl Forms {
             None => path.split_once('/').unwrap_or((path, "")),
         };
         if bucket.is_empty() || !rest.is_empty() {
-            return Err(s3_error!(MethodNotAllowed, "A form is sent to the URL of a bucket; the key is a field of it."));
+            return Err(s3_error!(
+                MethodNotAllowed,
+                "A form is sent to the URL of a bucket; the key is a field of it."
+            ));
         }
         Ok((bucket.to_owned(), in_host.is_some()))
     }

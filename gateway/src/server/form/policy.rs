@@ -13,7 +13,10 @@ use super::upload::Range;
 const FREE: [&str; 6] = ["policy", "signature", "awsaccesskeyid", "x-amz-signature", "file", "submit"];
 
 fn invalid(what: impl std::fmt::Display) -> S3Error {
-    s3_error!(InvalidPolicyDocument, "The content of the form does not meet the conditions specified in the policy document: {what}.")
+    s3_error!(
+        InvalidPolicyDocument,
+        "The content of the form does not meet the conditions specified in the policy document: {what}."
+    )
 }
 
 fn denied(what: impl std::fmt::Display) -> S3Error {
