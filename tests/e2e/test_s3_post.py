@@ -16,9 +16,9 @@ from harness import ACCESS_KEY, SECRET_KEY, read_body
 from s3util import MIB, refused
 
 
-def policy(conditions, minutes=10, **over):
+def policy(given, minutes=10, **over):
     ends = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=minutes)
-    document = {"expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"), "conditions": conditions, **over}
+    document = {"expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"), "conditions": given, **over}
     return {name: value for name, value in document.items() if value is not None}
 
 

@@ -165,7 +165,7 @@ def test_curl_speaks_both_versions(secure, tmp_path, rng, version, shown):
     missing = secure.curl(version, "-I", *secure.signed("HEAD", "/versions/none"), url).stdout
     assert f"HTTP/{shown} 404" in missing
     # No body, an error's neither.
-    gone = secure.curl(version, *secure.signed("GET", "/versions/none"), *write, url)
+    gone = secure.curl(version, *secure.signed("GET", "/versions/none"), *write, none)
     assert gone.stdout == f"{shown} 404" and b"<Code>NoSuchKey</Code>" in (tmp_path / "answer").read_bytes()
     removed = secure.curl(version, "-X", "DELETE", *secure.signed("DELETE", "/versions/k"), *write, url)
     assert removed.stdout == f"{shown} 204"

@@ -59,6 +59,7 @@ impl Listening {
             .client_request_timeout(Duration::from_secs(self.settings.header_timeout_seconds))
             // What actix-web's own server has: how long a client may take to end what was refused before it was read.
             .client_disconnect_timeout(Duration::from_secs(1))
+            .h1_allow_half_closed(true)
             .h1_write_buffer_size(body::PIECE_BYTES)
             .graceful_shutdown_signal(move || Self::stopped(stopping.clone()))
             .expect(fn_service(move |request: Request| expect::go_on(Arc::clone(&expects), request)))

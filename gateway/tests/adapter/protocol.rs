@@ -114,25 +114,27 @@ async fn one_host_counts() {
     ] {
         let answer = exchange(&server, &head, b"").await;
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
-        assert!(status == 200 || answer.text().contains("<Code>"), "{what}");
     }
 }
 
 #[tokio::test]
 async fn keys_come_as_they_were_encoded() {
     let server = start(settings());
-    for (path, key) in [
-        ("a%2Fb", "a/b"),
-        ("a%2Bb", "a+b"),
-        ("a+b", "a+b"),
-        ("a//b", "a//b"),
-        ("a/./b/../c", "a/./b/../c"),
-        ("..", ".."),
-        ("%20", " "),
-        ("%E6%BD%AE", "\u{6f6e}"),
-        ("%25", "%"),
+    for (path, signed, key) in [
+        // No SDK sends a slash so, and S3 signs it as one.
+        ("a%2Fb", "a/b", "a/b"),
+        ("a%2Bb", "a%2Bb", "a+b"),
+        ("a+b", "a%2Bb", "a+b"),
+        ("a//b", "a//b", "a//b"),
+        ("a/./b/../c", "a/./b/../c", "a/./b/../c"),
+        ("..", "..", ".."),
+        ("%20", "%20", " "),
+        ("%E6%BD%AE", "%E6%BD%AE", "\u{6f6e}"),
+        ("%25", "%25", "%"),
     ] {
-        let answer = exchange(&server, &server.head("GET", &format!("/bucket/{path}"), &[]), b"").await;
+        let head = server.head("GET", &format!("/bucket/{signed}"), &[]);
+        let head = head.replacen(&format!("/bucket/{signed} "), &format!("/bucket/{path} "), 1);
+        let answer = exchange(&server, &head, b"").await;
         assert_eq!(answer.status, 404, "{path}: {}", answer.text());
         assert!(answer.text().contains(&format!("<Message>no {key}</Message>")), "{path}: {}", answer.text());
     }
