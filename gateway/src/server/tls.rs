@@ -88,7 +88,10 @@ impl ResolvesServerCert for Current {
 
 /// What tells one content of the two files from another without reading them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp([Option<(u64, u64, i64, i64, u64)>; 2]);
+struct Stamp([Option<FileStamp>; 2]);
+
+/// Device, inode, time of the change in seconds and nanoseconds, size.
+type FileStamp = (u64, u64, i64, i64, u64);
 
 impl Stamp {
     fn of(settings: &TlsSettings) -> Self {

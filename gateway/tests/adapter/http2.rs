@@ -234,3 +234,21 @@ async fn shutdown_finishes_what_runs() {
     drop(client);
     secure.server.join().unwrap();
 }
+
+#[tokio::test]
+async fn a_connection_without_a_stream_is_ended() {
+    let secure = secure(S3Settings { idle_timeout_seconds: 1, header_timeout_seconds: 1, ..settings() });
+    let mut client = secure.connect().await;
+    // One that works is left alone, however long.
+    let (answer, _) = client.send_request(secure.request("GET", "/bucket/gate", &[]), true).unwrap();
+    given(&secure.server.s3.entered).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    secure.server.s3.open.add_permits(1);
+    assert_eq!(soon(answer).await.unwrap().status(), 200);
+    soon(async {
+        while client.clone().ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
