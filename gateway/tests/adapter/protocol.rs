@@ -110,7 +110,7 @@ async fn one_host_counts() {
         ("the target's", absolute(&address, &address), 200),
         ("the target's, whatever Host says", absolute(&address, "elsewhere"), 403),
         ("two", server.head("GET", "/bucket/small", &[("Host", "elsewhere")]), 400),
-        ("none", format!("GET /bucket/small HTTP/1.1\r\nx-a: b\r\n\r\n"), 400),
+        ("none", "GET /bucket/small HTTP/1.1\r\nx-a: b\r\n\r\n".to_owned(), 400),
     ] {
         let answer = exchange(&server, &head, b"").await;
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
