@@ -13,11 +13,29 @@ TABLE = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", (ROOT / "docs" / "s3-errors.
 
 # Provoked by other tests, with a server of their own, or by nothing that a client does.
 ELSEWHERE = {
+    "BucketAlreadyExists": "test_access, test_users",
     "ConditionalRequestConflict": "a race of two writers",
     "EntityTooSmall": "test_s3_post, test_s3_multipart",
     "ExpiredToken": "session tokens",
     "IncorrectNumberOfFilesInPostRequest": "test_s3_post",
     "InternalError": "a failing store",
+    "InvalidAction": "test_users",
+    "InvalidBucketAclWithObjectOwnership": "test_access",
+    "InvalidClientTokenId": "test_users",
+    "InvalidEncryptionAlgorithmError": "test_s3_encryption",
+    "InvalidToken": "test_users",
+    "MalformedACLError": "test_access",
+    "MalformedPolicy": "test_access",
+    "MalformedPolicyDocument": "test_users",
+    "NoSuchBucketPolicy": "test_access",
+    "NoSuchPublicAccessBlockConfiguration": "test_access",
+    "OwnershipControlsNotFoundError": "test_access",
+    "PolicyTooLarge": "test_access",
+    "ServerSideEncryptionConfigurationNotFoundError": "test_s3_encryption",
+    "UnexpectedContent": "test_access",
+    "UnresolvableGrantByEmailAddress": "test_access",
+    "ValidationError": "test_users",
+    "AccessControlListNotSupported": "test_access",
     "InvalidObjectState": "test_tiering",
     "InvalidPolicyDocument": "test_s3_post",
     "MalformedPOSTRequest": "test_s3_post",
@@ -37,7 +55,6 @@ ZERO = {"x-amz-checksum-crc32": "AAAAAA=="}
 
 # code: method, path (B stands for the bucket, U for an upload), headers, body
 CASES = {
-    "AccessControlListNotSupported": ("PUT", "/B/k", {"x-amz-acl": "public-read"}, b"x"),
     "BadDigest": ("PUT", "/B/k", ZERO, b"x"),
     "BucketAlreadyOwnedByYou": ("PUT", "/B", {}, b""),
     "BucketNotEmpty": ("DELETE", "/B", {}, b""),

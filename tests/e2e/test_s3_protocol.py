@@ -210,6 +210,10 @@ HERE = {
     "DeleteBucket", "DeleteBucketCors", "DeleteObject", "DeleteObjects", "GetBucketCors", "GetBucketLocation", "GetBucketVersioning", "GetObject",
     "GetObjectAttributes", "HeadBucket", "HeadObject", "ListBuckets", "ListMultipartUploads", "ListObjects",
     "ListObjectsV2", "ListParts", "PutBucketCors", "PutObject", "RestoreObject", "UploadPart", "UploadPartCopy",
+    "DeleteBucketEncryption", "GetBucketEncryption", "PutBucketEncryption",
+    "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
+    "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
+    "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",
 }  # fmt: skip
 # Sent to another service or host, or refused by the SDK itself.
 ELSEWHERE = {"ListDirectoryBuckets", "UpdateObjectEncryption", "WriteGetObjectResponse"}

@@ -32,6 +32,6 @@ def extract_all(objects: dict[tuple[str, str], Object], read: Read, to: pathlib.
         if found:
             (to / file).unlink()
         wrong[bucket, key] = found
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = "".join(json.dumps(line, ensure_ascii=False, default=bytes.hex) + "\n" for line in lines)
     (to / "objects.jsonl").write_text(text)
     return wrong

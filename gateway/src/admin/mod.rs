@@ -9,6 +9,7 @@ mod error;
 mod fsck;
 mod metrics;
 mod state;
+pub mod users;
 
 pub use error::{ApiError, ErrorBody, POLICY};
 pub use metrics::GatewayMetrics;

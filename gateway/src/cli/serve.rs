@@ -8,7 +8,10 @@ use crate::config::{Config, access_key, check, read_policy};
 use crate::logging;
 use crate::output::Output;
 use crate::server::tls::Certificates;
-use crate::server::{AccessKey, Listeners, S3Server, descriptors};
+use crate::server::{AccessKey, Listeners, S3Server, S3Settings, descriptors};
+use crate::users::Users;
+use crate::users::directory::Known;
+use crate::users::seal::SealKeys;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -259,9 +262,11 @@ impl Serving<'_> {
         let keep = |e| Failure::new(format!("keep the listener: {e}"));
         self.listeners = Some(listeners.try_clone().map_err(keep)?);
         let tls = listeners.tls_address().map_err(keep)?;
-        let server = S3Server::bind_to(listeners, settings, engine.clone(), registry).map_err(Failure::new)?;
+        let users = Arc::new(self.users(engine, &settings)?);
+        let both = (engine.clone(), Arc::clone(&users));
+        let server = S3Server::bind_to(listeners, settings, both, registry).map_err(Failure::new)?;
         let server = server.with_tls(self.certificates.clone());
-        self.announce(engine, server.local_addr(), tls).await?;
+        self.announce((engine, users), server.local_addr(), tls).await?;
         let (stopping, stop) = (Arc::clone(&self.state), self.stop.clone());
         let mut ended = Ended::Stopped;
         let shutdown = async {
@@ -277,8 +282,28 @@ impl Serving<'_> {
         Ok(ended)
     }
 
+    /// Those who may sign requests. A standby never makes a seal key: what it follows was sealed with that of the primary.
+    fn users(&self, engine: &Engine, settings: &S3Settings) -> Result<Users, Failure> {
+        let config = self.state.config();
+        let standby = engine.standby_lag().is_some();
+        let seal = match &config.users.seal_key {
+            Some(text) => SealKeys::parse(text.expose()).map(Some).map_err(|e| format!("users.seal_key: {e}")),
+            None => SealKeys::of_directory(&config.data_dir, !standby),
+        };
+        let known = Known { accounts: config.accounts.clone(), root_keys: settings.access_keys.clone() };
+        let users = Users::new(known, seal.map_err(Failure::new)?, engine.clone());
+        // What is to be said of them is said at the start.
+        users.directory().map_err(Failure::new)?;
+        Ok(users)
+    }
+
     /// Tells everybody that requests are served.
-    async fn announce(&self, engine: &Engine, s3: SocketAddr, tls: Option<SocketAddr>) -> Result<(), Failure> {
+    async fn announce(
+        &self,
+        (engine, users): (&Engine, Arc<Users>),
+        s3: SocketAddr,
+        tls: Option<SocketAddr>,
+    ) -> Result<(), Failure> {
         let config = self.state.config();
         let scheme = if self.certificates.is_some() && tls.is_none() { "https" } else { "http" };
         let addresses = Addresses {
@@ -288,7 +313,7 @@ impl Serving<'_> {
             socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
             pid: std::process::id(),
         };
-        self.state.opened(engine.clone()).await;
+        self.state.opened(engine.clone(), users).await;
         self.state.enter(Phase::Serving);
         let standby = engine.standby_lag().is_some();
         let tls = addresses.s3_tls.as_ref().map(|tls| format!(" s3-tls={tls}")).unwrap_or_default();

@@ -4,7 +4,9 @@
 //! to anything: that is for `serve`.
 
 pub mod access_key;
+pub mod accounts;
 mod check;
+pub mod check_accounts;
 mod error;
 mod places;
 mod reader;
@@ -19,6 +21,7 @@ pub use reader::Env;
 pub use store::{ChunkSection, DurabilityName, HotSection, JournalSection, RelaxedSync, StoreSettings};
 
 use crate::server::{S3Settings, Secret};
+use accounts::{AccountSection, UsersSection};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,6 +45,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The S3 endpoint.
     pub s3: S3Settings,
+    /// Owners of buckets and objects, and their users, by name.
+    pub accounts: BTreeMap<String, AccountSection>,
+    /// What concerns all users.
+    pub users: UsersSection,
     /// The admin listener.
     pub admin: AdminSettings,
     /// The storage engine.
@@ -72,6 +79,8 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./tidegate-data"),
             s3: S3Settings::default(),
+            accounts: BTreeMap::new(),
+            users: UsersSection::default(),
             admin: AdminSettings::default(),
             store: StoreSettings::default(),
             recovery: None,

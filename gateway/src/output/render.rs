@@ -17,6 +17,7 @@ pub use super::render_recover::{from_packs, missing, odd_pack, promoted, recover
 use super::render_scrub;
 pub use super::render_scrub::scrub;
 pub use super::render_tier::{conformance, conformance_plan};
+pub use super::render_users::{accounts, new_key, user, users};
 
 /// `right` names the columns of numbers.
 pub(super) fn finish(mut table: Table, right: &[usize]) -> String {

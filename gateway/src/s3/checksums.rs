@@ -226,7 +226,15 @@ impl Announced<'_> {
         let md5 = self.content_md5.map(md5).transpose()?;
         let compute = self.computed()?;
         let trailers = self.trailing.map(|trailing| trailer_checksums(trailing.clone()));
-        Ok(BodyExpectation { length, md5, checksums: self.checksum.into_iter().collect(), trailers, compute })
+        Ok(BodyExpectation {
+            length,
+            md5,
+            checksums: self.checksum.into_iter().collect(),
+            trailers,
+            compute,
+            default: Some(ChecksumAlgorithm::Crc64Nvme),
+            customer_key: None,
+        })
     }
 
     /// The algorithm to compute while the body passes: the trailer's, whose value comes too late to ask for it, or one

@@ -41,6 +41,7 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
     use Operation as O;
     Some(match operation {
         O::PutObject | O::CopyObject | O::CreateBucket | O::DeleteBucket => &[],
+        O::PutBucketEncryption | O::DeleteBucketEncryption => &["encryption"],
         O::DeleteObject => &["versionId"],
         O::DeleteObjects => &["delete"],
         O::CreateMultipartUpload => &["uploads"],
@@ -48,6 +49,11 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::CompleteMultipartUpload | O::AbortMultipartUpload => &["uploadId"],
         O::RestoreObject => &["restore", "versionId"],
         O::PutBucketCors | O::DeleteBucketCors => &["cors"],
+        O::PutBucketPolicy | O::DeleteBucketPolicy => &["policy"],
+        O::PutPublicAccessBlock | O::DeletePublicAccessBlock => &["publicAccessBlock"],
+        O::PutBucketOwnershipControls | O::DeleteBucketOwnershipControls => &["ownershipControls"],
+        O::PutBucketAcl => &["acl"],
+        O::PutObjectAcl => &["acl", "versionId"],
         _ => return None,
     })
 }

@@ -5,12 +5,19 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{PutObject, RestoreOutcome, RestoreRequest as Restore};
 use tidegate_tiering::tier::RestorePriority;
 
+use super::admit::{Admitted, asking, caller_of};
 use super::attributes::describe;
+use super::authority::Place;
 use super::body::body_in;
 use super::checksums::{announced, show};
+use super::condition_keys::Asking;
 use super::conditions::of_write;
+use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
+use super::grants::OfNew;
 use super::{Gateway, context, etag, only_null_version};
+use crate::auth::decide::BucketFacts;
+use crate::auth::needs::{Shape, needs};
 use crate::server::{FromForm, ResponseStatus};
 
 pub(super) async fn put(
@@ -19,12 +26,15 @@ pub(super) async fn put(
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let context = context(&request);
     let from_form = request.extensions.get::<FromForm>().is_some();
+    let of_new = OfNew::of_request(gateway, &request)?;
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
     let announced = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes);
-    let expect = if from_form { announced.expectation_without_length()? } else { announced.expectation()? };
-    let attributes = describe!(input, &headers, &gateway.storage_classes)?;
+    let mut expect = if from_form { announced.expectation_without_length()? } else { announced.expectation()? };
+    expect.customer_key.clone_from(&key);
+    let attributes = describe!(input, &headers, &gateway.storage_classes, of_new)?;
     let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
     let put = PutObject { bucket: input.bucket, key: input.key, attributes, expect, condition };
@@ -32,6 +42,7 @@ pub(super) async fn put(
         gateway.engine.put_object(put, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
     let mut output = PutObjectOutput { e_tag: Some(etag(&written.etag)), ..Default::default() };
     output.checksum_type = show!(output, written.checksum.as_ref());
+    echo_key!(output, &key);
     Ok(S3Response::new(output))
 }
 
@@ -62,7 +73,12 @@ pub(super) async fn delete_many(
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
     /// S3's limit for one request.
     const MAX_KEYS: usize = 1000;
-    let input = request.input;
+    let bucket = Admitted::of(&request)?;
+    let caller = caller_of(&request.extensions);
+    let context = context(&request);
+    let S3Request { input, headers, uri, .. } = request;
+    let query = uri.query().unwrap_or_default();
+    let asking = asking(&gateway.authority, &caller, context.as_deref(), (&headers, query));
     let objects = input.delete.objects;
     if objects.is_empty() || objects.len() > MAX_KEYS {
         return Err(s3_error!(MalformedXML, "DeleteObjects takes 1 to {MAX_KEYS} keys, {} were given.", objects.len()));
@@ -74,7 +90,7 @@ pub(super) async fn delete_many(
     let mut errors = Vec::new();
     let mut keys = Vec::with_capacity(objects.len());
     for object in objects {
-        match refused(&object) {
+        match refused(&object).or_else(|| not_allowed(gateway, &asking, &bucket, (&input.bucket, &object))) {
             None => keys.push(object.key),
             Some(error) => errors.push(delete_error(object.key, &error)),
         }
@@ -90,6 +106,20 @@ pub(super) async fn delete_many(
         }
     }
     Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), request_charged: None }))
+}
+
+/// Why the caller may not delete one key of DeleteObjects.
+fn not_allowed(
+    gateway: &Gateway,
+    asking: &Asking<'_>,
+    facts: &BucketFacts,
+    (bucket, object): (&str, &ObjectIdentifier),
+) -> Option<s3s::S3Error> {
+    let version = object.version_id.as_deref().filter(|version| !version.is_empty());
+    let place = Place { bucket, key: &object.key, version, is_new: false };
+    let shape = Shape { version: version.is_some(), ..Shape::default() };
+    let needs = needs("DeleteObject", shape).unwrap_or_default();
+    needs.iter().find_map(|need| gateway.authority.require(asking, need.action, facts, &place).err())
 }
 
 /// Why one key of DeleteObjects is not even tried.

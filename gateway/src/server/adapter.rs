@@ -12,6 +12,7 @@ use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
 use sha2::{Digest, Sha256};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use super::rechunk::Rechunked;
 use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 use super::xml::{self, Whole};
+use crate::sts;
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
 const INLINE_BODY_BYTES: u64 = 64 * 1024;
@@ -126,10 +128,15 @@ impl Shared {
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
-            forms: Forms::new(settings),
+            forms: Forms::new(settings, Box::new(s3s::auth::SimpleAuth::new())),
             cors: None,
             standby: None,
         }
+    }
+
+    /// The same with those whose forms are taken.
+    pub(crate) fn with_forms(self, forms: Forms) -> Self {
+        Self { forms, ..self }
     }
 
     /// The same with the rules of the engine's buckets for pages of other origins.
@@ -156,10 +163,10 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    fn enter(&self) -> (InFlight, bool) {
+    fn enter(&self, peer: Option<IpAddr>, tls: bool) -> (InFlight, bool) {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.metrics.in_flight.inc();
-        let context = Arc::new(RequestContext::new(self.ids.next()));
+        let context = Arc::new(RequestContext::new(self.ids.next()).from_peer(peer, tls));
         let in_flight = InFlight {
             count: Arc::clone(&self.in_flight),
             metrics: Arc::clone(&self.metrics),
@@ -177,7 +184,7 @@ impl Shared {
 /// Answers a request.
 pub(crate) async fn handle(shared: Arc<Shared>, arrival: Arrival) -> Response<Outgoing> {
     let Arrival { mut request, transport, connection, wanted, unsized_body } = arrival;
-    let (mut in_flight, admitted) = shared.enter();
+    let (mut in_flight, admitted) = shared.enter(request.head().peer_addr.map(|peer| peer.ip()), transport.tls);
     if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
         in_flight.line = Some(LogLine::new(request.head()));
     }
@@ -239,10 +246,14 @@ async fn call(
             let beside = shared.cors.as_ref().and_then(|cors| cors.beside(&to_s3s));
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
             let context = Arc::clone(&incoming.context);
+            let is_sts = sts::is_call(&method, &uri, to_s3s.headers());
             let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
             let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
-            let answer = explain_unknown(answer, &method, &uri);
-            let mut answer = explain_body_failure(answer, &context);
+            let answer = explain_body_failure(answer, &context);
+            let mut answer = match is_sts {
+                true => sts::as_of_sts(answer, &context.id().to_string()),
+                false => explain_unknown(answer, &method, &uri),
+            };
             answer.headers_mut().extend(beside.into_iter().flatten());
             answer
         }

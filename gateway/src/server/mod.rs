@@ -35,6 +35,9 @@ pub(crate) use rechunk::MAX_SIGNED_CHUNK;
 pub(crate) use settings::S3_MAX_PARTS;
 pub use settings::{AccessKey, S3Settings, Secret};
 
+use crate::auth::identity::IdentitySource;
+use crate::users::directory::Known;
+use crate::users::{Keys, Users};
 use actix_web::dev::Server;
 use adapter::Shared;
 use connections::Connections;
@@ -112,16 +115,17 @@ impl Listeners {
 }
 
 impl S3Server {
-    /// Checks the settings, listens, registers the metrics.
+    /// Checks the settings, listens, registers the metrics. Those who may sign requests are the root keys in the settings.
     ///
     /// # Errors
     /// [`ServerError::Settings`], [`ServerError::Listen`], [`ServerError::Metrics`].
     pub fn bind(settings: S3Settings, engine: Engine, registry: &prometheus::Registry) -> Result<Self, ServerError> {
         let listeners = Self::listen(&settings)?;
-        Self::bind_to(listeners, settings, engine, registry)
+        let users = Users::new(Known::of(&settings), None, engine.clone());
+        Self::bind_to(listeners, settings, (engine, Arc::new(users)), registry)
     }
 
-    /// As [`S3Server::bind`], on listeners of [`S3Server::listen`]. A duplicate of them keeps connections waiting while another
+    /// As [`S3Server::bind`], for `users`, on listeners of [`S3Server::listen`]. A duplicate of them keeps connections waiting while another
     /// engine is opened.
     ///
     /// # Errors
@@ -129,13 +133,16 @@ impl S3Server {
     pub fn bind_to(
         listeners: Listeners,
         settings: S3Settings,
-        engine: Engine,
+        (engine, users): (Engine, Arc<Users>),
         registry: &prometheus::Registry,
     ) -> Result<Self, ServerError> {
         let standby = engine.standby_lag().is_some().then(|| engine.clone());
         let cors = Cors::new(&settings, engine.clone());
-        let service = crate::s3::service(&settings, crate::s3::Gateway::new(&settings, engine))?;
-        let mut shared = Shared::new(&settings, service, HttpMetrics::new(registry)?).with_cors(cors);
+        let forms = Forms::new(&settings, Box::new(Keys(Arc::clone(&users))));
+        let gateway = crate::s3::Gateway::new(&settings, engine, Arc::clone(&users) as Arc<dyn IdentitySource>);
+        let service = crate::s3::service(&settings, gateway, users)?;
+        let shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
+        let mut shared = shared.with_cors(cors).with_forms(forms);
         if let Some(engine) = standby {
             shared = shared.of_standby(engine);
         }
@@ -176,7 +183,7 @@ impl S3Server {
         Self { certificates, ..self }
     }
 
-    /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service`]).
+    /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service_for_all`]).
     ///
     /// # Errors
     /// As [`S3Server::bind`].

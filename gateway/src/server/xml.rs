@@ -18,10 +18,8 @@ use super::convert::contains;
 use super::request::{BodyFailure, RequestContext};
 use crate::s3::checksums::{ChecksumsOf, of_xml};
 
-/// Whether a parameter of a PUT makes its body XML.
-fn is_configuration(pair: &str) -> bool {
-    ["cors"].contains(&pair.split_once('=').map_or(pair, |(name, _)| name))
-}
+/// The subresources whose PUT has a document for a body.
+const DOCUMENTS: [&str; 5] = ["acl", "cors", "ownershipControls", "policy", "publicAccessBlock"];
 
 /// What a body of XML must be.
 pub(crate) struct Announced {
@@ -31,10 +29,14 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// For a request whose body is XML: every POST that is no form, and a PUT of a bucket's configuration.
+    /// For a request whose body is XML, or the JSON of a policy: every POST that is no form, and the PUTs of
+    /// documents.
     pub(crate) fn of(request: &Request<Body>, limit: usize) -> Option<Self> {
-        let configures = || request.uri().query().unwrap_or_default().split('&').any(is_configuration);
-        if *request.method() != Method::POST && !(*request.method() == Method::PUT && configures()) {
+        let is_document = || {
+            let mut names = request.uri().query().unwrap_or_default().split('&').map(|pair| pair.split('=').next());
+            names.any(|name| name.is_some_and(|name| DOCUMENTS.contains(&name)))
+        };
+        if *request.method() != Method::POST && !(*request.method() == Method::PUT && is_document()) {
             return None;
         }
         let completes = request.uri().query().unwrap_or_default().split('&').any(|pair| pair.starts_with("uploadId="));

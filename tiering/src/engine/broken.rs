@@ -66,5 +66,6 @@ fn table_name(table: Table) -> &'static str {
         Table::Access => "access",
         Table::Thaw => "thaw",
         Table::Manifest => "manifest",
+        Table::User => "user",
     }
 }

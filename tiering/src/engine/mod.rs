@@ -8,6 +8,7 @@ mod body;
 mod broken;
 mod buckets;
 mod capacity;
+mod cipher;
 mod claims;
 mod deployment;
 mod digest;
@@ -53,9 +54,11 @@ mod snapshots;
 mod state;
 pub(crate) mod transition;
 pub mod types;
+mod users;
 mod walk;
 
 pub use buckets::{BucketInfo, BucketSettings, Versioning};
+pub use cipher::CustomerKey;
 pub use driven::Step;
 pub use error::EngineError;
 pub use follow::{FollowEnd, PromoteReport, StandbyStats};
@@ -73,6 +76,7 @@ pub use restore::MAX_RESTORE_DAYS;
 pub use scrub::{DamagedChunk, ScrubProgress, ScrubReport, ScrubRequest, ScrubStats};
 pub use settings::{EngineSettings, HOT, LimitSettings, Recall, ScrubSettings, TieringSettings};
 pub use types::*;
+pub use users::*;
 
 use crate::clock::Clock;
 use crate::local::{DiskBudget, LastEnd, LocalSettings, LocalStore};
@@ -158,6 +162,7 @@ pub(crate) struct Core {
     pub md5: md5::Md5Pool,
     pub barrier: Arc<MarkBarrier>,
     pub accounts: Arc<Accounts>,
+    pub users: Arc<users::UsersVersion>,
     pub access: AccessBuffer,
     pub claimed: Claimed,
     pub making: transition::Making,
@@ -390,8 +395,13 @@ impl Core {
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
-        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> =
-            vec![Arc::clone(&barrier) as _, Arc::clone(&accounts) as _, Arc::new(ObserveGroups(Arc::clone(&metrics)))];
+        let users = Arc::new(users::UsersVersion::default());
+        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> = vec![
+            Arc::clone(&barrier) as _,
+            Arc::clone(&accounts) as _,
+            Arc::clone(&users) as _,
+            Arc::new(ObserveGroups(Arc::clone(&metrics))),
+        ];
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let Namespace { meta, clean, follow, ship } = open_namespace(&settings, &components, data, observers)?;
@@ -432,6 +442,7 @@ impl Core {
             md5: md5::Md5Pool::for_this_machine(),
             barrier,
             accounts,
+            users,
             access: AccessBuffer::default(),
             claimed: Claimed::default(),
             making: transition::Making::default(),

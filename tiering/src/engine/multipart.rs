@@ -1,6 +1,7 @@
 //! Multipart uploads. Parts are ingested like objects; completing joins their manifests and moves no byte. The part map
 //! stays with the object for ever.
 
+use super::cipher::{CustomerKey, Sealer, check_part_key, fresh_salt};
 use super::digest::{bad, combined_crc, composite_checksum, multipart_etag};
 use super::error::EngineError;
 use super::ingest::{ingest, join_bodies};
@@ -35,6 +36,8 @@ pub struct UploadPartCopy {
     pub source: ObjectHandle,
     /// Bytes of the source.
     pub range: Range<u64>,
+    /// The client's key (SSE-C) that the upload was begun with.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// A page of parts.
@@ -95,14 +98,19 @@ impl Engine {
                 return Err(EngineError::InvalidRequest(message));
             }
         }
-        let ingested = ingest(&self.core, part.expect, limits.max_put_bytes, body).await?;
+        part.expect.settle();
+        let customer_key = part.expect.customer_key.take();
+        check_part_key(upload.attributes.encryption.as_ref(), customer_key.as_ref())?;
+        let nonce = customer_key.as_ref().map(|_| fresh_salt()).transpose()?;
+        let sealer = customer_key.as_ref().zip(nonce).map(|(key, nonce)| Sealer::new(key, &nonce)).transpose()?;
+        let ingested = ingest(&self.core, part.expect, limits.max_put_bytes, sealer, body).await?;
         let info = PartInfo {
             number: part.number,
             size: ingested.verified.size,
-            etag: hex::encode(ingested.verified.md5),
+            etag: hex::encode(ingested.etag),
             modified: self.core.clock.now(),
             checksum: ingested.verified.checksum.clone(),
-            nonce: None,
+            nonce,
         };
         let record = PartRecord { info: info.clone(), body: ingested.body.clone() };
         let batch = Batch::new(Reason::PutPart)
@@ -130,7 +138,12 @@ impl Engine {
             key: copy.key,
             upload_id: copy.upload_id,
             number: copy.number,
-            expect: BodyExpectation { length: Some(length), ..Default::default() },
+            expect: BodyExpectation {
+                length: Some(length),
+                default: Some(ChecksumAlgorithm::Crc64Nvme),
+                customer_key: copy.customer_key,
+                ..Default::default()
+            },
         };
         self.upload_part(part, body).await
     }
@@ -160,6 +173,8 @@ impl Engine {
                 initiated: upload.initiated,
                 storage_class: upload.attributes.storage_class,
                 checksum: upload.checksum,
+                encryption: upload.attributes.encryption,
+                owner: upload.attributes.owner,
             },
             next: more.then(|| parts.last().map_or(after, |p| p.number)),
             parts,
@@ -386,9 +401,9 @@ fn whole_checksum(
     parts: &[&PartRecord],
     expected: Option<&(ChecksumAlgorithm, String)>,
 ) -> Result<Option<Checksum>, EngineError> {
-    // An upload that was begun without a checksum gets the one that its completion names, if its parts have it.
+    // An upload that was begun without a checksum gets the one that its completion names, else S3's own, if its parts have it.
     let named = expected.map(|(algorithm, value)| (*algorithm, value.contains('-') || !algorithm.is_crc()));
-    let Some((algorithm, composite)) = upload.checksum.or(named) else { return Ok(None) };
+    let (algorithm, composite) = upload.checksum.or(named).unwrap_or((ChecksumAlgorithm::Crc64Nvme, false));
     let sums: Option<Vec<(Checksum, u64)>> = parts
         .iter()
         .map(|p| p.info.checksum.clone().filter(|c| c.algorithm == algorithm).map(|c| (c, p.info.size)))

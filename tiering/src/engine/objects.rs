@@ -1,12 +1,17 @@
 //! Objects: the commit points of PUT, DELETE and COPY.
 
+use super::cipher::{Sealer, check_key};
 use super::error::EngineError;
 use super::ingest::{Ingested, ingest};
 use super::keys;
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
-use super::types::{BodyExpectation, BodyIn, CopyObject, PutObject, Residency, WriteCondition, Written};
+use super::types::{
+    BodyExpectation, BodyIn, CopyKeys, CopyObject, ObjectAttributes, ObjectInfo, PutObject, Residency, WriteCondition,
+    Written,
+};
 use super::{Core, Engine};
+use crate::clock::Clock;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
 
@@ -18,9 +23,13 @@ impl Engine {
     ///
     /// # Errors
     /// Whatever the body, the expectations or the preconditions say; [`EngineError::SlowDown`] without room.
-    pub async fn put_object(&self, put: PutObject, body: BodyIn) -> Result<Written, EngineError> {
+    pub async fn put_object(&self, mut put: PutObject, body: BodyIn) -> Result<Written, EngineError> {
         self.bucket(&put.bucket)?;
-        let ingested = ingest(&self.core, put.expect, self.core.settings.limits.max_put_bytes, body).await?;
+        let (encryption, sealer) = Sealer::of_object(put.expect.customer_key.take().as_ref())?;
+        put.attributes.encryption = encryption;
+        put.expect.settle();
+        let limit = self.core.settings.limits.max_put_bytes;
+        let ingested = ingest(&self.core, put.expect, limit, sealer, body).await?;
         let record = self.core.new_record(&ingested, put.attributes);
         let batch = Batch::new(Reason::PutObject).holding(ingested.pins);
         let target = Target { bucket: &put.bucket, key: &put.key, condition: &put.condition };
@@ -39,6 +48,42 @@ impl Engine {
                 Err(EngineError::NoSuchKey { bucket: bucket.to_owned(), key: key.to_owned() })
             }
         }
+    }
+
+    /// Changes what describes an object, in place: it keeps its version, its ETag and its time. `change` may be called several
+    /// times, each time with the attributes as they are then. Returns what HEAD shows now.
+    ///
+    /// # Errors
+    /// As [`Engine::open_object`]; whatever `change` refuses with, and then nothing has changed.
+    pub async fn update_attributes(
+        &self,
+        bucket: &str,
+        key: &str,
+        change: impl Fn(&mut ObjectAttributes) -> Result<(), EngineError>,
+    ) -> Result<ObjectInfo, EngineError> {
+        let subject = keys::object(bucket, key);
+        for _ in 0..MAX_RACES {
+            // The bytes as they are stored, which an older version may have written: a compare-and-swap has to name them.
+            let Some(stored) = self.core.meta.get(Table::Object, &subject)? else {
+                return self.open_object(bucket, key).map(|object| object.info().clone());
+            };
+            let old = ObjectRecord::decode(&stored)?;
+            let mut next = old.clone();
+            change(&mut next.attributes)?;
+            if next.attributes != old.attributes {
+                match self.core.replace(&subject, &stored, &old, next.clone(), Reason::UpdateObject).await? {
+                    Err(MetaError::Conflict { .. }) => continue,
+                    other => other?,
+                }
+            }
+            return Ok(ObjectHandle::new(Arc::clone(&self.core), bucket, key, next).info().clone());
+        }
+        Err(EngineError::Conflict)
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core.clock)
     }
 
     /// Deletes an object; true when there was one. `if_match` is an ETag without quotes.
@@ -71,9 +116,19 @@ impl Engine {
     /// [`EngineError::InvalidObjectState`] for an archived source; [`EngineError::PreconditionFailed`] when the source
     /// has changed since its conditions were checked.
     pub async fn copy_object(&self, copy: CopyObject) -> Result<Written, EngineError> {
+        self.copy_object_with_keys(copy, &CopyKeys::default()).await
+    }
+
+    /// As [`Engine::copy_object`], of an object that is encrypted with a client's key, or is to be. Bytes are shared when
+    /// both keys are the same.
+    ///
+    /// # Errors
+    /// As [`Engine::copy_object`]; [`EngineError::WrongKey`], or [`EngineError::InvalidRequest`] when the source's key is missing
+    /// or was given for nothing.
+    pub async fn copy_object_with_keys(&self, copy: CopyObject, keys: &CopyKeys) -> Result<Written, EngineError> {
         self.bucket(&copy.bucket)?;
         for _ in 0..MAX_RACES {
-            match self.try_copy(&copy).await {
+            match self.try_copy(&copy, keys).await {
                 // The source has moved to another tier meanwhile, or the target has changed: neither is the client's matter.
                 Err(EngineError::Conflict) => {}
                 other => return other,
@@ -82,11 +137,11 @@ impl Engine {
         Err(EngineError::Conflict)
     }
 
-    async fn try_copy(&self, copy: &CopyObject) -> Result<Written, EngineError> {
+    async fn try_copy(&self, copy: &CopyObject, keys: &CopyKeys) -> Result<Written, EngineError> {
         let source_key = keys::object(&copy.source_bucket, &copy.source_key);
         // The bytes as they are stored, which an older version may have written: a compare-and-swap has to name them.
         let stored = self.core.meta.get(Table::Object, &source_key)?;
-        let source = match &stored {
+        let mut source = match &stored {
             Some(stored) => {
                 let record = ObjectRecord::decode(stored)?;
                 ObjectHandle::new(Arc::clone(&self.core), &copy.source_bucket, &copy.source_key, record)
@@ -96,8 +151,9 @@ impl Engine {
         if source.record().version != copy.source_version {
             return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
         }
+        source.unlock(keys.source.clone())?;
         let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key;
-        let (mut record, pins) = self.core.copied_record(&source, copy, in_place).await?;
+        let (mut record, pins) = self.core.copied_record(&source, (copy, keys), in_place).await?;
         if in_place {
             record.created = source.record().created;
         }
@@ -136,7 +192,7 @@ impl Core {
         ObjectRecord {
             version: keys::fresh_version(now),
             size: ingested.verified.size,
-            etag: hex::encode(ingested.verified.md5),
+            etag: hex::encode(ingested.etag),
             created: now,
             modified: now,
             attributes,
@@ -270,7 +326,7 @@ impl Core {
     async fn copied_record(
         self: &Arc<Self>,
         source: &ObjectHandle,
-        copy: &CopyObject,
+        (copy, keys): (&CopyObject, &CopyKeys),
         in_place: bool,
     ) -> Result<(ObjectRecord, Option<Ingested>), EngineError> {
         let from = source.record();
@@ -287,8 +343,10 @@ impl Core {
             }
         };
         let same_checksum = copy.checksum.is_none() || from.checksum.as_ref().map(|c| c.algorithm) == copy.checksum;
+        let same_key = check_key(from.attributes.encryption.as_ref(), keys.target.as_ref()).is_ok();
         let now = self.clock.now();
-        if stays && same_checksum {
+        if stays && same_checksum && same_key {
+            attributes.encryption.clone_from(&from.attributes.encryption);
             let mut record = from.clone();
             record.version = keys::fresh_version(now);
             record.created = now;
@@ -308,8 +366,12 @@ impl Core {
         let body = Box::pin(futures::StreamExt::map(body, |piece| {
             piece.map_err(|e| super::types::BodyError::Incomplete(format!("read the source of the copy: {e}")))
         }));
-        let expect = BodyExpectation { length: Some(from.size), compute: copy.checksum, ..Default::default() };
-        let ingested = ingest(self, expect, self.settings.limits.max_object_bytes, body).await?;
+        // A checksum of the source's algorithm stays with the copy, of the whole whatever the source's was.
+        let compute = copy.checksum.or_else(|| from.checksum.as_ref().map(|checksum| checksum.algorithm));
+        let expect = BodyExpectation { length: Some(from.size), compute, ..Default::default() };
+        let (encryption, sealer) = Sealer::of_object(keys.target.as_ref())?;
+        attributes.encryption = encryption;
+        let ingested = ingest(self, expect, self.settings.limits.max_object_bytes, sealer, body).await?;
         let mut record = self.new_record(&ingested, attributes);
         record.parts = Vec::new();
         Ok((record, Some(ingested)))

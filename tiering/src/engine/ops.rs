@@ -468,6 +468,7 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
             Table::Manifest => format!("footer of {} frames", RemoteFooter::decode(value)?.entries.len()),
             Table::Access => format!("{:?}", AccessRecord::decode(value)?),
             Table::Thaw => format!("{:?}", ThawRecord::decode(value)?),
+            Table::User => super::users::describe(&op.key, value)?,
             Table::System | Table::Due => text(value),
         })
     };

@@ -34,11 +34,13 @@ pub enum Table {
     Thaw = 10,
     /// Manifests too large for their object's record.
     Manifest = 11,
+    /// Accounts, users and their access keys.
+    User = 13,
 }
 
 impl Table {
     /// Every table, in key order.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 12] = [
         Table::System,
         Table::Bucket,
         Table::Object,
@@ -50,6 +52,7 @@ impl Table {
         Table::Access,
         Table::Thaw,
         Table::Manifest,
+        Table::User,
     ];
 
     /// The table's number on disk.
@@ -146,6 +149,10 @@ reasons! {
     Release = 26,
     /// What is set for a bucket changed.
     ConfigureBucket = 27,
+    /// A user was made, changed or removed.
+    User = 30,
+    /// An account was made.
+    Account = 31,
 }
 
 /// One physical change: `value` replaces what is at `key`, `None` removes it. Applying it twice is applying it once.

@@ -19,7 +19,7 @@ use tidegate_tiering::clock::{Clock, SystemClock};
 
 use super::request::RequestContext;
 use super::settings::S3Settings;
-use crate::s3::access::{Domains, Keys};
+use crate::s3::access::Domains;
 use fields::{Fields, Parts};
 use sign::Signature;
 use upload::{Range, Upload};
@@ -57,12 +57,8 @@ fn invalid(message: impl Into<String>) -> S3Error {
 }
 
 impl Forms {
-    pub(crate) fn new(settings: &S3Settings) -> Self {
-        Self {
-            auth: Box::new(Keys::new(&settings.access_keys)),
-            domains: Domains::new(&settings.domains),
-            max_body_bytes: settings.max_body_bytes,
-        }
+    pub(crate) fn new(settings: &S3Settings, auth: Box<dyn S3Auth>) -> Self {
+        Self { auth, domains: Domains::new(&settings.domains), max_body_bytes: settings.max_body_bytes }
     }
 
     /// The PutObject that the form is. Reads the form up to its file.
