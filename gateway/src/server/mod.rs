@@ -29,6 +29,7 @@ pub(crate) use adapter::ReadOnly;
 pub use adapter::Transport;
 pub(crate) use body::PlainEtag;
 pub use body::{ResponseBody, ResponseStatus, SendError};
+use form::Forms;
 pub(crate) use form::FromForm;
 pub(crate) use range::Verified;
 pub(crate) use rechunk::MAX_SIGNED_CHUNK;
