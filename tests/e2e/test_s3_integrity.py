@@ -179,7 +179,6 @@ def test_operations_that_are_not_there_say_so_by_name(s3, bucket):
             Bucket=bucket, LifecycleConfiguration={"Rules": [{"ID": "x", "Status": "Enabled", "Filter": {"Prefix": ""},
                                                               "Expiration": {"Days": 1}}]}
         ),
-        "GetBucketCors": lambda: s3.get_bucket_cors(Bucket=bucket),
         "PutBucketWebsite": lambda: s3.put_bucket_website(
             Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}
         ),

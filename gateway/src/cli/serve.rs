@@ -7,13 +7,15 @@ use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
 use crate::config::{Config, access_key, check, read_policy, test_settings};
 use crate::logging;
 use crate::output::Output;
-use crate::server::{AccessKey, S3Server, S3Settings, descriptors};
+use crate::server::tls::Certificates;
+use crate::server::{AccessKey, Listeners, S3Server, S3Settings, descriptors};
 use crate::users::Users;
 use crate::users::directory::Known;
 use crate::users::seal::SealKeys;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,8 +30,11 @@ use tokio::sync::watch;
 /// Where a server listens: what `--ready-file` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
-    /// `http://host:port` of the S3 endpoint.
+    /// `http://host:port` of the S3 endpoint, or `https://` where it speaks TLS alone.
     pub s3: String,
+    /// `https://host:port` where TLS has an address of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3_tls: Option<String>,
     /// `http://host:port` of the admin listener.
     pub admin: String,
     /// Path of the admin socket.
@@ -109,15 +114,17 @@ async fn run(config: Config, options: &Serve, following: Option<Following>, outp
     if !clock.offset().is_zero() {
         tracing::warn!(ahead_ms = clock.offset().as_millis(), file = %config.clock_file().display(), "the clock was moved");
     }
-    let metrics = GatewayMetrics::new(prometheus::Registry::new()).map_err(Failure::new)?;
+    let registry = prometheus::Registry::new();
+    let certificates = load_certificates(&config, &clock, &registry)?;
+    let metrics = GatewayMetrics::new(registry).map_err(Failure::new)?;
     let admin = AdminServer::bind(&config.admin, config.admin_socket()).map_err(Failure::new)?;
     let admin_address = admin.address();
     metrics.test_settings(config.lifecycle.test_day().is_some());
     let state = AdminState::new(config, Arc::clone(&clock), metrics, tokio::runtime::Handle::current());
     let running = admin.run(&state).map_err(Failure::new)?;
-    let stop = listen_to_signals(&state)?;
+    let stop = listen_to_signals(&state, certificates.clone())?;
 
-    let mut server = Serving { state, clock, options, output, admin_address, stop, listener: None };
+    let mut server = Serving { state, clock, options, output, admin_address, stop, certificates, listeners: None };
     let outcome = match following {
         Some(following) => Box::pin(super::standby::run(&mut server, &following)).await,
         None => Box::pin(server.serve(Role::Primary)).await.map(drop),
@@ -129,6 +136,19 @@ async fn run(config: Config, options: &Serve, following: Option<Following>, outp
     }
     tracing::info!("stopped");
     outcome.map(|()| Exit::Ok)
+}
+
+/// The certificate of the S3 endpoint, watched from now on.
+fn load_certificates(
+    config: &Config,
+    clock: &Arc<SystemClock>,
+    registry: &prometheus::Registry,
+) -> Result<Option<Arc<Certificates>>, Failure> {
+    let Some(tls) = config.s3.tls.clone() else { return Ok(None) };
+    let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
+    let certificates = Certificates::load(tls, clock, registry).map_err(|e| Failure::new(format!("s3.tls: {e}")))?;
+    tokio::spawn(Arc::clone(&certificates).watch());
+    Ok(Some(certificates))
 }
 
 /// The tiers of the configuration.
@@ -201,9 +221,10 @@ pub(super) struct Serving<'a> {
     pub(super) output: &'a Output,
     pub(super) stop: watch::Receiver<bool>,
     options: &'a Serve,
-    admin_address: std::net::SocketAddr,
+    admin_address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
     /// Connections wait here while no engine is open.
-    listener: Option<std::net::TcpListener>,
+    listeners: Option<Listeners>,
 }
 
 /// How long the running requests of a standby may take to end when it becomes the primary.
@@ -253,16 +274,18 @@ impl Serving<'_> {
         if engine.standby_lag().is_some() {
             settings.shutdown_timeout_seconds = settings.shutdown_timeout_seconds.min(STANDBY_SHUTDOWN_SECONDS);
         }
-        let listener = match self.listener.take() {
-            Some(listener) => listener,
+        let listeners = match self.listeners.take() {
+            Some(listeners) => listeners,
             None => S3Server::listen(&settings).map_err(Failure::new)?,
         };
-        let kept = listener.try_clone().map_err(|e| Failure::new(format!("keep the listener: {e}")))?;
-        self.listener = Some(kept);
+        let keep = |e| Failure::new(format!("keep the listener: {e}"));
+        self.listeners = Some(listeners.try_clone().map_err(keep)?);
+        let tls = listeners.tls_address().map_err(keep)?;
         let users = Arc::new(self.users(engine, &settings)?);
         let both = (engine.clone(), Arc::clone(&users));
-        let server = S3Server::bind_to(listener, settings, both, registry).map_err(Failure::new)?;
-        self.announce((engine, users), server.local_addr()).await?;
+        let server = S3Server::bind_to(listeners, settings, both, registry).map_err(Failure::new)?;
+        let server = server.with_tls(self.certificates.clone());
+        self.announce((engine, users), server.local_addr(), tls).await?;
         let (stopping, stop) = (Arc::clone(&self.state), self.stop.clone());
         let mut ended = Ended::Stopped;
         let shutdown = async {
@@ -294,10 +317,17 @@ impl Serving<'_> {
     }
 
     /// Tells everybody that requests are served.
-    async fn announce(&self, (engine, users): (&Engine, Arc<Users>), s3: std::net::SocketAddr) -> Result<(), Failure> {
+    async fn announce(
+        &self,
+        (engine, users): (&Engine, Arc<Users>),
+        s3: SocketAddr,
+        tls: Option<SocketAddr>,
+    ) -> Result<(), Failure> {
         let config = self.state.config();
+        let scheme = if self.certificates.is_some() && tls.is_none() { "https" } else { "http" };
         let addresses = Addresses {
-            s3: format!("http://{s3}"),
+            s3: format!("{scheme}://{s3}"),
+            s3_tls: tls.map(|tls| format!("https://{tls}")),
             admin: format!("http://{}", self.admin_address),
             socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
             pid: std::process::id(),
@@ -305,9 +335,10 @@ impl Serving<'_> {
         self.state.opened(engine.clone(), users).await;
         self.state.enter(Phase::Serving);
         let standby = engine.standby_lag().is_some();
-        tracing::info!(version = crate::VERSION, s3 = %addresses.s3, admin = %addresses.admin, standby, "serving");
+        let tls = addresses.s3_tls.as_ref().map(|tls| format!(" s3-tls={tls}")).unwrap_or_default();
+        tracing::info!(version = crate::VERSION, s3 = %addresses.s3, %tls, admin = %addresses.admin, standby, "serving");
         self.output
-            .say(&addresses, |a| format!("listening s3={} admin={} socket={}", a.s3, a.admin, a.socket.display()));
+            .say(&addresses, |a| format!("listening s3={}{tls} admin={} socket={}", a.s3, a.admin, a.socket.display()));
         if let Some(file) = &self.options.ready_file {
             write_ready_file(file, &addresses)
                 .map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
@@ -345,8 +376,11 @@ fn make_data_dir(dir: &Path) -> Result<(), Failure> {
 }
 
 /// SIGTERM and SIGINT stop the server; a second one ends the process at once, which the store survives like a crash.
-/// SIGHUP reads the policy again.
-fn listen_to_signals(state: &Arc<AdminState>) -> Result<watch::Receiver<bool>, Failure> {
+/// SIGHUP reads the policy and the certificate again.
+fn listen_to_signals(
+    state: &Arc<AdminState>,
+    certificates: Option<Arc<Certificates>>,
+) -> Result<watch::Receiver<bool>, Failure> {
     let listen = |kind| signal(kind).map_err(|e| Failure::new(format!("cannot listen to signals: {e}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut hangup: Signal = listen(SignalKind::hangup())?;
@@ -367,6 +401,9 @@ fn listen_to_signals(state: &Arc<AdminState>) -> Result<watch::Receiver<bool>, F
     let state = Arc::clone(state);
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
+            if let Some(certificates) = &certificates {
+                certificates.reload();
+            }
             // Logged, counted and shown by /readyz there.
             let _ = state.reload_policy().await;
         }

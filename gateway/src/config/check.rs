@@ -3,6 +3,7 @@
 use super::tiers::price_class;
 use super::{Config, HOT, Problem, SECONDS_PER_DAY};
 use crate::admin::MAX_SOCKET_PATH;
+use crate::server::tls::Certificates;
 use crate::server::{AccessKey, Secret};
 use std::path::Path;
 use std::sync::Arc;
@@ -164,6 +165,10 @@ fn check_s3(file: &str, config: &Config, problems: &mut Vec<Problem>) {
         // It begins with the setting.
         let (name, what) = what.split_once(' ').unwrap_or(("", what));
         problems.push(Problem::of_field(file, &format!("s3.{name}"), what, help));
+    }
+    if let Some(Err(error)) = config.s3.tls.as_ref().map(Certificates::check) {
+        let help = "name the PEM files of a certificate and of the key that belongs to it";
+        problems.push(Problem::of_field(file, "s3.tls", error.to_string(), help));
     }
 }
 

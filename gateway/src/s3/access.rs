@@ -113,6 +113,7 @@ impl S3Access for Gate {
             | Operation::PutBucketVersioning
             | Operation::PutBucketTagging
             | Operation::PutObjectTagging
+            | Operation::PutBucketCors
             | Operation::PutBucketAcl
             | Operation::PutObjectAcl
             | Operation::PutBucketPolicy
@@ -144,6 +145,7 @@ fn reads(operation: Operation) -> bool {
             | O::GetBucketTagging
             | O::GetObjectTagging
             | O::ListObjectVersions
+            | O::GetBucketCors
             | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads

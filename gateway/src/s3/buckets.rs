@@ -30,6 +30,9 @@ pub(super) async fn create(
         && !constraint.is_empty()
         && constraint != gateway.region
     {
+        if !is_region(constraint) {
+            return Err(s3_error!(InvalidLocationConstraint, "The location constraint {constraint} is not valid."));
+        }
         return Err(s3_error!(
             IllegalLocationConstraintException,
             "The location constraint is {constraint}; this server's region is {}.",
@@ -48,6 +51,15 @@ pub(super) async fn create(
         other => other.map_err(from_engine)?,
     }
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
+}
+
+/// Whether a constraint has the form of a region's name, such as `eu-west-1`; `EU` is the old name of one.
+fn is_region(constraint: &str) -> bool {
+    let mut parts = constraint.split('-');
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+    let area = parts.next().is_some_and(|part| part.len() == 2 && is_word(part));
+    let number = parts.next_back().is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    constraint == "EU" || area && number && parts.clone().next().is_some() && parts.all(is_word)
 }
 
 /// What is set for a new bucket: its owner, who owns the objects in it, and its access control list.
@@ -146,4 +158,19 @@ pub(super) async fn location(
     gateway.engine.bucket(&request.input.bucket).map_err(from_engine)?;
     let region = (gateway.region != DEFAULT_REGION).then(|| BucketLocationConstraint::from(gateway.region.clone()));
     Ok(S3Response::new(GetBucketLocationOutput { location_constraint: region }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_region;
+
+    #[test]
+    fn regions_have_a_form() {
+        for name in ["us-east-1", "eu-west-2", "us-gov-west-1", "ap-southeast-10", "EU"] {
+            assert!(is_region(name), "{name}");
+        }
+        for name in ["", "here", "us-east", "us-1", "US-EAST-1", "us--1", "eu-west-1a", "-"] {
+            assert!(!is_region(name), "{name}");
+        }
+    }
 }

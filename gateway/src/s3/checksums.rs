@@ -204,7 +204,19 @@ impl Announced<'_> {
     /// `MissingContentLength`, `EntityTooLarge`, `InvalidDigest`, `InvalidRequest`.
     pub(crate) fn expectation(self) -> S3Result<BodyExpectation> {
         let length = self.length()?;
-        if length > self.max_bytes {
+        self.expectation_of(Some(length))
+    }
+
+    /// The same for a body whose length shows when it ends, bounded by who sends it on.
+    ///
+    /// # Errors
+    /// As [`expectation`](Self::expectation).
+    pub(crate) fn expectation_without_length(self) -> S3Result<BodyExpectation> {
+        self.expectation_of(None)
+    }
+
+    fn expectation_of(self, length: Option<u64>) -> S3Result<BodyExpectation> {
+        if let Some(length) = length.filter(|length| *length > self.max_bytes) {
             return Err(s3_error!(
                 EntityTooLarge,
                 "The body has {length} bytes; {} are allowed in one request. Use a multipart upload.",
@@ -215,7 +227,7 @@ impl Announced<'_> {
         let compute = self.computed()?;
         let trailers = self.trailing.map(|trailing| trailer_checksums(trailing.clone()));
         Ok(BodyExpectation {
-            length: Some(length),
+            length,
             md5,
             checksums: self.checksum.into_iter().collect(),
             trailers,

@@ -131,6 +131,13 @@ pub fn body_failure(failure: BodyFailure) -> S3Error {
         BodyFailure::XmlTooLarge => {
             s3_error!(MaxMessageLengthExceeded, "The XML in the body is larger than this server allows.")
         }
+        BodyFailure::FileTooLarge => {
+            s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed object size.")
+        }
+        BodyFailure::FileTooSmall => {
+            s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed object size.")
+        }
+        BodyFailure::FormCut => s3_error!(MalformedPOSTRequest, "The form ends in the middle of its file."),
         BodyFailure::MissingTrailer => {
             custom("MalformedTrailerError", StatusCode::BAD_REQUEST, "A trailer that x-amz-trailer names did not come.")
         }
@@ -246,6 +253,9 @@ mod tests {
             (BodyFailure::BadDigest, "BadDigest", 400),
             (BodyFailure::Cdata, "MalformedXML", 400),
             (BodyFailure::XmlTooLarge, "MaxMessageLengthExceeded", 400),
+            (BodyFailure::FileTooLarge, "EntityTooLarge", 400),
+            (BodyFailure::FileTooSmall, "EntityTooSmall", 400),
+            (BodyFailure::FormCut, "MalformedPOSTRequest", 400),
         ];
         for (failure, code, status) in cases {
             let s3 = body_failure(failure);

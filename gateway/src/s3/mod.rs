@@ -3,7 +3,7 @@
 //!
 //! Architecture invariant: nothing here opens a file, keeps state between requests, or reads a clock.
 
-mod access;
+pub(crate) mod access;
 mod acl_operations;
 mod admit;
 mod attributes;
@@ -14,6 +14,7 @@ pub(crate) mod checksums;
 mod condition_keys;
 mod conditions;
 mod copy;
+pub(crate) mod cors;
 mod delete;
 mod encryption;
 pub mod error;
@@ -81,8 +82,8 @@ impl Gateway {
     }
 
     /// Whether a key of a client's may come with a request: over TLS, or where the settings say that nobody listens.
-    fn hides_keys(&self, _extensions: &http::Extensions) -> bool {
-        self.ssec_over_http
+    fn hides_keys(&self, extensions: &http::Extensions) -> bool {
+        self.ssec_over_http || extensions.get::<Transport>().is_some_and(|transport| transport.tls)
     }
 }
 
@@ -114,7 +115,7 @@ fn service_of(
     }
     let mut config = S3Config::default();
     config.xml_max_body_size = settings.max_xml_bytes;
-    // Forms are refused before s3s sees them; these keep it so should that ever change.
+    // Forms never come to s3s as such (`server/form`); these keep it so should that ever change.
     config.post_object_max_file_size = 0;
     config.form_max_fields_size = 0;
     let mut builder = S3ServiceBuilder::new(s3);
@@ -184,6 +185,9 @@ operations! {
     get_object_tagging => tagging::get_object, GetObjectTaggingInput, GetObjectTaggingOutput;
     put_object_tagging => tagging::put_object, PutObjectTaggingInput, PutObjectTaggingOutput;
     delete_object_tagging => tagging::delete_object, DeleteObjectTaggingInput, DeleteObjectTaggingOutput;
+    put_bucket_cors => cors::put, PutBucketCorsInput, PutBucketCorsOutput;
+    get_bucket_cors => cors::get, GetBucketCorsInput, GetBucketCorsOutput;
+    delete_bucket_cors => cors::delete, DeleteBucketCorsInput, DeleteBucketCorsOutput;
     get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
     put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
     delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;

@@ -14,19 +14,21 @@ use super::error::{from_engine, from_engine_with_body};
 use super::grants::OfNew;
 use super::lifecycle::expiration;
 use super::{Gateway, context, etag, versions};
-use crate::server::ResponseStatus;
+use crate::server::{FromForm, ResponseStatus};
 
 pub(super) async fn put(
     gateway: &Gateway,
     request: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let context = context(&request);
+    let from_form = request.extensions.get::<FromForm>().is_some();
     let of_new = OfNew::of_request(gateway, &request)?;
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
     let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
-    let mut expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    let announced = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes);
+    let mut expect = if from_form { announced.expectation_without_length()? } else { announced.expectation()? };
     expect.customer_key.clone_from(&key);
     let attributes = describe!(input, &headers, &gateway.storage_classes, of_new)?;
     let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;

@@ -28,7 +28,11 @@ use super::body::{
 };
 use super::connections::Connection;
 use super::convert;
-use super::hoisted;
+use super::cors::Cors;
+use super::expect::Wanted;
+use super::form::{self, Forms};
+use super::head::{self, BodyLength, Limits};
+use super::listen::OnConnection;
 use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
 use super::range;
@@ -45,6 +49,39 @@ const INLINE_BODY_BYTES: u64 = 64 * 1024;
 /// that the server did wrong.
 const CLIENT_GONE: u16 = 499;
 
+/// How a request came: in the extensions of requests to s3s, for rules that ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// Over TLS to this very server: what a proxy says in `x-forwarded-proto` is not believed.
+    pub tls: bool,
+    /// The version of HTTP.
+    pub version: http::Version,
+}
+
+/// A request as it came in.
+pub(crate) struct Arrival {
+    pub(crate) request: Request,
+    pub(crate) transport: Transport,
+    pub(crate) connection: Option<Arc<Connection>>,
+    /// The client sends the body once this was told.
+    pub(crate) wanted: Option<Wanted>,
+    /// The body ends where its stream does, and no header says so.
+    pub(crate) unsized_body: bool,
+}
+
+impl Arrival {
+    pub(crate) fn of_http1(request: Request) -> Self {
+        let on = request.conn_data::<OnConnection>();
+        let version = match request.version() {
+            actix_http::Version::HTTP_10 => http::Version::HTTP_10,
+            _ => http::Version::HTTP_11,
+        };
+        let transport = Transport { tls: on.is_some_and(|on| on.tls), version };
+        let connection = on.and_then(|on| on.watched.clone());
+        Self { request, transport, connection, wanted: None, unsized_body: false }
+    }
+}
+
 /// What all workers share.
 pub(crate) struct Shared {
     service: S3Service,
@@ -54,11 +91,14 @@ pub(crate) struct Shared {
     host_id: String,
     host_id_header: actix_http::header::HeaderValue,
     max_in_flight: usize,
-    max_header_bytes: usize,
+    limits: Limits,
     max_xml_bytes: usize,
     body_channel_bytes: usize,
     buffers: BufferPool,
     stall: Duration,
+    forms: Forms,
+    /// None where no engine is behind the service.
+    cors: Option<Cors>,
     /// The engine of a standby: what it answers may be old, and it takes no writes.
     standby: Option<Engine>,
 }
@@ -83,13 +123,25 @@ impl Shared {
                 .unwrap_or_else(|_| actix_http::header::HeaderValue::from_static("-")),
             host_id,
             max_in_flight: settings.max_concurrent_requests,
-            max_header_bytes: settings.max_header_bytes,
+            limits: Limits { max_header_bytes: settings.max_header_bytes },
             max_xml_bytes: settings.max_xml_bytes,
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
+            forms: Forms::new(settings, Box::new(s3s::auth::SimpleAuth::new())),
+            cors: None,
             standby: None,
         }
+    }
+
+    /// The same with those whose forms are taken.
+    pub(crate) fn with_forms(self, forms: Forms) -> Self {
+        Self { forms, ..self }
+    }
+
+    /// The same with the rules of the engine's buckets for pages of other origins.
+    pub(crate) fn with_cors(self, cors: Cors) -> Self {
+        Self { cors: Some(cors), ..self }
     }
 
     /// The same for a standby.
@@ -111,10 +163,10 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    fn enter(&self, peer: Option<IpAddr>) -> (InFlight, bool) {
+    fn enter(&self, peer: Option<IpAddr>, tls: bool) -> (InFlight, bool) {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.metrics.in_flight.inc();
-        let context = Arc::new(RequestContext::new(self.ids.next()).from_peer(peer, false));
+        let context = Arc::new(RequestContext::new(self.ids.next()).from_peer(peer, tls));
         let in_flight = InFlight {
             count: Arc::clone(&self.in_flight),
             metrics: Arc::clone(&self.metrics),
@@ -130,12 +182,13 @@ impl Shared {
 }
 
 /// Answers a request.
-pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
-    let (mut in_flight, admitted) = shared.enter(request.head().peer_addr.map(|peer| peer.ip()));
+pub(crate) async fn handle(shared: Arc<Shared>, arrival: Arrival) -> Response<Outgoing> {
+    let Arrival { mut request, transport, connection, wanted, unsized_body } = arrival;
+    let (mut in_flight, admitted) = shared.enter(request.head().peer_addr.map(|peer| peer.ip()), transport.tls);
     if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
         in_flight.line = Some(LogLine::new(request.head()));
     }
-    in_flight.running = request.conn_data::<Arc<Connection>>().map(Connection::request);
+    in_flight.running = connection.as_ref().map(Connection::request);
     let context = Arc::clone(&in_flight.context);
     let span = tracing::info_span!("s3", request_id = %context.id());
     let payload = request.take_payload();
@@ -145,16 +198,16 @@ pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Respons
         metrics: Arc::clone(&shared.metrics),
         context: Arc::clone(&context),
         buffers: shared.buffers.clone(),
+        wanted,
     };
     let answer = if admitted {
-        call(&shared, &request, incoming).instrument(span).await
+        call(&shared, &request, (transport, unsized_body), incoming).instrument(span).await
     } else {
         let mut error = s3_error!(SlowDown, "Too many requests are in progress; reduce the rate.");
         error.set_headers(retry_after());
         error_response(error)
     };
     let is_head = *request.method() == actix_http::Method::HEAD;
-    let answer = explain_body_failure(answer, &context);
     finish(&shared, answer, in_flight, request.head(), is_head)
 }
 
@@ -173,22 +226,36 @@ fn error_response(error: S3Error) -> http::Response<Body> {
     })
 }
 
-async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::Response<Body> {
-    match checked(shared, request) {
+async fn call(
+    shared: &Shared,
+    request: &Request,
+    (transport, unsized_body): (Transport, bool),
+    incoming: Incoming,
+) -> http::Response<Body> {
+    match head::checked(&shared.limits, request.head(), unsized_body) {
         Ok((mut to_s3s, length)) => {
+            to_s3s.extensions_mut().insert(transport);
             to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
             if shared.standby.is_some() {
                 to_s3s.extensions_mut().insert(ReadOnly);
             }
+            if let Some(cors) = shared.cors.as_ref().filter(|_| *to_s3s.method() == http::Method::OPTIONS) {
+                incoming.context.set_operation(Operation::Preflight);
+                return cors.preflight(&to_s3s).unwrap_or_else(error_response);
+            }
+            let beside = shared.cors.as_ref().and_then(|cors| cors.beside(&to_s3s));
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
+            let context = Arc::clone(&incoming.context);
             let is_sts = sts::is_call(&method, &uri, to_s3s.headers());
-            let incoming_id = incoming.context.id().to_string();
             let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
             let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
-            match is_sts {
-                true => sts::as_of_sts(answer, &incoming_id),
+            let answer = explain_body_failure(answer, &context);
+            let mut answer = match is_sts {
+                true => sts::as_of_sts(answer, &context.id().to_string()),
                 false => explain_unknown(answer, &method, &uri),
-            }
+            };
+            answer.headers_mut().extend(beside.into_iter().flatten());
+            answer
         }
         Err(error) => error_response(error),
     }
@@ -200,69 +267,15 @@ fn panicked() -> http::Response<Body> {
     error_response(s3_error!(InternalError, "The server failed; its log has the reason under this request id."))
 }
 
-/// Checks what s3s does not, and converts the head.
-fn checked(shared: &Shared, request: &Request) -> Result<(http::Request<Body>, BodyLength), S3Error> {
-    let head = request.head();
-    if convert::head_bytes(head) > shared.max_header_bytes {
-        let limit = shared.max_header_bytes;
-        return Err(s3_error!(
-            RequestHeaderSectionTooLarge,
-            "The request line and headers have more than {limit} bytes."
-        ));
-    }
-    let method = convert::method(&head.method).ok_or_else(|| s3_error!(MethodNotAllowed))?;
-    let uri = convert::uri(&head.uri).ok_or_else(|| s3_error!(InvalidURI, "The request target is not a valid URI."))?;
-    let mut headers = convert::headers(&head.headers)
-        .ok_or_else(|| s3_error!(InvalidRequest, "A request header is not valid HTTP."))?;
-    if hoisted::lives_too_long(uri.query()) {
-        return Err(crate::s3::error::custom(
-            "AuthorizationQueryParametersError",
-            http::StatusCode::BAD_REQUEST,
-            "X-Amz-Expires must be less than a week (in seconds) that is 604800.",
-        ));
-    }
-    hoisted::put_back(&mut headers, uri.query());
-    range::make_plain(&mut headers, uri.query());
-    let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
-    });
-    if is_form && method == http::Method::POST {
-        // s3s would hold the whole file in memory.
-        return Err(s3_error!(NotImplemented, "PostObject (upload by HTML form) is not implemented."));
-    }
-    let length = body_length(&headers)?;
-    let mut to_s3s = http::Request::new(Body::empty());
-    *to_s3s.method_mut() = method;
-    *to_s3s.uri_mut() = uri;
-    *to_s3s.headers_mut() = headers;
-    Ok((to_s3s, length))
-}
-
-#[derive(Clone, Copy)]
-enum BodyLength {
-    Known(u64),
-    Unknown,
-}
-
-fn body_length(headers: &http::HeaderMap) -> Result<BodyLength, S3Error> {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return Ok(BodyLength::Unknown);
-    }
-    let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(BodyLength::Known(0)) };
-    value
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .map(BodyLength::Known)
-        .ok_or_else(|| s3_error!(InvalidRequest, "Content-Length is not a number."))
-}
-
 async fn with_body(
     shared: &Shared,
     mut request: http::Request<Body>,
     length: BodyLength,
     mut incoming: Incoming,
 ) -> http::Response<Body> {
+    if form::is_form(request.method(), request.headers()) {
+        return with_form(shared, request, incoming).await;
+    }
     let announced = match length {
         BodyLength::Known(0) => {
             drop(incoming);
@@ -274,7 +287,8 @@ async fn with_body(
                 _ => answer,
             };
         }
-        BodyLength::Known(length) if length <= INLINE_BODY_BYTES => {
+        // A client that waits to be asked is asked when s3s reads, which only the pipe can tell.
+        BodyLength::Known(length) if length <= INLINE_BODY_BYTES && incoming.wanted.is_none() => {
             let expected = usize::try_from(length).unwrap_or(usize::MAX);
             return match incoming.collect(expected).await {
                 Ok(bytes) => with_small_body(shared, request, bytes, &incoming.context).await,
@@ -294,6 +308,24 @@ async fn with_body(
     *request.body_mut() = Body::from(body);
     let answered = both(incoming.pump(writer), shared.service.call(request)).await;
     respond(answered)
+}
+
+/// A form is read up to its file, and goes on as the PutObject that it describes.
+async fn with_form(shared: &Shared, request: http::Request<Body>, incoming: Incoming) -> http::Response<Body> {
+    let (writer, reader) = pipe(shared.body_channel_bytes, None);
+    let context = Arc::clone(&incoming.context);
+    let tls = request.extensions().get::<Transport>().is_some_and(|transport| transport.tls);
+    let answering = async {
+        let (mut put, wish) = match shared.forms.put((&request, tls), reader, context).await {
+            Ok(put) => put,
+            Err(error) => return error_response(error),
+        };
+        let mut extensions = request.extensions().clone();
+        extensions.extend(std::mem::take(put.extensions_mut()));
+        *put.extensions_mut() = extensions;
+        wish.answer(respond(shared.service.call(put).await))
+    };
+    both(incoming.pump(writer), answering).await
 }
 
 async fn with_small_body(

@@ -14,6 +14,7 @@ use tidegate_tiering::buffer::BufferPool;
 use tidegate_tiering::engine::{BodyError, BodyOut};
 
 use super::connections::Running;
+use super::expect::Wanted;
 use super::metrics::HttpMetrics;
 use super::pipe::Writer;
 use super::request::{BodyFailure, RequestContext};
@@ -247,6 +248,8 @@ pub(crate) struct Incoming {
     pub(crate) context: Arc<RequestContext>,
     /// Where [`pump`](Self::pump) gathers the body.
     pub(crate) buffers: BufferPool,
+    /// The client sends the body once this was told.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 impl Incoming {
@@ -290,6 +293,13 @@ impl Incoming {
     /// read buffer again only when nobody holds a piece of it. Otherwise it allocates a new one, lets it grow by doubling, and
     /// so copies as much. And the store gets few large pieces in place of many of 8 KiB and up.
     pub(crate) async fn pump(mut self, writer: Writer) {
+        if let Some(wanted) = self.wanted.take() {
+            if !writer.wanted().await {
+                return;
+            }
+            // Nobody hears it when the client is gone: the payload says so then.
+            let _ = wanted.send(());
+        }
         let mut buffer = self.buffers.take();
         while writer.ready().await {
             match self.next().await {

@@ -4,7 +4,6 @@
 //! byte of a later head and its last it has no limit, so that a client could hold a connection for ever with a byte.
 
 use rustix::net::Shutdown;
-use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub(crate) struct Connections(Mutex<Vec<Weak<Connection>>>);
 
-/// One connection; kept in actix's data of the connection.
+/// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// A descriptor of our own: with the connection's, a number could name another connection by now.
@@ -33,9 +32,9 @@ struct State {
 pub(crate) struct Running(Arc<Connection>);
 
 impl Connections {
-    /// Notes a new connection, as actix hands it out.
-    pub(crate) fn begun(&self, socket: &dyn Any) -> Option<Arc<Connection>> {
-        let socket = match socket.downcast_ref::<tokio::net::TcpStream>()?.as_fd().try_clone_to_owned() {
+    /// Notes a new connection.
+    pub(crate) fn begun(&self, socket: &tokio::net::TcpStream) -> Option<Arc<Connection>> {
+        let socket = match socket.as_fd().try_clone_to_owned() {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!(%error, "a connection is not watched: its descriptor cannot be duplicated");

@@ -30,6 +30,25 @@ pub(crate) fn headers(from: &old::HeaderMap) -> Option<HeaderMap> {
     Some(to)
 }
 
+/// Copies the headers of a request of HTTP/2.
+pub(crate) fn request_headers(from: &HeaderMap, to: &mut old::HeaderMap) -> Option<()> {
+    for (name, value) in from {
+        let name = old::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+        to.append(name, old::HeaderValue::from_bytes(value.as_bytes()).ok()?);
+    }
+    Some(())
+}
+
+/// Copies the headers of an answer for HTTP/2.
+pub(crate) fn answer_headers(from: &old::HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in from {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            to.append(name, value);
+        }
+    }
+}
+
 /// Copies the response's headers, except those that the connection writes by itself.
 pub(crate) fn response_headers(from: &HeaderMap, to: &mut old::HeaderMap) {
     for (name, value) in from {

@@ -50,6 +50,7 @@ operations! {
     AbortMultipartUpload, RestoreObject, GetObjectAttributes, PutBucketVersioning, ListObjectVersions,
     PutObjectTagging, GetObjectTagging, DeleteObjectTagging, PutBucketTagging, GetBucketTagging, DeleteBucketTagging,
     GetBucketEncryption, PutBucketEncryption, DeleteBucketEncryption, GetSessionToken, AssumeRole, GetCallerIdentity,
+    PutBucketCors, GetBucketCors, DeleteBucketCors, Preflight,
     GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
     GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
     GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
@@ -64,9 +65,10 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 71] = [
+const ERROR_CODES: [&str; 78] = [
     "AccessControlListNotSupported",
     "AccessDenied",
+    "AccessForbidden",
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
     "BadDigest",
@@ -81,6 +83,7 @@ const ERROR_CODES: [&str; 71] = [
     "IllegalLocationConstraintException",
     "IllegalVersioningConfigurationException",
     "IncompleteBody",
+    "IncorrectNumberOfFilesInPostRequest",
     "InternalError",
     "InvalidAccessKeyId",
     "InvalidAction",
@@ -90,10 +93,12 @@ const ERROR_CODES: [&str; 71] = [
     "InvalidClientTokenId",
     "InvalidDigest",
     "InvalidEncryptionAlgorithmError",
+    "InvalidLocationConstraint",
     "InvalidObjectState",
     "InvalidPart",
     "InvalidPartNumber",
     "InvalidPartOrder",
+    "InvalidPolicyDocument",
     "InvalidRange",
     "InvalidRequest",
     "InvalidStorageClass",
@@ -102,11 +107,13 @@ const ERROR_CODES: [&str; 71] = [
     "InvalidURI",
     "KeyTooLongError",
     "MalformedACLError",
+    "MalformedPOSTRequest",
     "MalformedPolicy",
     "MalformedPolicyDocument",
     "MalformedTrailerError",
     "MalformedXML",
     "MaxMessageLengthExceeded",
+    "MaxPostPreDataLengthExceededError",
     "MetadataTooLarge",
     "MethodNotAllowed",
     "MissingContentLength",
@@ -114,6 +121,7 @@ const ERROR_CODES: [&str; 71] = [
     "MissingSecurityHeader",
     "NoSuchBucket",
     "NoSuchBucketPolicy",
+    "NoSuchCORSConfiguration",
     "NoSuchKey",
     "NoSuchLifecycleConfiguration",
     "NoSuchPublicAccessBlockConfiguration",
@@ -243,6 +251,68 @@ mod tests {
             assert_eq!(Operation::from_code(*operation as u8), *operation);
         }
         assert_eq!(Operation::from_name("PutBucketWebsite"), Operation::Other);
+    }
+
+    /// The text of all sources below `folder`.
+    fn sources(folder: &std::path::Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else {
+                text.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+
+    /// The words that follow `start` in `text`, with or without a quote and the name of an error's source before them.
+    fn words_after(text: &str, start: &str) -> std::collections::BTreeSet<String> {
+        let word = |rest: &str| {
+            let rest = rest.trim_start();
+            let rest = rest.strip_prefix("e,").or(rest.strip_prefix("error,")).unwrap_or(rest).trim_start();
+            let rest = rest.strip_prefix('"').unwrap_or(rest);
+            rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>()
+        };
+        let found = text.split(start).skip(1).map(word);
+        found.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase())).collect()
+    }
+
+    #[test]
+    fn every_code_is_in_the_inventory() {
+        /// What s3s answers with and nobody here, and what STS has in lists of its own.
+        const OTHERS: [&str; 7] = [
+            "AuthorizationHeaderMalformed",
+            "InvalidAction",
+            "InvalidClientTokenId",
+            "MalformedPolicyDocument",
+            "MissingRequestBodyError",
+            "RequestTimeTooSkewed",
+            "ValidationError",
+        ];
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut text = String::new();
+        sources(&root.join("src"), &mut text);
+        let mut used = std::collections::BTreeSet::new();
+        for start in ["s3_error!(", "S3ErrorCode::", " Code::", "custom("] {
+            used.extend(words_after(&text, start));
+        }
+        // A name for codes that have none there, and a status that is no error and has no body.
+        for none in ["Custom", "NotModified"] {
+            used.remove(none);
+        }
+        used.extend(OTHERS.map(String::from));
+        let page = std::fs::read_to_string(root.join("../docs/s3-errors.md")).unwrap();
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows: Vec<(&str, &str)> = rows.map(|(code, rest)| (code, rest.get(..3).unwrap())).collect();
+        for (code, status) in &rows {
+            // s3s gives this one another status than S3, and the handler S3's.
+            let named = Some(code).filter(|code| **code != "ServerSideEncryptionConfigurationNotFoundError");
+            let known = named.and_then(|code| s3s::S3ErrorCode::from_bytes(code.as_bytes())?.status_code());
+            assert!(known.is_none_or(|known| known.as_str() == *status), "{code}: {status}, s3s says {known:?}");
+        }
+        let told: std::collections::BTreeSet<_> = rows.iter().map(|(code, _)| (*code).to_owned()).collect();
+        assert_eq!(told, used, "docs/s3-errors.md and the code");
+        assert!(told.iter().map(String::as_str).eq(ERROR_CODES), "docs/s3-errors.md and the metric");
     }
 
     #[test]

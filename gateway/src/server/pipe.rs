@@ -18,6 +18,8 @@ struct State {
     queued_bytes: usize,
     end: Option<Result<(), BodyError>>,
     finished: bool,
+    /// The reader has asked for something.
+    wanted: bool,
     reader_gone: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -62,6 +64,19 @@ impl Writer {
             }
             if state.queued_bytes < self.0.capacity {
                 return Poll::Ready(true);
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for the reader's first question; false when the reader is gone without one.
+    pub(crate) async fn wanted(&self) -> bool {
+        std::future::poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if state.reader_gone || state.wanted {
+                return Poll::Ready(state.wanted);
             }
             state.writer = Some(cx.waker().clone());
             Poll::Pending
@@ -125,6 +140,10 @@ impl Stream for Reader {
             };
         }
         state.reader = Some(cx.waker().clone());
+        if !state.wanted {
+            state.wanted = true;
+            wake(state, |state| &mut state.writer);
+        }
         Poll::Pending
     }
 }

@@ -9,11 +9,9 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use s3s::Body;
 use s3s::dto::{Timestamp, TimestampFormat};
-use std::sync::Arc;
 
 use super::convert::contains;
 use super::hoisted::OF_SIGNATURE;
-use super::request::RequestContext;
 
 const NAMES: [HeaderName; 3] = [header::RANGE, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
@@ -36,9 +34,7 @@ pub(crate) fn without(request: &Request<Body>) -> Option<Request<Body>> {
         apply(again.headers_mut(), name);
     }
     again.headers_mut().remove(header::AUTHORIZATION);
-    if let Some(context) = request.extensions().get::<Arc<RequestContext>>() {
-        again.extensions_mut().insert(Arc::clone(context));
-    }
+    *again.extensions_mut() = request.extensions().clone();
     again.extensions_mut().insert(Verified);
     Some(again)
 }

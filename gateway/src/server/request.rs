@@ -77,6 +77,12 @@ pub enum BodyFailure {
     Cdata = 9,
     /// The XML is larger than is taken.
     XmlTooLarge = 10,
+    /// The file of a form is larger than its policy or the server allows.
+    FileTooLarge = 11,
+    /// The file of a form is smaller than its policy allows.
+    FileTooSmall = 12,
+    /// A form ends in the middle of its file.
+    FormCut = 13,
 }
 
 impl BodyFailure {
@@ -92,6 +98,9 @@ impl BodyFailure {
             Self::BadDigest,
             Self::Cdata,
             Self::XmlTooLarge,
+            Self::FileTooLarge,
+            Self::FileTooSmall,
+            Self::FormCut,
         ]
         .into_iter()
         .find(|failure| *failure as u8 == code)

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::tls::TlsSettings;
 use crate::auth::settings::Ownership;
 
 /// A secret that never shows in `Debug`, logs or serialized settings.
@@ -51,6 +52,8 @@ pub struct AccessKey {
 pub struct S3Settings {
     /// Address and port to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// TLS, and with it HTTP/2; none without it.
+    pub tls: Option<TlsSettings>,
     /// Root keys of the account `tidegate`: they may do everything with what is its. Without any, `serve` makes one.
     pub access_keys: Vec<AccessKey>,
     /// The region that GetBucketLocation and HeadBucket show and LocationConstraint must name.
@@ -61,6 +64,8 @@ pub struct S3Settings {
     pub workers: usize,
     /// Open connections, all workers together; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Streams of one connection of HTTP/2; a client waits with more.
+    pub max_streams_per_connection: u32,
     /// Requests in progress, all workers together; more get 503 `SlowDown`.
     pub max_concurrent_requests: usize,
     /// Request line and headers together; more get `RequestHeaderSectionTooLarge`. At most 128 KiB (and 96 headers),
@@ -118,11 +123,13 @@ impl Default for S3Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
+            tls: None,
             access_keys: Vec::new(),
             region: "us-east-1".into(),
             domains: Vec::new(),
             workers: 0,
             max_connections: 8192,
+            max_streams_per_connection: 128,
             max_concurrent_requests: 1024,
             max_header_bytes: 32 * 1024,
             max_body_bytes: S3_MAX_PUT,
@@ -171,8 +178,17 @@ impl S3Settings {
                 self.write_timeout_seconds
             ));
         }
+        if let Some(tls) =
+            self.tls.as_ref().filter(|tls| tls.listen.is_some_and(|at| at == self.listen && at.port() != 0))
+        {
+            return Some(format!(
+                "tls.listen is {}, as s3.listen: give TLS an address of its own, or leave tls.listen out, and s3.listen speaks TLS",
+                tls.listen.unwrap_or(self.listen)
+            ));
+        }
         let at_least_one = [
             ("max_connections", self.max_connections as u64),
+            ("max_streams_per_connection", u64::from(self.max_streams_per_connection)),
             ("max_concurrent_requests", self.max_concurrent_requests as u64),
             ("max_body_bytes", self.max_body_bytes),
             ("max_object_bytes", self.max_object_bytes),

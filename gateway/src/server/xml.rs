@@ -27,7 +27,7 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// For a request whose body is XML, or the JSON of a policy: every POST, as forms are refused before, and every PUT of a subresource.
+    /// For a request whose body is XML, or the JSON of a policy: every POST, as forms have become PUTs before, and every PUT of a subresource.
     pub(crate) fn of(request: &Request<Body>, limit: usize) -> Option<Self> {
         let is_document = match *request.method() {
             Method::POST => true,

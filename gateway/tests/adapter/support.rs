@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tidegate_gateway::server::tls::Certificates;
 use tidegate_gateway::server::{AccessKey, ResponseBody, S3Server, S3Settings, Secret, ServerError};
 use tidegate_tiering::clock::{Clock, SystemClock};
 use tidegate_tiering::engine::EngineError;
@@ -124,6 +125,11 @@ pub fn settings() -> S3Settings {
 }
 
 pub fn start(settings: S3Settings) -> Running {
+    start_with(settings, None)
+}
+
+/// As [`start`], with TLS.
+pub fn start_with(settings: S3Settings, certificates: Option<Arc<Certificates>>) -> Running {
     let s3 = TinyS3 {
         seen: Arc::default(),
         open: Arc::new(Semaphore::new(0)),
@@ -133,7 +139,7 @@ pub fn start(settings: S3Settings) -> Running {
     };
     let registry = prometheus::Registry::new();
     let service = tidegate_gateway::s3::service_for_all(&settings, s3.clone()).unwrap();
-    let server = S3Server::bind_service(settings, service, &registry).unwrap();
+    let server = S3Server::bind_service(settings, service, &registry).unwrap().with_tls(certificates);
     let address = server.local_addr();
     let (stop, thread) = serve(server);
     Running { address, s3, registry, stop: Some(stop), thread: Some(thread) }
