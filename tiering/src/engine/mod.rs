@@ -378,6 +378,29 @@ fn open_namespace(
     Ok(Namespace { meta, clean, follow, ship })
 }
 
+/// The rules in force, before those of buckets are known.
+fn rules_of(components: &Components, settings: &EngineSettings) -> Arc<lifecycle::Rules> {
+    let classes = ClassMap(components.classes.clone());
+    let (policy, text) = (components.policy.clone(), components.policy_text.clone());
+    Arc::new(lifecycle::Rules::new(policy, text, classes, settings.lifecycle.clone()))
+}
+
+/// Who hears of each commit.
+fn observers(
+    metrics: &Arc<Metrics>,
+    barrier: &Arc<MarkBarrier>,
+    accounts: &Arc<Accounts>,
+    (users, rules): (&Arc<users::UsersVersion>, &Arc<lifecycle::Rules>),
+) -> Vec<Arc<dyn crate::meta::CommitObserver>> {
+    vec![
+        Arc::clone(barrier) as _,
+        Arc::clone(accounts) as _,
+        Arc::clone(users) as _,
+        Arc::clone(rules) as _,
+        Arc::new(ObserveGroups(Arc::clone(metrics))),
+    ]
+}
+
 /// The local store's settings, with what follows from others.
 fn local_settings(settings: &EngineSettings, budget: &DiskBudget) -> LocalSettings {
     let wanted = settings.local.pack_bytes;
@@ -404,16 +427,8 @@ impl Core {
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
         let users = Arc::new(users::UsersVersion::default());
-        let classes = ClassMap(components.classes.clone());
-        let (policy, text) = (components.policy.clone(), components.policy_text.clone());
-        let rules = Arc::new(lifecycle::Rules::new(policy, text, classes, settings.lifecycle.clone()));
-        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> = vec![
-            Arc::clone(&barrier) as _,
-            Arc::clone(&accounts) as _,
-            Arc::clone(&users) as _,
-            Arc::clone(&rules) as _,
-            Arc::new(ObserveGroups(Arc::clone(&metrics))),
-        ];
+        let rules = rules_of(&components, &settings);
+        let observers = observers(&metrics, &barrier, &accounts, (&users, &rules));
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let Namespace { meta, clean, follow, ship } = open_namespace(&settings, &components, data, observers)?;
