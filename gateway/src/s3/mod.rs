@@ -43,7 +43,7 @@ use tidegate_tiering::engine::Engine;
 
 use crate::auth::identity::IdentitySource;
 use crate::server::request::RequestContext;
-use crate::server::{S3Settings, ServerError};
+use crate::server::{S3Settings, ServerError, Transport};
 use crate::sts::Sts;
 use crate::users::directory::Known;
 use crate::users::{Keys, Users};
