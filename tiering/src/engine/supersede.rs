@@ -97,6 +97,8 @@ impl Core {
     ) -> Result<Planned, EngineError> {
         batch.expects.extend(sight.expects.iter().cloned());
         newest.null = sight.versioning != Versioning::Enabled;
+        // It may be a copy of one that was superseded.
+        newest.noncurrent_since = None;
         if let Some(before) = sight.newest_id().filter(|_| sight.versioning != Versioning::Off) {
             newest.version = newest.version.max(VersionId(before.0.saturating_add(1)));
         }
