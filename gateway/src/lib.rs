@@ -10,6 +10,9 @@
 //! | [`logging`] | logs |
 //! | [`server`] | the S3 endpoint: HTTP |
 //! | [`s3`] | the S3 endpoint: operations |
+//! | [`auth`] | who asks, and whether they may |
+//! | [`users`] | accounts, users and sessions |
+//! | `sts` | temporary keys |
 //!
 //! Architecture invariant: nothing here opens sled or a pack file, or speaks to a cold tier: `tidegate-tiering` does. Commands
 //! that need the live server ask it over its admin socket. Of the others, `index rebuild` takes the store's lock, and
@@ -21,12 +24,15 @@
 //! each kind through the files.
 
 pub mod admin;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod logging;
 pub mod output;
 pub mod s3;
 pub mod server;
+mod sts;
+pub mod users;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

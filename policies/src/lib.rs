@@ -15,11 +15,13 @@
 //! | `check/` | what is wrong or pointless: contradictions, unreachable rules, transitions that only lose money |
 //! | `policy.rs`, `filter.rs`, `class.rs`, `units.rs` | a policy in memory |
 //! | `evaluate.rs`, `explain.rs` | decisions, and their reasons |
+//! | `bucket.rs` | the lifecycle that S3 clients set for one bucket, joined with the policy |
 //! | `price.rs`, `money.rs` | the price book; money is integers |
 //!
 //! A [`Policy`] is immutable and may be used from any thread. The layout `native` is part of the schema and refused by the
 //! check: it is not built.
 
+pub mod bucket;
 mod check;
 mod class;
 mod diagnostic;

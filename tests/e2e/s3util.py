@@ -122,13 +122,13 @@ def send_half(server, path, announced, sent):
         return answer
 
 
-def upload(client, bucket, key, parts, **more):
-    """A whole multipart upload; returns the answer of the completion."""
+def upload(client, bucket, key, parts, part=None, **more):
+    """A whole multipart upload; returns the answer of the completion. `part` goes with each part, `more` with the beginning."""
     begun = client.create_multipart_upload(Bucket=bucket, Key=key, **more)
     done = []
     for number, body in parts:
         answer = client.upload_part(
-            Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=number, Body=body
+            Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=number, Body=body, **(part or {})
         )
         done.append({"PartNumber": number, "ETag": answer["ETag"]})
     return client.complete_multipart_upload(

@@ -87,7 +87,7 @@ def test_a_crash_after_this_durable_step_loses_nothing(gateway, sim, rng, name):
             quiet(lambda: client.restore_object(Bucket=BUCKET, Key=key, RestoreRequest=request))
         quiet_cli(server, "clock", "advance", "3600s")
         sim.advance(3600)
-        settle(server, doomed)
+        settle(server, doomed, 30)
     reached = not doomed.alive()
     server.kill()
 

@@ -393,6 +393,11 @@ def test_the_samples_of_records():
     there = records.Residency("Protected", "ia")
     assert protected == dataclasses.replace(record, residency=there, waiting=2, manifest=blake3(b"told").digest())
     assert records.read_object(b"".join(sample("Sample of Object, version 3"))) == record
+    account, user, owner = sample("Samples of Account, User and Key owner")
+    assert records.read_account(account) == records.Account(1, "ab" * 32, "Al", "a@b")
+    key = records.AccessKey("AK", 1, 3, bytes([1, 2, 255]))
+    assert records.read_user(user) == records.User(1, 2, True, [key], [("p", "{}")])
+    assert records.read_key_owner(owner) == ("a", "u")
     old, new = map(records.read_bucket, sample("Sample of Bucket"))
     assert (old, new) == (records.Bucket(9), records.Bucket(9, "o", "Suspended", [("cors", b"<x/>")]))
     old, new = map(records.read_remote_pack, sample("Sample of Remote pack"))

@@ -3,8 +3,9 @@
 import pathlib
 
 import pytest
+from botocore.exceptions import ClientError
 
-from harness import DAY, read_body
+from harness import DAY, http, read_body
 from settings import policy
 from test_tiering import wait_tier
 
@@ -101,6 +102,28 @@ def test_a_local_pack_that_went_away_is_found(nas):
     for file in pathlib.Path(server.data, "packs").glob("*.away"):
         file.rename(file.with_suffix(".pack"))
     assert fsck(server, "--local")[0] == 0
+
+
+def test_a_tier_that_went_from_the_configuration_is_warned_of(nas):
+    server, _ = nas
+    server.stop()
+    taken = {name: server.settings.pop(name) for name in ("tiers", "policy")}
+    server.write_config()
+    server.start()
+    status, text = http("GET", server.admin_url + "/readyz")
+    assert status == 200 and "3 objects are in tier nas, which the configuration does not name any more" in text, text
+    assert "packs are in a tier that the configuration does not name any more" in "".join(server.process.lines)
+    with pytest.raises(ClientError) as failed:
+        read_body(server.client(), BUCKET, "logs/2")
+    assert failed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    code, report = fsck(server)
+    assert code == 3 and kinds(report)["not_checked", "nas"] == 1, report
+    server.stop()
+    server.settings |= taken
+    server.write_config()
+    server.start()
+    assert "configuration does not name" not in http("GET", server.admin_url + "/readyz")[1]
+    assert read_body(server.client(), BUCKET, "logs/2") == b"\x02" * 50_000
 
 
 def test_an_estimate_costs_nothing_and_is_what_is_then_asked(gateway, sim):

@@ -200,6 +200,9 @@ def test_the_state_of_an_earlier_time_comes_back(gateway, sim, rng):
     assert {o["Key"] for o in client.list_objects_v2(Bucket=BUCKET)["Contents"]} == set(bodies)
     for key, body in bodies.items():
         assert read_body(client, BUCKET, key) == body
+    named = ("recover", "--from", "ia", "--data-dir", server.folder / "x", "--deployment")
+    other = server.cli(*named, "f" * 32, check=False)
+    assert other.code == 1 and f'deployment "{"f" * 32}"; it has: {report["deployment"]}' in other.err, other
     early = server.cli("recover", "--from", "ia", "--data-dir", server.folder / "x", "--at", "2001-01-01T00:00:00Z", check=False)
     assert early.code == 1 and "earliest" in early.err, early
 
@@ -231,6 +234,7 @@ def test_a_directory_as_recovery_tier_and_what_check_says(gateway, tmp_path):
     shipped(server)
     server.kill()
     shutil.rmtree(server.data)
+    assert "tiers without packs" not in server.cli("recover", "--from", "nas", "--data-dir", server.data, "--dry-run").out
     assert "missing  s3://data/k" in server.cli("recover", "--from", "nas", "--data-dir", server.data).out
     server.start()
     assert [o["Key"] for o in client.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["k"]

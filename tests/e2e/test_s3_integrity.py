@@ -178,8 +178,6 @@ def test_operations_that_are_not_there_say_so_by_name(s3, bucket):
         "PutBucketVersioning": lambda: s3.put_bucket_versioning(
             Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
         ),
-        "GetBucketPolicy": lambda: s3.get_bucket_policy(Bucket=bucket),
-        "PutBucketPolicy": lambda: s3.put_bucket_policy(Bucket=bucket, Policy="{}"),
         "PutBucketLifecycleConfiguration": lambda: s3.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": [{"ID": "x", "Status": "Enabled", "Filter": {"Prefix": ""},
                                                               "Expiration": {"Days": 1}}]}
@@ -188,7 +186,6 @@ def test_operations_that_are_not_there_say_so_by_name(s3, bucket):
         "PutBucketWebsite": lambda: s3.put_bucket_website(
             Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}
         ),
-        "PutObjectAcl": lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="private"),
         "PutObjectLegalHold": lambda: s3.put_object_legal_hold(Bucket=bucket, Key="k", LegalHold={"Status": "ON"}),
     }
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")

@@ -211,6 +211,10 @@ HERE = {
     "DeleteBucket", "DeleteObject", "DeleteObjects", "GetBucketLocation", "GetBucketVersioning", "GetObject",
     "GetObjectAttributes", "HeadBucket", "HeadObject", "ListBuckets", "ListMultipartUploads", "ListObjects",
     "ListObjectsV2", "ListParts", "PutObject", "RestoreObject", "UploadPart", "UploadPartCopy",
+    "DeleteBucketEncryption", "GetBucketEncryption", "PutBucketEncryption",
+    "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
+    "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
+    "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",
 }  # fmt: skip
 # Sent to another service or host, or refused by the SDK itself.
 ELSEWHERE = {"ListDirectoryBuckets", "UpdateObjectEncryption", "WriteGetObjectResponse"}

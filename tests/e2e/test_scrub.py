@@ -31,9 +31,19 @@ def filled(gateway, rng, mib=6, **more):
     return server, body
 
 
+def end_of_chunk(server, body, wanted):
+    """(pack file, offset of the last byte) of a stored chunk whose place in the body is as wanted."""
+    for path in sorted(local_packs(server.data, ".pack")):
+        pack = packs.Pack(path)
+        for frame in pack.frames():
+            if frame.kind == packs.CHUNK and wanted(body.find(pack.chunk(frame))):
+                return path, frame.end - 1
+    raise AssertionError("no such chunk")
+
+
 def test_a_slow_scrub_is_killed_with_the_server_and_goes_on_where_it_was(gateway, rng):
-    server, body = filled(gateway, rng)
-    running = begin(server, "--rate", "2MiB")
+    server, body = filled(gateway, rng, mib=20)
+    running = begin(server, "--rate", "1MiB")
     # At least two packs are noted as done, and the scrub is not.
     wait_until("it has come far enough", lambda: server.stats()["scrub"]["bytes_done"] > 2 * MIB)
     stats = server.stats()["scrub"]
@@ -56,7 +66,7 @@ def test_a_slow_scrub_is_killed_with_the_server_and_goes_on_where_it_was(gateway
 
 
 def test_a_scrub_ends_with_its_command_and_a_second_one_is_refused_meanwhile(gateway, rng):
-    server, _ = filled(gateway, rng)
+    server, _ = filled(gateway, rng, mib=20)
     running = begin(server, "--rate", "1MiB")
     wait_until("it runs", lambda: server.stats()["scrub"]["running"])
     second = server.cli("scrub", check=False)
@@ -75,12 +85,10 @@ def test_rot_is_named_by_key_and_kept_from_readers_or_healed_from_the_cloud(gate
     server.advance(31 * 86_400)
     wait_tier(server, ["logs/cold"], "ia")
     server.stop()
-    # Chunks of the beginning are in the cloud, those of the end are here only.
-    all_packs = sorted(local_packs(server.data, ".pack"), key=lambda path: path.name)
-    first, last = packs.Pack(all_packs[0]), packs.Pack(all_packs[-1])
-    flip(first.path, first.frames()[0].end - 1)
-    lost = last.frames()[0]
-    flip(last.path, lost.end - 1)
+    # The first chunk is in the cloud, the one after the middle is here only.
+    ends = [end_of_chunk(server, body, wanted) for wanted in (lambda at: at == 0, lambda at: at > 3 * MIB)]
+    for path, end in ends:
+        flip(path, end)
     server.start()
     code, report = scrub(server)
     assert code == 3 and report["damaged_total"] == 2 and report["repaired"] == 1 and report["lost"] == 1, report

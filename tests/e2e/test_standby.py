@@ -5,10 +5,11 @@ import shutil
 import subprocess
 import time
 
+import oss2
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from harness import DAY, http, put_many, read_body, wait_until
+from harness import DAY, OSS_KEY, OSS_SECRET, http, put_many, read_body, wait_until
 from settings import policy
 from test_recovery import Writer
 
@@ -208,6 +209,42 @@ def test_a_promotion_that_is_killed_goes_on(pair, failpoint):
     assert keys(client) == {**before, "after": keys(client)["after"]}
     assert read_body(client, BUCKET, "cold/001") == cold["cold/001"]
     wait_until("the old primary to notice", lambda: primary.metrics()["tidegate_recovery_fenced"] == 1)
+
+
+def test_a_damaged_piece_is_named_and_promotes_nobody_until_it_is_gone(pair, sim):
+    primary, standby, cold, _ = pair
+    standby.stop()
+    for n in range(4):
+        primary.client().put_object(Bucket=BUCKET, Key=f"more/{n}", Body=b"x")
+        shipped(primary)
+    sim.admin("PUT", "/clock", {"skew_check": False})  # the client's clock does not follow the virtual one
+    bucket = oss2.Bucket(oss2.Auth(OSS_KEY, OSS_SECRET), sim.endpoint, sim.bucket, is_path_style=True)
+    piece = sorted(name for name in sim.objects() if "/journal/" in name)[-2]
+    body = bytearray(bucket.get_object(piece).read())
+    body[-10] ^= 1
+    bucket.put_object(piece, bytes(body))
+    standby.start(command=FOLLOW, wait=False)
+    base = piece.rsplit("/", 1)[1]
+    wait_until("it is named", lambda: base in "".join(standby.process.lines))
+    failed = standby.cli("promote", "--yes", check=False)
+    assert failed.code == 1 and base in failed.err and "Put it back" in failed.err, failed
+    assert primary.metrics()["tidegate_recovery_fenced"] == 0
+    primary.stop()
+    bucket.delete_object(piece)
+    report = standby.cli("promote", "--yes", json_output=True).json
+    assert "are not there" in report["gap"], report
+    client = standby.client()
+    client.put_object(Bucket=BUCKET, Key="after", Body=b"after")
+    assert {"more/0", "after"} <= set(keys(client)) and "more/3" not in keys(client)
+    assert read_body(client, BUCKET, "cold/001") == cold["cold/001"]
+
+
+def test_a_wrong_tier_is_named_and_nothing_is_made(gateway, sim):
+    server = gateway(sim=sim)
+    for tier, words in [("nope", ["configured: archive, deep, ia"]), ("ia", ["recovery.tier: ia"])]:
+        wrong = server.cli("standby", "--from", tier, check=False)
+        assert wrong.code != 0 and all(word in wrong.err for word in words), wrong
+        assert not server.data.exists()
 
 
 def test_help_names_what_to_do(gateway):

@@ -35,6 +35,6 @@ def extract_all(
         if found:
             (to / file).unlink()
         wrong[name] = found
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = "".join(json.dumps(line, ensure_ascii=False, default=bytes.hex) + "\n" for line in lines)
     (to / "objects.jsonl").write_text(text)
     return wrong

@@ -78,7 +78,8 @@ class Manifests:
 
     def extract(self, record: Object, sink: Callable[[bytes], object]) -> list[str]:
         """Gives the body of an object to `sink`; returns what is wrong with it."""
-        check = BodyCheck(record.size, record.etag, record.checksum, record.parts)
+        encrypted = record.attributes.encryption is not None
+        check = BodyCheck(record.size, record.etag, record.checksum, record.parts, encrypted)
         try:
             for piece in self.chunks.body(record.body):
                 check.update(piece)

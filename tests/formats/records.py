@@ -25,6 +25,7 @@ class Table(enum.IntEnum):
     THAW = 10
     MANIFEST = 11
     VERSION = 12
+    USER = 13
 
 
 ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
@@ -254,9 +255,9 @@ def attributes(r: Reader, later: bool) -> Attributes:
 
 
 def encryption(r: Reader) -> tuple[bytes, bytes]:
-    """(MD5 of the customer's key, salt)"""
+    """(verifier of the customer's key, salt)"""
     r.choice(1)
-    return r.take(16), r.take(16)
+    return r.take(32), r.take(16)
 
 
 def checksum(r: Reader) -> Checksum:
@@ -346,6 +347,63 @@ def read_bucket(data: bytes) -> Bucket:
     return r.end(Bucket(created, owner, versioning, r.many(lambda: (r.text(), r.octets()))))
 
 
+@dataclasses.dataclass(frozen=True)
+class Account:
+    created: int
+    id: str
+    display_name: str
+    email: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class AccessKey:
+    access_key: str
+    created: int
+    ends: int | None
+    sealed: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    created: int
+    changed: int
+    disabled: bool
+    keys: list[AccessKey]
+    policies: list[tuple[str, str]]
+
+
+def user_key(key: bytes) -> tuple[str, ...]:
+    """What it is of ("account", "user", "access key"), and its names, of the table User."""
+    parts = [part.decode() for part in key.split(b"\0")]
+    for letter, kind, count in (("a", "account", 2), ("u", "user", 3), ("k", "access key", 2)):
+        if parts[0] == letter and len(parts) == count:
+            return (kind, *parts[1:])
+    raise BadValue(0, f"{key!r} is neither an account nor a user nor an access key")
+
+
+def read_account(data: bytes) -> Account:
+    r = Reader(data)
+    account = Account(r.u64(), r.text(), r.text(), r.optional(r.text))
+    if len(account.id) != 64 or set(account.id) - set("0123456789abcdef"):
+        raise BadValue(2, f"{account.id!r} is no owner id")
+    return r.end(account)
+
+
+def access_key(r: Reader) -> AccessKey:
+    return AccessKey(r.text(), r.u64(), r.optional(r.u64), r.take(r.u64()))
+
+
+def read_user(data: bytes) -> User:
+    r = Reader(data)
+    return r.end(User(r.u64(), r.u64(), r.flag(), r.many(lambda: access_key(r)), r.many(r.pair)))
+
+
+def read_key_owner(data: bytes) -> tuple[str, str]:
+    """(account, user) of an access key."""
+    r = Reader(data)
+    return r.end(r.pair())
+
+
 def read_access(data: bytes) -> int:
     """The time of the last read."""
     r = Reader(data)
@@ -353,7 +411,9 @@ def read_access(data: bytes) -> int:
 
 
 def read_system(key: bytes, data: bytes) -> str | int:
-    if key == b"policy-digest" and len(data) == 64:
+    if key.startswith(b"lifecycle/") and data == b"walk":
+        return data.decode()
+    if key.startswith((b"policy-digest", b"lifecycle/")) and len(data) == 64:
         return data.decode()
     if (key.startswith((b"fence/", b"doomed/")) or key == b"recovery/floor") and len(data) == 8:
         return int.from_bytes(data, "little")

@@ -48,6 +48,9 @@ class Namespace:
         self.access: dict[tuple[str, str], int] = {}
         self.thaws: dict[tuple[str, bytes], records.Thaw] = {}
         self.footers: dict[tuple[str, bytes], RemoteFooter] = {}
+        self.accounts: dict[str, records.Account] = {}
+        self.users: dict[tuple[str, str], records.User] = {}
+        self.key_owners: dict[str, tuple[str, str]] = {}
         self.system: dict[str, str | int] = {}
         for number, table in sorted(state.tables.items()):
             for key, operation in sorted(table.items()):
@@ -94,6 +97,14 @@ class Namespace:
                 put(self.thaws, records.tier_and_pack, records.read_thaw)
             case Table.MANIFEST:
                 put(self.footers, records.tier_and_pack, records.read_remote_footer)
+            case Table.USER:
+                kind, *names = decoded(operation, records.user_key, key)
+                if kind == "account":
+                    self.accounts[names[0]] = decoded(operation, records.read_account, value)
+                elif kind == "user":
+                    self.users[names[0], names[1]] = decoded(operation, records.read_user, value)
+                else:
+                    self.key_owners[names[0]] = decoded(operation, records.read_key_owner, value)
             case _:
                 raise Damage(operation.path, operation.offset, f"table {number} is not known")
 
@@ -258,13 +269,16 @@ class Store:
     def extract(self, record: Object, sink: Callable[[bytes], object]) -> list[str]:
         """Gives the body of an object to `sink`; returns what is wrong with it."""
         self.counts.objects += 1
-        return self._pass(record.body, BodyCheck(record.size, record.etag, record.checksum, record.parts), sink)
+        encrypted = record.attributes.encryption is not None
+        check = BodyCheck(record.size, record.etag, record.checksum, record.parts, encrypted)
+        return self._pass(record.body, check, sink)
 
     def check_part(self, part: Part) -> list[str]:
         """Reads a part of an upload that is not complete; returns what is wrong with it."""
         self.counts.parts += 1
         info = part.info
-        return self._pass(part.body, BodyCheck(info.size, info.etag, info.checksum, []), lambda _: None)
+        check = BodyCheck(info.size, info.etag, info.checksum, [], info.nonce is not None)
+        return self._pass(part.body, check, lambda _: None)
 
     def _pass(self, body: Body, check: BodyCheck, sink: Callable[[bytes], object]) -> list[str]:
         try:

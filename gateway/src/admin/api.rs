@@ -53,7 +53,8 @@ pub fn guarded(config: &mut web::ServiceConfig) {
         .route("/promote", web::post().to(promote))
         .route("/run-due", web::post().to(run_due))
         .route("/clock", web::get().to(clock))
-        .route("/clock/advance", web::post().to(advance));
+        .route("/clock/advance", web::post().to(advance))
+        .configure(super::users::guarded);
 }
 
 async fn metrics(state: State) -> Result<HttpResponse, ApiError> {

@@ -14,6 +14,7 @@ pub struct GatewayMetrics {
     reload_ok: IntGauge,
     reload_time: IntGauge,
     ready: IntGauge,
+    test_settings: IntGauge,
     start_time: IntGauge,
     resident: IntGauge,
     open_files: IntGauge,
@@ -52,6 +53,10 @@ impl GatewayMetrics {
                 "tidegate_policy_last_reload_timestamp_seconds",
                 "When the policy in force was read, in seconds since the epoch; 0 without a policy.",
             )?,
+            test_settings: gauge(
+                "tidegate_test_settings",
+                "1 while settings that are for tests only are in force, else 0.",
+            )?,
             ready: gauge("tidegate_ready", "1 while S3 requests are served, else 0.")?,
             start_time: gauge("tidegate_start_time_seconds", "When the process began, in seconds since the epoch.")?,
             resident: gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
@@ -71,6 +76,11 @@ impl GatewayMetrics {
     /// Notes when the process began.
     pub fn started(&self, now: Timestamp) {
         self.start_time.set(clamp(now.seconds()));
+    }
+
+    /// Notes whether settings that are for tests only are in force.
+    pub fn test_settings(&self, in_force: bool) {
+        self.test_settings.set(i64::from(in_force));
     }
 
     /// Notes that the policy in force was read.

@@ -9,6 +9,7 @@ mod error;
 mod fsck;
 mod metrics;
 mod state;
+pub mod users;
 
 pub use error::{ApiError, ErrorBody, POLICY};
 pub use metrics::GatewayMetrics;
@@ -19,7 +20,7 @@ use crate::server::Secret;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::http::header::AUTHORIZATION;
-use actix_web::middleware::{Next, from_fn};
+use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use sha2::{Digest, Sha256};
 use std::net::{SocketAddr, TcpListener};
@@ -112,8 +113,14 @@ enum Listener {
 
 fn serve(state: &Arc<AdminState>, access: Access, listener: Listener) -> std::io::Result<Server> {
     let state = web::Data::from(Arc::clone(state));
+    let test_day = state.config().lifecycle.test_day();
     let server = HttpServer::new(move || {
+        let mut headers = DefaultHeaders::new();
+        if let Some(seconds) = test_day {
+            headers = headers.add(("x-tidegate-test-settings", format!("lifecycle.seconds_per_day={seconds}")));
+        }
         App::new()
+            .wrap(headers)
             .app_data(state.clone())
             .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
             .app_data(web::QueryConfig::default().error_handler(|e, _| ApiError::invalid(e.to_string()).into()))

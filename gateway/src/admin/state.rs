@@ -12,6 +12,9 @@ use tidegate_tiering::clock::{Clock, SystemClock};
 use tidegate_tiering::engine::{Engine, EngineError, PromoteReport};
 use tokio::sync::watch;
 
+use crate::users::Users;
+use crate::users::manage::UserError;
+
 /// Where the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +56,7 @@ pub struct AdminState {
     clock: Arc<SystemClock>,
     metrics: GatewayMetrics,
     engine: RwLock<Option<Engine>>,
+    users: RwLock<Option<Arc<Users>>>,
     /// Whether the engine that was opened last is a standby; none while there is none.
     opened: watch::Sender<Option<bool>>,
     promoting: tokio::sync::Mutex<()>,
@@ -80,6 +84,7 @@ impl AdminState {
             clock,
             metrics,
             engine: RwLock::default(),
+            users: RwLock::default(),
             opened: watch::Sender::new(None),
             promoting: tokio::sync::Mutex::default(),
             phase: Mutex::new(Phase::Opening),
@@ -108,8 +113,9 @@ impl AdminState {
 
     /// Gives the engine to the API, and reads the policy again when that was asked for in the meantime: the engine may
     /// have been opened with an older text.
-    pub async fn opened(&self, engine: Engine) {
+    pub async fn opened(&self, engine: Engine, users: Arc<Users>) {
         let standby = engine.standby_lag().is_some();
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = Some(users);
         *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Some(engine);
         self.opened.send_replace(Some(standby));
         if self.config.policy.is_some() {
@@ -124,6 +130,7 @@ impl AdminState {
 
     /// Takes the engine back: another one will come, or the server ends.
     pub fn closed(&self) {
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = None;
         *self.engine.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.opened.send_replace(None);
     }
@@ -160,6 +167,15 @@ impl AdminState {
         self.current().ok_or_else(|| ApiError::unavailable("the store is being opened; try again in a moment"))
     }
 
+    /// The users.
+    ///
+    /// # Errors
+    /// 503 while the store is being opened.
+    pub fn users(&self) -> Result<Arc<Users>, ApiError> {
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner).clone();
+        users.ok_or_else(|| ApiError::unavailable("the store is being opened; try again in a moment"))
+    }
+
     fn current(&self) -> Option<Engine> {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -189,6 +205,20 @@ impl AdminState {
         T: Send + 'static,
         F: Future<Output = Result<T, EngineError>> + Send + 'static,
     {
+        match self.runtime.spawn(work).await {
+            Ok(result) => Ok(result?),
+            Err(e) => Err(ApiError::internal(format!("the work was lost: {e}"))),
+        }
+    }
+
+    /// Runs a change of users on the process's runtime. It goes on when the client leaves.
+    ///
+    /// # Errors
+    /// What it says; 500 when it panicked.
+    pub async fn doing<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, UserError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
         match self.runtime.spawn(work).await {
             Ok(result) => Ok(result?),
             Err(e) => Err(ApiError::internal(format!("the work was lost: {e}"))),
@@ -239,6 +269,9 @@ impl AdminState {
         let mut warnings: Vec<_> = policy_error.iter().map(|e| format!("the policy was not reloaded: {e}")).collect();
         warnings.extend(engine.as_ref().and_then(Engine::writes_refused));
         warnings.extend(engine.as_ref().map(Engine::warnings).unwrap_or_default());
+        if let Ok(Ok(directory)) = self.users().map(|users| users.directory()) {
+            warnings.extend(directory.warnings().iter().cloned());
+        }
         Readiness { ready: reasons.is_empty(), phase, reasons, warnings }
     }
 

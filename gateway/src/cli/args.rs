@@ -1,5 +1,6 @@
 //! The command line as it is typed. [`super::Invocation`] is what the rest sees.
 
+use super::args_users::{AccountCommand, UserCommand};
 use super::s3_url::S3Url;
 use crate::config::units::{parse_duration, parse_quantity};
 use clap::{Args, Parser, Subcommand};
@@ -99,6 +100,12 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Users: who may sign requests, with which policies
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Accounts: owners of buckets and objects
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// What is stored: logical, deduplicated, compressed, per tier
     Stats,
     /// The clock of a server with debug.adjustable_clock
@@ -162,6 +169,9 @@ pub struct Serve {
     /// Write the addresses (JSON) to this file once requests are served
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Accept settings that are for tests only, such as lifecycle.seconds_per_day
+    #[arg(long)]
+    pub allow_test_settings: bool,
     /// Abort the process at the NTH hit of a failpoint (tests)
     #[arg(long, value_name = "NAME[:NTH]", hide = true, value_parser = parse_failpoint)]
     pub failpoint: Option<(String, u64)>,

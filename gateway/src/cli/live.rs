@@ -56,6 +56,8 @@ async fn ask(command: Command, client: &AdminClient, output: &Output) -> Result<
             let answer: ClockAnswer = client.post("/clock/advance", &Advance { by: None, ms: Some(ms) }).await?;
             output.show(&answer, |answer| format!("now {}\n", answer.now));
         }
+        Command::User(command) => return super::users::user(command, client, output).await,
+        Command::Account(command) => return super::users::account(command, client, output).await,
         Command::Promote { yes } => return promote(yes, client, output).await,
         Command::RunDue => {
             let report: RunDueReport = client.post("/run-due", &json!({})).await?;
@@ -255,7 +257,7 @@ async fn each_line<T: DeserializeOwned>(
 }
 
 /// Percent-encodes everything but unreserved characters, for a query or one segment of a path.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

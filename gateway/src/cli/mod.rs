@@ -1,6 +1,7 @@
 //! The command line: low-level arguments ([`args`]) become an [`Invocation`], and that is done.
 
 pub mod args;
+pub mod args_users;
 mod client;
 mod live;
 mod offline;
@@ -9,6 +10,7 @@ mod s3_url;
 mod serve;
 mod standby;
 mod tier;
+mod users;
 
 pub use serve::Addresses;
 

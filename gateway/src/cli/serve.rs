@@ -4,10 +4,13 @@ use super::args::Serve;
 use super::standby::Following;
 use super::{Exit, Failure};
 use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
-use crate::config::{Config, access_key, check, read_policy};
+use crate::config::{Config, access_key, check, read_policy, test_settings};
 use crate::logging;
 use crate::output::Output;
-use crate::server::{AccessKey, S3Server, descriptors};
+use crate::server::{AccessKey, S3Server, S3Settings, descriptors};
+use crate::users::Users;
+use crate::users::directory::Known;
+use crate::users::seal::SealKeys;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_policies::{Policy, Severity};
 use tidegate_tiering::clock::{Clock, SystemClock};
-use tidegate_tiering::engine::{Components, Engine, EngineSettings, FollowEnd};
+use tidegate_tiering::engine::{Components, Engine, EngineError, EngineSettings, FollowEnd};
 use tidegate_tiering::recovery::StandbySettings;
 use tidegate_tiering::tier::{self, Tier};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -44,7 +47,8 @@ pub fn serve(
 ) -> Result<Exit, Failure> {
     let (problems, diagnostics) = check(name, &config);
     let wrong = diagnostics.iter().filter(|d| d.severity == Severity::Error).map(ToString::to_string);
-    let wrong: Vec<String> = problems.iter().map(ToString::to_string).chain(wrong).collect();
+    let for_tests = test_settings(name, &config).filter(|_| !options.allow_test_settings);
+    let wrong: Vec<String> = problems.iter().chain(&for_tests).map(ToString::to_string).chain(wrong).collect();
     if !wrong.is_empty() {
         return Err(Failure { exit: Exit::Problems, message: wrong.join("\n") });
     }
@@ -52,8 +56,17 @@ pub fn serve(
     for warning in &diagnostics {
         tracing::warn!("{warning}");
     }
+    if let Some(seconds) = config.lifecycle.test_day() {
+        tracing::warn!(
+            "TEST SETTINGS: a day of all lifecycle rules lasts {seconds} seconds (lifecycle.seconds_per_day); objects expire early, \
+             for good"
+        );
+    }
     if let Some((name, nth)) = &options.failpoint {
         tidegate_tiering::failpoint::set(name, *nth);
+    }
+    if let Some(following) = &following {
+        following.check(&config)?;
     }
     make_data_dir(&config.data_dir)?;
     prefer_small_pages();
@@ -99,6 +112,7 @@ async fn run(config: Config, options: &Serve, following: Option<Following>, outp
     let metrics = GatewayMetrics::new(prometheus::Registry::new()).map_err(Failure::new)?;
     let admin = AdminServer::bind(&config.admin, config.admin_socket()).map_err(Failure::new)?;
     let admin_address = admin.address();
+    metrics.test_settings(config.lifecycle.test_day().is_some());
     let state = AdminState::new(config, Arc::clone(&clock), metrics, tokio::runtime::Handle::current());
     let running = admin.run(&state).map_err(Failure::new)?;
     let stop = listen_to_signals(&state)?;
@@ -153,7 +167,15 @@ async fn open_engine(
     let settings = EngineSettings { standby, ..config.engine_settings() };
     let named = config.store.hot.max_bytes.is_some();
     tracing::info!(max_bytes = settings.disk.max_bytes, named, free_floor = settings.disk.free_floor, "disk limits");
-    Engine::open(settings, components).await.map_err(Failure::new)
+    let opened = Engine::open(settings, components).await;
+    opened.map_err(|e| match e {
+        // Clients see this one too, so it does not say where.
+        EngineError::SlowDown(what) => Failure::new(format!(
+            "{}: {what}. Make room on this disk and start again: nothing is lost",
+            config.data_dir.display()
+        )),
+        other => Failure::new(other),
+    })
 }
 
 /// As what the data directory is opened.
@@ -237,8 +259,10 @@ impl Serving<'_> {
         };
         let kept = listener.try_clone().map_err(|e| Failure::new(format!("keep the listener: {e}")))?;
         self.listener = Some(kept);
-        let server = S3Server::bind_to(listener, settings, engine.clone(), registry).map_err(Failure::new)?;
-        self.announce(engine, server.local_addr()).await?;
+        let users = Arc::new(self.users(engine, &settings)?);
+        let both = (engine.clone(), Arc::clone(&users));
+        let server = S3Server::bind_to(listener, settings, both, registry).map_err(Failure::new)?;
+        self.announce((engine, users), server.local_addr()).await?;
         let (stopping, stop) = (Arc::clone(&self.state), self.stop.clone());
         let mut ended = Ended::Stopped;
         let shutdown = async {
@@ -254,8 +278,23 @@ impl Serving<'_> {
         Ok(ended)
     }
 
+    /// Those who may sign requests. A standby never makes a seal key: what it follows was sealed with that of the primary.
+    fn users(&self, engine: &Engine, settings: &S3Settings) -> Result<Users, Failure> {
+        let config = self.state.config();
+        let standby = engine.standby_lag().is_some();
+        let seal = match &config.users.seal_key {
+            Some(text) => SealKeys::parse(text.expose()).map(Some).map_err(|e| format!("users.seal_key: {e}")),
+            None => SealKeys::of_directory(&config.data_dir, !standby),
+        };
+        let known = Known { accounts: config.accounts.clone(), root_keys: settings.access_keys.clone() };
+        let users = Users::new(known, seal.map_err(Failure::new)?, engine.clone());
+        // What is to be said of them is said at the start.
+        users.directory().map_err(Failure::new)?;
+        Ok(users)
+    }
+
     /// Tells everybody that requests are served.
-    async fn announce(&self, engine: &Engine, s3: std::net::SocketAddr) -> Result<(), Failure> {
+    async fn announce(&self, (engine, users): (&Engine, Arc<Users>), s3: std::net::SocketAddr) -> Result<(), Failure> {
         let config = self.state.config();
         let addresses = Addresses {
             s3: format!("http://{s3}"),
@@ -263,7 +302,7 @@ impl Serving<'_> {
             socket: std::path::absolute(config.admin_socket()).unwrap_or_else(|_| config.admin_socket()),
             pid: std::process::id(),
         };
-        self.state.opened(engine.clone()).await;
+        self.state.opened(engine.clone(), users).await;
         self.state.enter(Phase::Serving);
         let standby = engine.standby_lag().is_some();
         tracing::info!(version = crate::VERSION, s3 = %addresses.s3, admin = %addresses.admin, standby, "serving");

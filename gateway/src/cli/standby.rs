@@ -3,6 +3,7 @@
 use super::recover::Progress;
 use super::serve::{Ended, Role, Serving, build_tiers, stopped};
 use super::{Exit, Failure};
+use crate::config::Config;
 use crate::output::render;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +23,28 @@ pub struct Following {
     pub deployment: Option<String>,
 }
 
+impl Following {
+    /// Whether the configuration allows it. Nothing is made before.
+    pub(super) fn check(&self, config: &Config) -> Result<(), Failure> {
+        if !config.tiers.contains_key(&self.from) {
+            let known: Vec<&str> = config.tiers.keys().map(String::as_str).collect();
+            let message = format!("there is no tier {:?}; configured: {}", self.from, known.join(", "));
+            return Err(Failure::new(message));
+        }
+        if config.recovery.as_ref().is_none_or(|recovery| recovery.tier != self.from) {
+            let settings = StandbySettings { from: self.from.clone(), ..config.standby.clone() };
+            return Err(Failure { exit: Exit::Problems, message: settings.needs_recovery() });
+        }
+        Ok(())
+    }
+}
+
 /// How long to wait before a tier is asked again.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Follows until it is stopped; once promoted, serves as any primary.
 pub(super) async fn run(server: &mut Serving<'_>, following: &Following) -> Result<(), Failure> {
     let settings = StandbySettings { from: following.from.clone(), ..server.state.config().standby.clone() };
-    if server.state.config().recovery.as_ref().is_none_or(|recovery| recovery.tier != following.from) {
-        return Err(Failure { exit: Exit::Problems, message: settings.needs_recovery() });
-    }
     let mut again = false;
     loop {
         let prepared = tokio::select! {

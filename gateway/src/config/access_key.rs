@@ -44,7 +44,8 @@ pub fn load_or_generate(data_dir: &Path) -> Result<(AccessKey, bool), String> {
     }
 }
 
-fn generate() -> AccessKey {
+/// A new access key.
+pub fn generate() -> AccessKey {
     let mut rng = rand::rng();
     let mut letters = |count: usize| -> String {
         (0..count).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
@@ -53,20 +54,23 @@ fn generate() -> AccessKey {
     AccessKey { access_key: letters(20).to_uppercase(), secret_key: Secret::new(letters(40)) }
 }
 
-/// Whole or not at all: a new file with mode 0600, synced, then renamed.
 fn write(data_dir: &Path, key: &AccessKey) -> std::io::Result<()> {
     let stored = Stored { access_key: key.access_key.clone(), secret_key: key.secret_key.expose().to_owned() };
     let text = serde_json::to_string_pretty(&stored)?;
-    let fresh = data_dir.join(format!("{FILE_NAME}.new"));
+    write_private(data_dir, FILE_NAME, &format!("{text}\n"))
+}
+
+/// Whole or not at all: a new file with mode 0600, synced, then renamed.
+pub(crate) fn write_private(data_dir: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    let fresh = data_dir.join(format!("{name}.new"));
     match std::fs::remove_file(&fresh) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
     file.sync_all()?;
-    std::fs::rename(&fresh, data_dir.join(FILE_NAME))?;
+    std::fs::rename(&fresh, data_dir.join(name))?;
     std::fs::File::open(data_dir)?.sync_all()
 }
 

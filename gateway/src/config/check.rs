@@ -1,7 +1,7 @@
 //! What can be known about a configuration without side effects.
 
 use super::tiers::price_class;
-use super::{Config, HOT, Problem};
+use super::{Config, HOT, Problem, SECONDS_PER_DAY};
 use crate::admin::MAX_SOCKET_PATH;
 use crate::server::{AccessKey, Secret};
 use std::path::Path;
@@ -34,12 +34,17 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     check_recovery(file, config, &mut problems);
     check_data_dir(file, config, &mut problems);
     check_s3(file, config, &mut problems);
+    super::check_accounts::check(file, config, &mut problems);
     for (field, message) in config.store.problems() {
         // "must be at least 1" is a way out as it is.
         let (what, help) = message.split_once(": ").unwrap_or(("this value cannot work", &message));
         problems.push(Problem::of_field(file, &field, what, help));
     }
     check_admin(file, config, &mut problems);
+    if !(1..=SECONDS_PER_DAY).contains(&config.lifecycle.seconds_per_day) {
+        let help = format!("write a number from 1 to {SECONDS_PER_DAY}, or leave it out");
+        problems.push(Problem::of_field(file, SHORT_DAY, "no rule can count in days of this length", help));
+    }
     if let Err(message) = crate::logging::filter(&config.log) {
         let help = "write error, warn, info, debug or trace, or a filter such as info,tidegate_tiering=debug";
         problems.push(Problem::of_field(file, "log.level", message, help));
@@ -60,6 +65,18 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
         (problem.line, problem.column) = config.places.get(&problem.field).unwrap_or_default();
     }
     (problems, diagnostics)
+}
+
+const SHORT_DAY: &str = "lifecycle.seconds_per_day";
+
+/// The setting that is for tests only, if there is one: `serve` refuses it unless it is told otherwise.
+pub fn test_settings(file: &str, config: &Config) -> Option<Problem> {
+    let seconds = config.lifecycle.test_day()?;
+    let message = format!("days of {seconds} seconds are for tests only: objects would expire early, for good");
+    let help = "remove the setting, or start a test server with: tidegate serve --allow-test-settings";
+    let mut problem = Problem::of_field(file, SHORT_DAY, message, help);
+    (problem.line, problem.column) = config.places.get(SHORT_DAY).unwrap_or_default();
+    Some(problem)
 }
 
 fn check_tiers(file: &str, config: &Config, problems: &mut Vec<Problem>) {

@@ -4,7 +4,9 @@
 //! to anything: that is for `serve`.
 
 pub mod access_key;
+pub mod accounts;
 mod check;
+pub mod check_accounts;
 mod error;
 mod places;
 mod reader;
@@ -13,18 +15,19 @@ mod tier_place;
 pub mod tiers;
 pub mod units;
 
-pub use check::{PolicyError, check, read_policy};
+pub use check::{PolicyError, check, read_policy, test_settings};
 pub use error::Problem;
 pub use reader::Env;
 pub use store::{ChunkSection, DurabilityName, HotSection, JournalSection, RelaxedSync, StoreSettings};
 
 use crate::server::{S3Settings, Secret};
+use accounts::{AccountSection, UsersSection};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tidegate_policies::PriceBook;
-use tidegate_tiering::engine::EngineSettings;
+use tidegate_tiering::engine::{EngineSettings, LifecycleSettings};
 use tidegate_tiering::recovery::{RecoverySettings, StandbySettings};
 use tidegate_tiering::tier::TierSettings;
 
@@ -42,6 +45,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The S3 endpoint.
     pub s3: S3Settings,
+    /// Owners of buckets and objects, and their users, by name.
+    pub accounts: BTreeMap<String, AccountSection>,
+    /// What concerns all users.
+    pub users: UsersSection,
     /// The admin listener.
     pub admin: AdminSettings,
     /// The storage engine.
@@ -58,6 +65,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// What `policy check` and `policy plan` count with: numbers that are left out are the default book's.
     pub prices: PriceBook,
+    /// How the rules of lifecycles are read.
+    pub lifecycle: LifecycleSection,
     /// Logs.
     pub log: LogSettings,
     /// For tests and demonstrations.
@@ -72,6 +81,8 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./tidegate-data"),
             s3: S3Settings::default(),
+            accounts: BTreeMap::new(),
+            users: UsersSection::default(),
             admin: AdminSettings::default(),
             store: StoreSettings::default(),
             recovery: None,
@@ -80,6 +91,7 @@ impl Default for Config {
             classes: BTreeMap::from([("STANDARD".to_owned(), HOT.to_owned())]),
             policy: None,
             prices: PriceBook::default(),
+            lifecycle: LifecycleSection::default(),
             log: LogSettings::default(),
             debug: DebugSettings::default(),
             places: places::Places::default(),
@@ -102,6 +114,31 @@ pub struct AdminSettings {
 impl Default for AdminSettings {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9320)), socket: None, token: None }
+    }
+}
+
+/// How the rules of lifecycles are read.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LifecycleSection {
+    /// Length of a day of all rules, in seconds. Any other than 86,400 is for tests only, and refused unless the server is
+    /// started with `--allow-test-settings`.
+    pub seconds_per_day: u64,
+}
+
+/// Seconds of a real day.
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+
+impl Default for LifecycleSection {
+    fn default() -> Self {
+        Self { seconds_per_day: SECONDS_PER_DAY }
+    }
+}
+
+impl LifecycleSection {
+    /// The length of a day in seconds, when it is shortened for tests.
+    pub fn test_day(&self) -> Option<u64> {
+        (self.seconds_per_day != SECONDS_PER_DAY).then_some(self.seconds_per_day)
     }
 }
 
@@ -197,7 +234,11 @@ impl Config {
     /// The engine's settings.
     pub fn engine_settings(&self) -> EngineSettings {
         let recovery = self.recovery.clone();
-        EngineSettings { prices: self.prices.clone(), recovery, ..self.store.engine(self.data_dir.clone()) }
+        let lifecycle = LifecycleSettings {
+            day_ms: self.lifecycle.test_day().map(|seconds| seconds.saturating_mul(1000)),
+            tiers: self.tiers.iter().map(|(name, tier)| (name.clone(), tiers::price_class(tier))).collect(),
+        };
+        EngineSettings { prices: self.prices.clone(), recovery, lifecycle, ..self.store.engine(self.data_dir.clone()) }
     }
 
     /// The file that keeps how far the clock was moved.

@@ -15,8 +15,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// The secrets that may be given as files, by the names of their fields.
-const SECRETS_IN_FILES: [&str; 6] =
-    ["secret_key", "access_key_secret", "secret_access_key", "security_token", "session_token", "token"];
+const SECRETS_IN_FILES: [&str; 7] =
+    ["seal_key", "secret_key", "access_key_secret", "secret_access_key", "security_token", "session_token", "token"];
 
 /// Largest secret file: far above any key, far below a mistake such as naming a disk image.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;

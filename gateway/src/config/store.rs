@@ -166,6 +166,7 @@ impl StoreSettings {
             recovery: None,
             standby: None,
             prices: PriceBook::default(),
+            lifecycle: Default::default(),
             driven: false,
         }
     }

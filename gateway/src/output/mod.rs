@@ -5,6 +5,7 @@ mod render_fsck;
 mod render_recover;
 mod render_scrub;
 mod render_tier;
+mod render_users;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -17,6 +17,7 @@ pub use super::render_recover::{from_packs, missing, odd_pack, promoted, recover
 use super::render_scrub;
 pub use super::render_scrub::scrub;
 pub use super::render_tier::{conformance, conformance_plan};
+pub use super::render_users::{accounts, new_key, user, users};
 
 /// `right` names the columns of numbers.
 pub(super) fn finish(mut table: Table, right: &[usize]) -> String {
@@ -49,7 +50,10 @@ pub fn stats(report: &StatsReport) -> String {
         let [objects, bytes] = amount(value);
         residency.add_row([name.to_owned(), objects, bytes]);
     }
-    let mut text = finish(residency, &[1, 2]);
+    let mut text = report.test_day_seconds.map_or_else(String::new, |seconds| {
+        format!("TEST SETTINGS: a day of all lifecycle rules lasts {seconds} seconds\n\n")
+    });
+    text += &finish(residency, &[1, 2]);
     let (local, disk) = (&report.local, report.disk);
     text += &pairs(vec![
         ("buckets", report.buckets.to_string()),
@@ -72,6 +76,13 @@ pub fn stats(report: &StatsReport) -> String {
             ("noncurrent versions", format!("{objects} of {}", show_size(bytes))),
             ("delete markers", report.delete_markers.to_string()),
         ]);
+    }
+    if let Some(walks) = &report.lifecycle_walks {
+        let bucket = walks.bucket.as_deref().unwrap_or("-");
+        text += &pairs(vec![(
+            "lifecycle changed",
+            format!("bucket {bucket}: {} objects read, {} buckets wait", walks.done, walks.waiting),
+        )]);
     }
     if let Some(protect) = &report.protect {
         text += &render_recover::protection(protect);

@@ -176,6 +176,10 @@ pub fn recovered(report: &RecoverReport) -> String {
         ("missing objects", format!("{}, {}", found.missing_objects, show_size(found.missing_bytes))),
     ];
     rows.extend(more(found));
+    if !found.empty_tiers.is_empty() {
+        let tiers = found.empty_tiers.join(", ");
+        rows.push(("tiers without packs", format!("{tiers}: are they the right ones, and mounted?")));
+    }
     if !found.unknown_tiers.is_empty() {
         rows.push(("tiers not configured", found.unknown_tiers.join(", ")));
     }
@@ -184,6 +188,9 @@ pub fn recovered(report: &RecoverReport) -> String {
     }
     rows.push(("took", show_duration(Duration::from_millis(report.took_ms))));
     let mut text = pairs(rows);
+    for note in &report.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
     text.push_str(&match report.dry_run {
         true => "dry run: nothing was made, nobody was fenced\n".to_owned(),
         false => {

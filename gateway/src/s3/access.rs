@@ -2,36 +2,17 @@
 
 use http::HeaderMap;
 use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::{S3Auth, SecretKey};
 use s3s::host::{S3Host, VirtualHost};
 use s3s::{S3Result, s3_error};
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::admit::{admit, caller_of};
+use super::authority::Authority;
 use super::checksums::{ChecksumsOf, of_xml};
-use crate::server::AccessKey;
 use crate::server::metrics::Operation;
 use crate::server::request::RequestContext;
 use crate::server::{ReadOnly, Verified};
-
-/// The configured credentials.
-pub(crate) struct Keys(HashMap<String, SecretKey>);
-
-impl Keys {
-    pub(crate) fn new(keys: &[AccessKey]) -> Self {
-        Self(keys.iter().map(|key| (key.access_key.clone(), key.secret_key.expose().into())).collect())
-    }
-}
-
-#[async_trait::async_trait]
-impl S3Auth for Keys {
-    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        self.0
-            .get(access_key)
-            .cloned()
-            .ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key id is not known to this server."))
-    }
-}
+use crate::users::{Users, token_of};
 
 /// Finds the bucket in the host name for virtual-hosted style. A host outside the configured domains is path style:
 /// s3s's own parser takes it for a bucket, which breaks every client that uses another name of the machine.
@@ -66,7 +47,38 @@ impl S3Host for Domains {
 }
 
 /// Checks every understood request before its operation runs.
-pub(crate) struct Gate;
+pub(crate) struct Gate {
+    users: Arc<Users>,
+    /// Who decides. Without it, as in tests of the HTTP side, whoever signs may do everything.
+    authority: Option<Arc<Authority>>,
+}
+
+impl Gate {
+    pub(crate) fn new(users: Arc<Users>, authority: Option<Arc<Authority>>) -> Self {
+        Self { users, authority }
+    }
+
+    /// Notes who signed the request. One that was asked again without its signature has been looked at before.
+    fn identify(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let Some(credentials) = cx.credentials() else { return Ok(()) };
+        let token = token_of(cx.headers(), cx.uri().query());
+        let signer = self.users.signer(&credentials.access_key, token.as_deref())?;
+        if let Some(context) = cx.extensions_mut().get::<Arc<RequestContext>>() {
+            context.set_identity(signer.identity);
+        }
+        Ok(())
+    }
+
+    fn decide(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        match &self.authority {
+            Some(authority) => {
+                let caller = caller_of(cx.extensions_mut());
+                admit(authority, cx, &caller)
+            }
+            None => Ok(()),
+        }
+    }
+}
 
 #[async_trait::async_trait]
 impl S3Access for Gate {
@@ -75,8 +87,10 @@ impl S3Access for Gate {
         if let Some(context) = cx.extensions_mut().get::<Arc<RequestContext>>() {
             context.set_operation(operation);
         }
-        if cx.credentials().is_none() && cx.extensions_mut().get::<Verified>().is_none() {
-            return Err(s3_error!(AccessDenied, "Requests must be signed: there is no anonymous access."));
+        self.identify(cx)?;
+        let is_anonymous = cx.credentials().is_none() && cx.extensions_mut().get::<Verified>().is_none();
+        if is_anonymous && (operation == Operation::Other || self.authority.is_none()) {
+            return Err(s3_error!(AccessDenied, "Access Denied: this request must be signed."));
         }
         if operation == Operation::Other {
             // s3s would say so too, but only after it has read the body and found no fault with it.
@@ -89,13 +103,22 @@ impl S3Access for Gate {
                 "This is a standby, which is read-only: send writes to the primary."
             ));
         }
+        self.decide(cx)?;
         super::parameters::refuse(cx.method(), cx.uri(), operation)?;
         match operation {
             // Compared with the XML as it is read.
-            Operation::DeleteObjects | Operation::RestoreObject => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
+            Operation::DeleteObjects
+            | Operation::RestoreObject
+            | Operation::PutBucketLifecycleConfiguration
+            | Operation::PutBucketAcl
+            | Operation::PutObjectAcl
+            | Operation::PutBucketPolicy
+            | Operation::PutPublicAccessBlock
+            | Operation::PutBucketOwnershipControls => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
         }
+        super::encryption::refuse(cx.headers(), operation)?;
         refuse_headers(cx.headers())
     }
 }
@@ -114,40 +137,31 @@ fn reads(operation: Operation) -> bool {
             | O::ListBuckets
             | O::GetBucketLocation
             | O::GetBucketVersioning
+            | O::GetBucketLifecycleConfiguration
+            | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads
+            | O::GetBucketPolicy
+            | O::GetBucketPolicyStatus
+            | O::GetPublicAccessBlock
+            | O::GetBucketOwnershipControls
+            | O::GetBucketAcl
+            | O::GetObjectAcl
     )
 }
 
-/// Canned ACLs that change nothing here, because all keys belong to one owner; clients send them by default.
-const HARMLESS_ACLS: [&[u8]; 3] = [b"private", b"bucket-owner-full-control", b"bucket-owner-read"];
-
-/// Refuses what would be dangerous to ignore: encryption that would not happen, locks that would not hold, grants that
-/// would not be given.
+/// Refuses what would be dangerous to ignore: locks that would not hold.
 fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
     for (name, value) in headers {
         let Some(rest) = name.as_str().strip_prefix("x-amz-") else { continue };
         if rest.starts_with("meta-") && is_broken_word(value) {
             return Err(s3_error!(InvalidArgument, "{name} is no encoded word of RFC 2047."));
         }
-        if rest.starts_with("server-side-encryption") || rest.starts_with("copy-source-server-side-encryption") {
-            return Err(s3_error!(
-                NotImplemented,
-                "{name}: server-side encryption by request is not implemented; leave the header out."
-            ));
-        }
         if rest.starts_with("object-lock") || (rest == "bucket-object-lock-enabled" && !is_false(value)) {
             return Err(s3_error!(NotImplemented, "{name}: object lock is not implemented; leave the header out."));
         }
         if rest == "website-redirect-location" || rest == "write-offset-bytes" {
             return Err(s3_error!(NotImplemented, "{name} is not implemented; leave the header out."));
-        }
-        let is_grant = rest.starts_with("grant-");
-        if is_grant || (rest == "acl" && !HARMLESS_ACLS.contains(&value.as_bytes())) {
-            return Err(s3_error!(
-                AccessControlListNotSupported,
-                "{name}: access control lists are not supported; all access keys have one owner."
-            ));
         }
     }
     Ok(())
@@ -169,16 +183,10 @@ mod tests {
     #[test]
     fn headers_that_must_not_be_ignored_are_refused_by_name() {
         let cases = [
-            ("x-amz-server-side-encryption", "AES256", Some("NotImplemented")),
-            ("x-amz-server-side-encryption-customer-key", "k", Some("NotImplemented")),
-            ("x-amz-copy-source-server-side-encryption-customer-key", "k", Some("NotImplemented")),
             ("x-amz-object-lock-mode", "COMPLIANCE", Some("NotImplemented")),
             ("x-amz-bucket-object-lock-enabled", "true", Some("NotImplemented")),
             ("x-amz-bucket-object-lock-enabled", "false", None),
-            ("x-amz-acl", "private", None),
-            ("x-amz-acl", "bucket-owner-full-control", None),
-            ("x-amz-acl", "public-read", Some("AccessControlListNotSupported")),
-            ("x-amz-grant-read", "id=x", Some("AccessControlListNotSupported")),
+            ("x-amz-acl", "public-read", None),
             ("x-amz-meta-acl", "public", None),
             ("x-amz-meta-a", "=?=", Some("InvalidArgument")),
             ("x-amz-meta-a", "=?UTF-8?Q?a?= =?=", Some("InvalidArgument")),

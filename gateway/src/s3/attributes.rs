@@ -39,7 +39,7 @@ pub(crate) fn described(
 
 /// [`described`] of an input that begins an object, by a PUT or by an upload. A macro, because the inputs share no trait.
 macro_rules! describe {
-    ($input:expr, $headers:expr, $classes:expr) => {
+    ($input:expr, $headers:expr, $classes:expr, $of_new:expr) => {
         $crate::s3::attributes::described(
             $headers,
             $input.metadata,
@@ -47,6 +47,7 @@ macro_rules! describe {
             $input.storage_class.as_ref(),
             $classes,
         )
+        .map(|attributes| $of_new.put_into(attributes))
     };
 }
 pub(crate) use describe;

@@ -2,9 +2,15 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
+use tidegate_tiering::engine::{BucketSettings, EngineError};
 
+use super::acl_operations::with_acls;
+use super::admit::caller_of;
+use super::authority::{ACL, OWNERSHIP};
 use super::error::from_engine;
-use super::{Gateway, owner, time};
+use super::grants::of_headers;
+use super::{Gateway, time};
+use crate::auth::settings::{Ownership, OwnershipControls};
 
 /// S3's name for the absence of a location constraint.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -13,6 +19,8 @@ pub(super) async fn create(
     gateway: &Gateway,
     request: S3Request<CreateBucketInput>,
 ) -> S3Result<S3Response<CreateBucketOutput>> {
+    let caller = caller_of(&request.extensions);
+    let headers = request.headers;
     let input = request.input;
     if !s3s::path::check_bucket_name(&input.bucket) {
         return Err(s3_error!(InvalidBucketName, "The bucket name {} breaks S3's naming rules.", input.bucket));
@@ -28,8 +36,48 @@ pub(super) async fn create(
             gateway.region
         ));
     }
-    gateway.engine.create_bucket(&input.bucket).await.map_err(from_engine)?;
+    let Some(identity) = caller.identity() else {
+        return Err(s3_error!(
+            AccessDenied,
+            "Access Denied: a bucket needs an owner, so that this request must be signed."
+        ));
+    };
+    let settings = settings(gateway, &identity.account.id, &headers)?;
+    match gateway.engine.create_bucket_with(&input.bucket, settings).await {
+        Err(EngineError::BucketExists(name)) => return Err(exists(gateway, &name, &identity.account.id)),
+        other => other.map_err(from_engine)?,
+    }
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
+}
+
+/// What is set for a new bucket: its owner, who owns the objects in it, and its access control list.
+fn settings(gateway: &Gateway, owner: &str, headers: &http::HeaderMap) -> S3Result<BucketSettings> {
+    let authority = &gateway.authority;
+    let ownership = match headers.get("x-amz-object-ownership").map(|value| String::from_utf8_lossy(value.as_bytes())) {
+        None => authority.default_ownership,
+        Some(name) => Ownership::by_name(&name)
+            .ok_or_else(|| s3_error!(InvalidArgument, "x-amz-object-ownership is {name}, which S3 does not know."))?,
+    };
+    let acl = of_headers(headers, authority.identities(), owner, owner)?.filter(|acl| !acl.is_private(owner));
+    if acl.is_some() && !ownership.has_acls() {
+        return Err(with_acls());
+    }
+    let acl = acl.map(|acl| (ACL.to_owned(), acl.to_text().into_bytes()));
+    let ownership = (OWNERSHIP.to_owned(), OwnershipControls::bytes(Some(ownership)));
+    let config = acl.into_iter().chain([ownership]).collect();
+    Ok(BucketSettings { owner: authority.recorded(owner), config, ..BucketSettings::default() })
+}
+
+/// The error for a name that is taken, by the caller's account or by another.
+fn exists(gateway: &Gateway, name: &str, account: &str) -> s3s::S3Error {
+    match gateway.authority.bucket(name) {
+        Ok(bucket) if bucket.owner != account => s3_error!(
+            BucketAlreadyExists,
+            "The requested bucket name is not available: another account owns the bucket {name}."
+        ),
+        // Also when it was deleted a moment ago.
+        _ => from_engine(EngineError::BucketExists(name.to_owned())),
+    }
 }
 
 pub(super) async fn head(
@@ -54,6 +102,9 @@ pub(super) async fn list(
 ) -> S3Result<S3Response<ListBucketsOutput>> {
     /// S3's largest page of buckets.
     const MAX_BUCKETS: i32 = 10_000;
+    let Some(account) = caller_of(&request.extensions).identity().map(|identity| identity.account.id.clone()) else {
+        return Err(s3_error!(AccessDenied, "Access Denied: this request must be signed."));
+    };
     let input = request.input;
     let max = match input.max_buckets {
         Some(asked) if !(1..=MAX_BUCKETS).contains(&asked) => {
@@ -65,7 +116,8 @@ pub(super) async fn list(
     let mut all = gateway.engine.buckets().map_err(from_engine)?;
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all.retain(|bucket| {
-        input.prefix.as_ref().is_none_or(|prefix| bucket.name.starts_with(prefix))
+        gateway.authority.owner_id(bucket.settings.owner.as_ref()) == account
+            && input.prefix.as_ref().is_none_or(|prefix| bucket.name.starts_with(prefix))
             && after.as_ref().is_none_or(|after| bucket.name > *after)
     });
     let more = all.len() > max;
@@ -81,7 +133,7 @@ pub(super) async fn list(
         .collect();
     Ok(S3Response::new(ListBucketsOutput {
         buckets: Some(buckets),
-        owner: Some(owner()),
+        owner: Some(gateway.authority.shown(&account)),
         continuation_token: token,
         prefix: input.prefix,
     }))

@@ -220,6 +220,8 @@ impl Announced<'_> {
             checksums: self.checksum.into_iter().collect(),
             trailers,
             compute,
+            default: Some(ChecksumAlgorithm::Crc64Nvme),
+            customer_key: None,
         })
     }
 

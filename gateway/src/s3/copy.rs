@@ -2,23 +2,34 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{CopyObject, ObjectHandle, UploadPartCopy};
+use tidegate_tiering::engine::{CopyKeys, CopyObject, CustomerKey, ObjectHandle, UploadPartCopy};
 
+use super::admit::{Admitted, asking, caller_of};
 use super::attributes::{STANDARD, described, storage_class, tags};
+use super::authority::Place;
 use super::checksums::{by_name, show};
 use super::conditions::{Conditions, of_source, of_write};
+use super::encryption::{KeyFor, echo_key, key_headers, source_key_headers};
 use super::error::from_engine;
+use super::grants::OfNew;
+use super::lifecycle::expiration;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
-use super::{Gateway, etag, only_null_version, time};
+use super::{Gateway, context, etag, only_null_version, time};
 
 /// Opens the source of a copy, for reading exactly this version.
-fn open(gateway: &Gateway, source: &CopySource, conditions: &Conditions<'_>) -> S3Result<ObjectHandle> {
-    let CopySource::Bucket { bucket, key, version_id } = source else {
+fn open(
+    gateway: &Gateway,
+    source: &CopySource,
+    conditions: &Conditions<'_>,
+    key: Option<CustomerKey>,
+) -> S3Result<ObjectHandle> {
+    let CopySource::Bucket { bucket, key: name, version_id } = source else {
         return Err(s3_error!(NotImplemented, "x-amz-copy-source by access point is not implemented."));
     };
     only_null_version(version_id.as_deref())?;
-    let object = gateway.engine.open_object(bucket, key).map_err(from_engine)?;
+    let mut object = gateway.engine.open_object(bucket, name).map_err(from_engine)?;
+    object.unlock(key).map_err(from_engine)?;
     conditions.require(object.info())?;
     object.check_readable().map_err(from_engine)?;
     Ok(object)
@@ -32,17 +43,40 @@ fn is_replace(directive: Option<&str>, header: &str) -> S3Result<bool> {
     }
 }
 
+/// Whether the tags of the source may be read, and given to the copy.
+fn copies_tags(gateway: &Gateway, request: &S3Request<CopyObjectInput>) -> S3Result<()> {
+    let input = &request.input;
+    let CopySource::Bucket { bucket, key, version_id } = &input.copy_source else { return Ok(()) };
+    let caller = caller_of(&request.extensions);
+    let context = context(request);
+    let query = request.uri.query().unwrap_or_default();
+    let authority = &gateway.authority;
+    let asking = asking(authority, &caller, context.as_deref(), (&request.headers, query));
+    let source = Place { bucket, key, version: version_id.as_deref(), is_new: false };
+    let read = if version_id.is_some() { "s3:GetObjectVersionTagging" } else { "s3:GetObjectTagging" };
+    authority.require(&asking, read, authority.bucket(bucket)?.as_ref(), &source)?;
+    let target = Place { bucket: &input.bucket, key: &input.key, version: None, is_new: true };
+    authority.require(&asking, "s3:PutObjectTagging", Admitted::of(request)?.as_ref(), &target)
+}
+
 pub(super) async fn object(
     gateway: &Gateway,
     request: S3Request<CopyObjectInput>,
 ) -> S3Result<S3Response<CopyObjectOutput>> {
+    let of_new = OfNew::of_request(gateway, &request)?;
+    let may_tag = copies_tags(gateway, &request);
     let headers = request.headers;
     let input = request.input;
     let replace =
         is_replace(input.metadata_directive.as_ref().map(MetadataDirective::as_str), "x-amz-metadata-directive")?;
     let replace_tags =
         is_replace(input.tagging_directive.as_ref().map(TaggingDirective::as_str), "x-amz-tagging-directive")?;
-    let source = open(gateway, &input.copy_source, &of_source!(input))?;
+    let private = gateway.hides_keys(&request.extensions);
+    let keys = CopyKeys {
+        source: source_key_headers!(input).key(KeyFor::Reading, private)?,
+        target: key_headers!(input).key(KeyFor::Writing, private)?,
+    };
+    let source = open(gateway, &input.copy_source, &of_source!(input), keys.source.clone())?;
     let info = source.info();
     if info.size > gateway.max_body_bytes {
         return Err(s3_error!(
@@ -58,34 +92,45 @@ pub(super) async fn object(
         && !replace
         && !replace_tags
         && same_class
+        && keys.target.is_none()
+        && keys.source.is_none()
     {
         return Err(s3_error!(
             InvalidRequest,
-            "This copy of an object to itself changes neither metadata, tags nor storage class."
+            "This copy of an object to itself changes neither metadata, tags, storage class nor encryption."
         ));
     }
-    let replace_attributes =
-        replace.then(|| described(&headers, input.metadata, None, None, &gateway.storage_classes)).transpose()?;
+    if !replace_tags && !info.attributes.tags.is_empty() {
+        may_tag?;
+    }
+    let attributes = match replace {
+        true => described(&headers, input.metadata, None, None, &gateway.storage_classes)?,
+        false => info.attributes.clone(),
+    };
     let copy = CopyObject {
         source_bucket: info.bucket.clone(),
         source_key: info.key.clone(),
         source_version: info.version,
         bucket: input.bucket,
         key: input.key,
-        replace_attributes,
+        // Also when they are the source's: a copy has an owner and an access control list of its own.
+        replace_attributes: Some(of_new.put_into(attributes)),
         replace_tags: replace_tags.then(|| tags(input.tagging.as_deref().unwrap_or_default())).transpose()?,
         storage_class: class,
         checksum: input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?,
         condition: condition_of_target(&headers)?,
     };
-    let written = gateway.engine.copy_object(copy).await.map_err(from_engine)?;
+    let written = gateway.engine.copy_object_with_keys(copy, &keys).await.map_err(from_engine)?;
     let mut result = CopyObjectResult {
         e_tag: Some(etag(&written.etag)),
         last_modified: Some(time(written.last_modified)),
         ..Default::default()
     };
     result.checksum_type = show!(result, written.checksum.as_ref());
-    Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+    let expiration = expiration(written.expires.as_ref());
+    let mut output = CopyObjectOutput { copy_object_result: Some(result), expiration, ..Default::default() };
+    echo_key!(output, &keys.target);
+    Ok(S3Response::new(output))
 }
 
 /// s3s's CopyObject has no fields for If-Match and If-None-Match on the target.
@@ -106,14 +151,24 @@ pub(super) async fn part(
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
     let input = request.input;
     let number = part_number(input.part_number, gateway.max_parts)?;
-    let source = open(gateway, &input.copy_source, &of_source!(input))?;
+    let private = gateway.hides_keys(&request.extensions);
+    let source_key = source_key_headers!(input).key(KeyFor::Reading, private)?;
+    let key = key_headers!(input).key(KeyFor::Writing, private)?;
+    let source = open(gateway, &input.copy_source, &of_source!(input), source_key)?;
     let range = of_copy_source(input.copy_source_range.as_deref(), source.info().size)?;
     let size = range.end.saturating_sub(range.start);
     if size > gateway.max_body_bytes {
         return Err(s3_error!(EntityTooLarge, "The part has {size} bytes; {} are allowed.", gateway.max_body_bytes));
     }
-    let copy =
-        UploadPartCopy { bucket: input.bucket, key: input.key, upload_id: input.upload_id, number, source, range };
+    let copy = UploadPartCopy {
+        bucket: input.bucket,
+        key: input.key,
+        upload_id: input.upload_id,
+        number,
+        source,
+        range,
+        customer_key: key.clone(),
+    };
     let part = gateway.engine.upload_part_copy(copy).await.map_err(from_engine)?;
     let mut result = CopyPartResult {
         e_tag: Some(etag(&part.etag)),
@@ -121,5 +176,7 @@ pub(super) async fn part(
         ..Default::default()
     };
     show!(result, part.checksum.as_ref());
-    Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
+    let mut output = UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() };
+    echo_key!(output, &key);
+    Ok(S3Response::new(output))
 }

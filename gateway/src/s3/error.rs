@@ -16,7 +16,7 @@ pub fn from_engine(error: EngineError) -> S3Error {
     let message = error.to_string();
     let code = match &error {
         EngineError::NoSuchBucket(_) => Code::NoSuchBucket,
-        // All keys belong to one owner, so that the existing bucket is always the caller's.
+        // Where another account owns it, CreateBucket says so.
         EngineError::BucketExists(_) => Code::BucketAlreadyOwnedByYou,
         EngineError::BucketNotEmpty(_) => Code::BucketNotEmpty,
         EngineError::NoSuchKey { .. } | EngineError::DeleteMarker { named: false, .. } => Code::NoSuchKey,
@@ -31,6 +31,7 @@ pub fn from_engine(error: EngineError) -> S3Error {
         EngineError::Conflict => Code::ConditionalRequestConflict,
         EngineError::BadDigest { .. } => Code::BadDigest,
         EngineError::Body(_) => Code::IncompleteBody,
+        EngineError::WrongKey => Code::AccessDenied,
         EngineError::InvalidObjectState { .. } => Code::InvalidObjectState,
         EngineError::RestoreInProgress => Code::RestoreAlreadyInProgress,
         // S3's own answer to RestoreObject on a class that needs none.
@@ -147,6 +148,7 @@ mod tests {
             (EngineError::Conflict, "ConditionalRequestConflict", 409),
             (EngineError::BadDigest { what: "Content-MD5", expected: text(), computed: text() }, "BadDigest", 400),
             (EngineError::Body(BodyError::Incomplete(text())), "IncompleteBody", 400),
+            (EngineError::WrongKey, "AccessDenied", 403),
             (EngineError::InvalidObjectState { class: text() }, "InvalidObjectState", 403),
             (EngineError::RestoreInProgress, "RestoreAlreadyInProgress", 409),
             (EngineError::NotArchived { class: text() }, "InvalidObjectState", 403),

@@ -4,9 +4,11 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 use tidegate_tiering::engine::{ListObjects, ListPage, ListedObject, RestoreStatus as Restored};
 
+use super::admit::Admitted;
+use super::authority::Owners;
 use super::error::from_engine;
 use super::listing::{Encoding, delimiter, key_of_token, page_size, token};
-use super::{Gateway, checksums, owner, signed, time};
+use super::{Gateway, checksums, signed, time};
 
 /// Asks the engine; a page of no keys only checks the bucket, and is never "truncated", as in S3.
 fn page(gateway: &Gateway, list: &ListObjects) -> S3Result<ListPage> {
@@ -18,19 +20,18 @@ fn page(gateway: &Gateway, list: &ListObjects) -> S3Result<ListPage> {
 }
 
 /// How objects are shown.
-#[derive(Clone, Copy)]
-struct Show {
+struct Show<'a> {
     encoding: Encoding,
-    owner: bool,
+    owners: Option<Owners<'a>>,
     restore: bool,
 }
 
-impl Show {
-    fn objects(self, objects: Vec<ListedObject>) -> Option<Vec<Object>> {
+impl Show<'_> {
+    fn objects(&mut self, objects: Vec<ListedObject>) -> Option<Vec<Object>> {
         (!objects.is_empty()).then(|| objects.into_iter().map(|object| self.object(object)).collect())
     }
 
-    fn object(self, object: ListedObject) -> Object {
+    fn object(&mut self, object: ListedObject) -> Object {
         let restored = |status| match status {
             Restored::Ongoing => RestoreStatus { is_restore_in_progress: Some(true), restore_expiry_date: None },
             Restored::Done { until } => {
@@ -45,7 +46,7 @@ impl Show {
             e_tag: Some(ETag::Strong(object.etag)),
             key: Some(self.encoding.apply(object.key)),
             last_modified: Some(time(object.last_modified)),
-            owner: self.owner.then(owner),
+            owner: self.owners.as_mut().map(|owners| owners.of(object.owner.as_ref())),
             restore_status: object.restore.filter(|_| self.restore).map(restored),
             size: Some(signed(object.size)),
             storage_class: Some(ObjectStorageClass::from(object.class_shown)),
@@ -61,6 +62,7 @@ pub(super) async fn v1(
     gateway: &Gateway,
     request: S3Request<ListObjectsInput>,
 ) -> S3Result<S3Response<ListObjectsOutput>> {
+    let owners = Owners::new(&gateway.authority, Admitted::of(&request)?);
     let input = request.input;
     let encoding = Encoding::new(input.encoding_type.as_ref())?;
     let max_keys = page_size(input.max_keys, "max-keys")?;
@@ -72,7 +74,8 @@ pub(super) async fn v1(
         max_keys: usize::try_from(max_keys).unwrap_or(0),
     };
     let page = page(gateway, &list)?;
-    let show = Show { encoding, owner: true, restore: wants_restore(input.optional_object_attributes.as_ref()) };
+    let mut show =
+        Show { encoding, owners: Some(owners), restore: wants_restore(input.optional_object_attributes.as_ref()) };
     let truncated = page.next.is_some();
     // Without a delimiter the last key is the marker, and S3 leaves NextMarker out.
     let next_marker = page.next.filter(|_| list.delimiter.is_some()).map(|next| encoding.apply(next));
@@ -95,6 +98,7 @@ pub(super) async fn v2(
     gateway: &Gateway,
     request: S3Request<ListObjectsV2Input>,
 ) -> S3Result<S3Response<ListObjectsV2Output>> {
+    let owners = Owners::new(&gateway.authority, Admitted::of(&request)?);
     let input = request.input;
     let encoding = Encoding::new(input.encoding_type.as_ref())?;
     let max_keys = page_size(input.max_keys, "max-keys")?;
@@ -111,9 +115,9 @@ pub(super) async fn v2(
         max_keys: usize::try_from(max_keys).unwrap_or(0),
     };
     let page = page(gateway, &list)?;
-    let show = Show {
+    let mut show = Show {
         encoding,
-        owner: input.fetch_owner.unwrap_or(false),
+        owners: input.fetch_owner.unwrap_or(false).then_some(owners),
         restore: wants_restore(input.optional_object_attributes.as_ref()),
     };
     let count = page.objects.len().saturating_add(page.common_prefixes.len());

@@ -4,21 +4,30 @@
 //! Architecture invariant: nothing here opens a file, keeps state between requests, or reads a clock.
 
 mod access;
+mod acl_operations;
+mod admit;
 mod attributes;
+mod authority;
 mod body;
 mod buckets;
 pub(crate) mod checksums;
+mod condition_keys;
 mod conditions;
 mod copy;
+mod encryption;
 pub mod error;
+mod grants;
+mod lifecycle;
 mod list;
 mod listing;
 mod multipart;
 pub(crate) mod parameters;
+mod policy_operations;
 mod ranges;
 mod read;
 mod write;
 
+use authority::Authority;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -27,38 +36,75 @@ use std::sync::Arc;
 use tidegate_tiering::clock::Timestamp;
 use tidegate_tiering::engine::Engine;
 
+use crate::auth::identity::IdentitySource;
 use crate::server::request::RequestContext;
 use crate::server::{S3Settings, ServerError};
+use crate::sts::Sts;
+use crate::users::directory::Known;
+use crate::users::{Keys, Users};
 
 /// S3 over an engine.
 pub struct Gateway {
     engine: Engine,
+    authority: Arc<Authority>,
     region: String,
     storage_classes: Vec<String>,
     max_body_bytes: u64,
     max_object_bytes: u64,
     max_parts: u32,
+    ssec_over_http: bool,
 }
 
 impl Gateway {
-    /// S3 over `engine`, with the limits of `settings`.
-    pub fn new(settings: &S3Settings, engine: Engine) -> Self {
+    /// S3 over `engine`, with the limits of `settings`; `identities` says whose access keys are whose.
+    pub fn new(settings: &S3Settings, engine: Engine, identities: Arc<dyn IdentitySource>) -> Self {
+        if settings.ssec_over_http {
+            tracing::warn!(
+                "s3.ssec_over_http is set: keys of clients (SSE-C) are taken where anybody may listen; for tests only"
+            );
+        }
+        let authority = Authority::new(engine.clone(), identities, settings.default_object_ownership);
         Self {
             engine,
+            authority: Arc::new(authority),
             region: settings.region.clone(),
             storage_classes: settings.storage_classes.clone(),
             max_body_bytes: settings.max_body_bytes,
             max_object_bytes: settings.max_object_bytes,
             max_parts: settings.max_parts,
+            ssec_over_http: settings.ssec_over_http,
         }
+    }
+
+    /// Whether a key of a client's may come with a request: over TLS, or where the settings say that nobody listens.
+    fn hides_keys(&self, _extensions: &http::Extensions) -> bool {
+        self.ssec_over_http
     }
 }
 
-/// s3s around an implementation of S3: signatures, host names, the gate that names operations, limits.
+/// s3s around a gateway: signatures, host names, the gate that decides who may do what, limits.
 ///
 /// # Errors
 /// [`ServerError::Settings`] when a setting is wrong.
-pub fn service(settings: &S3Settings, s3: impl S3) -> Result<S3Service, ServerError> {
+pub fn service(settings: &S3Settings, gateway: Gateway, users: Arc<Users>) -> Result<S3Service, ServerError> {
+    let authority = Arc::clone(&gateway.authority);
+    service_of(settings, gateway, users, Some(authority))
+}
+
+/// As [`service`], around another implementation of S3: whoever signs with a root key of the settings may do everything.
+///
+/// # Errors
+/// [`ServerError::Settings`] when a setting is wrong.
+pub fn service_for_all(settings: &S3Settings, s3: impl S3) -> Result<S3Service, ServerError> {
+    service_of(settings, s3, Arc::new(Users::fixed(Known::of(settings))), None)
+}
+
+fn service_of(
+    settings: &S3Settings,
+    s3: impl S3,
+    users: Arc<Users>,
+    authority: Option<Arc<Authority>>,
+) -> Result<S3Service, ServerError> {
     if let Some(problem) = settings.problem() {
         return Err(ServerError::Settings(problem));
     }
@@ -69,23 +115,13 @@ pub fn service(settings: &S3Settings, s3: impl S3) -> Result<S3Service, ServerEr
     config.form_max_fields_size = 0;
     let mut builder = S3ServiceBuilder::new(s3);
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-    builder.set_auth(access::Keys::new(&settings.access_keys));
-    builder.set_access(access::Gate);
+    builder.set_auth(Keys(Arc::clone(&users)));
+    builder.set_route(Sts::new(Arc::clone(&users)));
+    builder.set_access(access::Gate::new(users, authority));
     if !settings.domains.is_empty() {
         builder.set_host(access::Domains::new(&settings.domains));
     }
     Ok(builder.build())
-}
-
-/// The owner of everything: there is one, whatever the access key.
-const OWNER: &str = "tidegate";
-
-fn owner() -> dto::Owner {
-    dto::Owner { id: Some(OWNER.into()), display_name: Some(OWNER.into()) }
-}
-
-fn initiator() -> dto::Initiator {
-    dto::Initiator { id: Some(OWNER.into()), display_name: Some(OWNER.into()) }
 }
 
 fn time(at: Timestamp) -> dto::Timestamp {
@@ -128,7 +164,9 @@ macro_rules! operations {
                     &self,
                     request: S3Request<dto::$input>,
                 ) -> S3Result<S3Response<dto::$output>> {
-                    $handler(self, request).await
+                    let unlisted = admit::Unlisted::is(&request);
+                    let answer = $handler(self, request).await;
+                    if unlisted { answer.map_err(admit::Unlisted::hide) } else { answer }
                 }
             )+
         }
@@ -142,6 +180,14 @@ operations! {
     list_buckets => buckets::list, ListBucketsInput, ListBucketsOutput;
     get_bucket_location => buckets::location, GetBucketLocationInput, GetBucketLocationOutput;
     get_bucket_versioning => buckets::versioning, GetBucketVersioningInput, GetBucketVersioningOutput;
+    put_bucket_lifecycle_configuration => lifecycle::put, PutBucketLifecycleConfigurationInput,
+        PutBucketLifecycleConfigurationOutput;
+    get_bucket_lifecycle_configuration => lifecycle::get, GetBucketLifecycleConfigurationInput,
+        GetBucketLifecycleConfigurationOutput;
+    delete_bucket_lifecycle => lifecycle::delete, DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput;
+    get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
+    put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
+    delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;
     get_object => read::get, GetObjectInput, GetObjectOutput;
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;
@@ -159,4 +205,18 @@ operations! {
     list_multipart_uploads => multipart::list_uploads, ListMultipartUploadsInput, ListMultipartUploadsOutput;
     complete_multipart_upload => multipart::complete, CompleteMultipartUploadInput, CompleteMultipartUploadOutput;
     abort_multipart_upload => multipart::abort, AbortMultipartUploadInput, AbortMultipartUploadOutput;
+    get_bucket_policy => policy_operations::get, GetBucketPolicyInput, GetBucketPolicyOutput;
+    put_bucket_policy => policy_operations::put, PutBucketPolicyInput, PutBucketPolicyOutput;
+    delete_bucket_policy => policy_operations::delete, DeleteBucketPolicyInput, DeleteBucketPolicyOutput;
+    get_bucket_policy_status => policy_operations::status, GetBucketPolicyStatusInput, GetBucketPolicyStatusOutput;
+    get_public_access_block => policy_operations::get_block, GetPublicAccessBlockInput, GetPublicAccessBlockOutput;
+    put_public_access_block => policy_operations::put_block, PutPublicAccessBlockInput, PutPublicAccessBlockOutput;
+    delete_public_access_block => policy_operations::delete_block, DeletePublicAccessBlockInput, DeletePublicAccessBlockOutput;
+    get_bucket_ownership_controls => acl_operations::get_ownership, GetBucketOwnershipControlsInput, GetBucketOwnershipControlsOutput;
+    put_bucket_ownership_controls => acl_operations::put_ownership, PutBucketOwnershipControlsInput, PutBucketOwnershipControlsOutput;
+    delete_bucket_ownership_controls => acl_operations::delete_ownership, DeleteBucketOwnershipControlsInput, DeleteBucketOwnershipControlsOutput;
+    get_bucket_acl => acl_operations::get_bucket, GetBucketAclInput, GetBucketAclOutput;
+    put_bucket_acl => acl_operations::put_bucket, PutBucketAclInput, PutBucketAclOutput;
+    get_object_acl => acl_operations::get_object, GetObjectAclInput, GetObjectAclOutput;
+    put_object_acl => acl_operations::put_object, PutObjectAclInput, PutObjectAclOutput;
 }

@@ -3,36 +3,50 @@
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{
-    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, EngineError,
+    ChecksumAlgorithm as Algorithm, CompleteUpload, CompletedPart as EnginePart, CreateUpload, Encryption, EngineError,
     ListUploads, UploadPart,
 };
 
+use super::admit::Admitted;
 use super::attributes::{STANDARD, describe};
+use super::authority::Owners;
 use super::body::body_in;
 use super::checksums::{announced, by_name, given, name, show, type_name};
 use super::conditions::of_write;
+use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
+use super::grants::OfNew;
+use super::lifecycle::{add_abort, expiration};
 use super::listing::{Encoding, delimiter, page_size};
-use super::{Gateway, context, etag, initiator, owner, signed, time};
+use super::{Gateway, context, etag, signed, time};
 
 pub(super) async fn create(
     gateway: &Gateway,
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    let of_new = OfNew::of_request(gateway, &request)?;
     let input = request.input;
-    let attributes = describe!(input, &request.headers, &gateway.storage_classes)?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
+    let mut attributes = describe!(input, &request.headers, &gateway.storage_classes, of_new)?;
+    attributes.encryption = key.as_ref().map(Encryption::customer).transpose().map_err(from_engine)?;
     let algorithm = input.checksum_algorithm.map(|algorithm| by_name(algorithm.as_str())).transpose()?;
     let checksum = checksum_plan(algorithm, input.checksum_type.as_ref().map(ChecksumType::as_str))?;
     let create = CreateUpload { bucket: input.bucket.clone(), key: input.key.clone(), attributes, checksum };
     let upload_id = gateway.engine.create_upload(create).await.map_err(from_engine)?;
-    Ok(S3Response::new(CreateMultipartUploadOutput {
+    // Whoever has aborted it meanwhile needs no date.
+    let ending = gateway.engine.upload_ending(&input.bucket, &input.key, &upload_id).ok().flatten();
+    let mut output = CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(upload_id),
         checksum_algorithm: checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
         checksum_type: checksum.map(|(_, composite)| type_name(composite)),
         ..Default::default()
-    }))
+    };
+    echo_key!(output, &key);
+    let mut response = S3Response::new(output);
+    add_abort(&mut response.headers, ending.as_ref());
+    Ok(response)
 }
 
 /// Which checksum the object gets, and whether it is composite: SHA-1 and SHA-256 cannot be joined from parts, CRC-64
@@ -84,13 +98,16 @@ pub(super) async fn upload_part(
     let headers = request.headers;
     let input = request.input;
     let number = part_number(input.part_number, gateway.max_parts)?;
-    let expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
+    let mut expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    expect.customer_key.clone_from(&key);
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
     let part = UploadPart { bucket: input.bucket, key: input.key, upload_id: input.upload_id, number, expect };
     let part =
         gateway.engine.upload_part(part, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
     let mut output = UploadPartOutput { e_tag: Some(etag(&part.etag)), ..Default::default() };
     show!(output, part.checksum.as_ref());
+    echo_key!(output, &key);
     Ok(S3Response::new(output))
 }
 
@@ -123,6 +140,8 @@ pub(super) async fn complete(
             gateway.max_object_bytes
         ));
     }
+    // S3 asks for the key only to show checksums; the parts' own keys have been checked.
+    key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
     if let Some(named) = &input.checksum_type {
         check_type(gateway, (&input.bucket, &input.key, &input.upload_id), named)?;
     }
@@ -142,6 +161,7 @@ pub(super) async fn complete(
         key: Some(input.key),
         location: Some(location),
         e_tag: Some(etag(&written.etag)),
+        expiration: expiration(written.expires.as_ref()),
         ..Default::default()
     };
     output.checksum_type = show!(output, written.checksum.as_ref());
@@ -186,6 +206,7 @@ pub(super) async fn list_parts(
     gateway: &Gateway,
     request: S3Request<ListPartsInput>,
 ) -> S3Result<S3Response<ListPartsOutput>> {
+    let mut owners = Owners::new(&gateway.authority, Admitted::of(&request)?);
     let input = request.input;
     let max = page_size(input.max_parts, "max-parts")?;
     let marker = input.part_number_marker.unwrap_or(0);
@@ -205,17 +226,18 @@ pub(super) async fn list_parts(
         show!(shown, part.checksum.as_ref());
         shown
     });
+    let ending = gateway.engine.upload_ending(&input.bucket, &input.key, &input.upload_id).map_err(from_engine)?;
     let upload = page.upload;
     // A page of none is never truncated: whoever asked for the next would ask for ever.
     let next = page.next.filter(|_| limit > 0);
-    Ok(S3Response::new(ListPartsOutput {
+    let mut response = S3Response::new(ListPartsOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(input.upload_id),
         checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
         checksum_type: upload.checksum.map(|(_, composite)| type_name(composite)),
-        initiator: Some(initiator()),
-        owner: Some(owner()),
+        initiator: Some(owners.initiator(upload.owner.as_ref())),
+        owner: Some(owners.of(upload.owner.as_ref())),
         is_truncated: Some(next.is_some()),
         max_parts: Some(max),
         next_part_number_marker: next.and_then(|next| i32::try_from(next).ok()),
@@ -223,13 +245,16 @@ pub(super) async fn list_parts(
         parts: Some(parts.collect()),
         storage_class: Some(StorageClass::from(upload.storage_class.unwrap_or_else(|| STANDARD.into()))),
         ..Default::default()
-    }))
+    });
+    add_abort(&mut response.headers, ending.as_ref());
+    Ok(response)
 }
 
 pub(super) async fn list_uploads(
     gateway: &Gateway,
     request: S3Request<ListMultipartUploadsInput>,
 ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+    let mut owners = Owners::new(&gateway.authority, Admitted::of(&request)?);
     let input = request.input;
     let encoding = Encoding::new(input.encoding_type.as_ref())?;
     let max = page_size(input.max_uploads, "max-uploads")?;
@@ -251,9 +276,9 @@ pub(super) async fn list_uploads(
         checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(name(algorithm))),
         checksum_type: upload.checksum.map(|(_, composite)| type_name(composite)),
         initiated: Some(time(upload.initiated)),
-        initiator: Some(initiator()),
+        initiator: Some(owners.initiator(upload.owner.as_ref())),
         key: Some(encoding.apply(upload.key)),
-        owner: Some(owner()),
+        owner: Some(owners.of(upload.owner.as_ref())),
         storage_class: Some(StorageClass::from(upload.storage_class.unwrap_or_else(|| STANDARD.into()))),
         upload_id: Some(upload.upload_id),
     });

@@ -41,12 +41,19 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
     use Operation as O;
     Some(match operation {
         O::PutObject | O::CopyObject | O::CreateBucket | O::DeleteBucket => &[],
+        O::PutBucketEncryption | O::DeleteBucketEncryption => &["encryption"],
         O::DeleteObject => &["versionId"],
         O::DeleteObjects => &["delete"],
         O::CreateMultipartUpload => &["uploads"],
         O::UploadPart | O::UploadPartCopy => &["partNumber", "uploadId"],
         O::CompleteMultipartUpload | O::AbortMultipartUpload => &["uploadId"],
+        O::PutBucketLifecycleConfiguration | O::DeleteBucketLifecycle => &["lifecycle"],
         O::RestoreObject => &["restore", "versionId"],
+        O::PutBucketPolicy | O::DeleteBucketPolicy => &["policy"],
+        O::PutPublicAccessBlock | O::DeletePublicAccessBlock => &["publicAccessBlock"],
+        O::PutBucketOwnershipControls | O::DeleteBucketOwnershipControls => &["ownershipControls"],
+        O::PutBucketAcl => &["acl"],
+        O::PutObjectAcl => &["acl", "versionId"],
         _ => return None,
     })
 }

@@ -8,10 +8,12 @@ use tidegate_tiering::engine::{Checksum as EngineChecksum, ObjectHandle, ObjectI
 use super::attributes::STANDARD;
 use super::checksums::show;
 use super::conditions::{self, Conditions, Verdict, failed, of_read};
+use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::from_engine;
+use super::lifecycle::expiration;
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, only_null_version, signed, time};
-use crate::server::{PlainEtag, ResponseBody, ResponseStatus, S3_MAX_PARTS};
+use crate::server::{PlainEtag, ResponseBody, ResponseStatus, S3_MAX_PARTS, Verified};
 
 /// What GET and HEAD are asked for.
 struct Wanted<'a> {
@@ -29,6 +31,28 @@ macro_rules! wanted {
             range: $input.range.filter(|_| range_holds($headers, $object)),
             part_number: $input.part_number,
             checksum_mode: wants_checksum($input.checksum_mode.as_ref()),
+        }
+    };
+}
+
+/// The `response-*` parameters of a GET or HEAD.
+struct Overrides<'a> {
+    values: [Option<&'a str>; 5],
+    expires: bool,
+}
+
+/// [`Overrides`], out of the input's fields.
+macro_rules! overrides {
+    ($input:expr) => {
+        Overrides {
+            values: [
+                $input.response_cache_control.as_deref(),
+                $input.response_content_disposition.as_deref(),
+                $input.response_content_encoding.as_deref(),
+                $input.response_content_language.as_deref(),
+                $input.response_content_type.as_deref(),
+            ],
+            expires: $input.response_expires.is_some(),
         }
     };
 }
@@ -51,6 +75,7 @@ macro_rules! described {
             content_range: $selection.content_range($info.size),
             content_type: Some($input.response_content_type.clone().unwrap_or_else(|| content_type($info))),
             e_tag: Some(etag(&$info.etag)),
+            expiration: expiration($info.expires.as_ref()),
             expires: $input.response_expires.clone(),
             last_modified: Some(time($info.last_modified)),
             metadata: metadata($info),
@@ -76,11 +101,15 @@ pub(super) async fn get(
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    check_overrides(&overrides!(input), is_anonymous(&request))?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
+    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     object.check_readable().map_err(from_engine)?;
     let mut response = described!(GetObjectOutput, input, wanted, selection, object.info());
+    echo_key!(response.output, &key);
     if selection.length() > 0 {
         let body = object.read(selection.range).await.map_err(from_engine)?;
         response.extensions.insert(ResponseBody::new(body));
@@ -94,27 +123,37 @@ pub(super) async fn head(
 ) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = &request.input;
     only_null_version(input.version_id.as_deref())?;
-    check_overrides([
-        input.response_cache_control.as_deref(),
-        input.response_content_disposition.as_deref(),
-        input.response_content_encoding.as_deref(),
-        input.response_content_language.as_deref(),
-        input.response_content_type.as_deref(),
-    ])?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    check_overrides(&overrides!(input), is_anonymous(&request))?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
+    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     let mut response = described!(HeadObjectOutput, input, wanted, selection, object.info());
+    echo_key!(response.output, &key);
     if selection.partial {
         response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));
     }
     Ok(response)
 }
 
-/// For HEAD; s3s does it for GET.
-fn check_overrides(values: [Option<&str>; 5]) -> S3Result<()> {
+/// Whether a request came without a signature.
+fn is_anonymous<T>(request: &S3Request<T>) -> bool {
+    request.credentials.is_none() && request.extensions.get::<Verified>().is_none()
+}
+
+/// # Errors
+/// `InvalidRequest` for a value that no header can have, and for any from a client that nobody knows: as S3, which lets nobody make
+/// a public object answer with headers of their own.
+fn check_overrides(overrides: &Overrides<'_>, anonymous: bool) -> S3Result<()> {
+    if anonymous && (overrides.expires || overrides.values.iter().any(Option::is_some)) {
+        return Err(s3_error!(
+            InvalidRequest,
+            "Request specific response headers cannot be used for anonymous GET requests."
+        ));
+    }
     let is_header = |value: &&str| HeaderValue::from_str(value).is_ok();
-    match values.into_iter().flatten().find(|value| !is_header(value)) {
+    match overrides.values.into_iter().flatten().find(|value| !is_header(value)) {
         Some(value) => Err(s3_error!(InvalidRequest, "A response- parameter is {value:?}, which no header can have.")),
         None => Ok(()),
     }
@@ -233,7 +272,9 @@ pub(super) async fn attributes(
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
     let input = request.input;
     only_null_version(input.version_id.as_deref())?;
-    let object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
+    let mut object = gateway.engine.open_object(&input.bucket, &input.key).map_err(from_engine)?;
+    object.unlock(key).map_err(from_engine)?;
     let info = object.info();
     // Clients send the names in one header line or in several.
     let names: Vec<_> =
@@ -304,4 +345,25 @@ fn object_parts(info: &ObjectInfo, marker: Option<i32>, max: Option<i32>) -> S3R
         parts: Some(parts),
         total_parts_count: total,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn response_overrides_are_for_signed_requests_and_must_be_headers() {
+        let none = || Overrides { values: [None; 5], expires: false };
+        let one = |value| Overrides { values: [None, Some(value), None, None, None], expires: false };
+        for (overrides, anonymous, allowed) in [
+            (none(), true, true),
+            (one("inline"), false, true),
+            (one("inline"), true, false),
+            (Overrides { expires: true, ..none() }, true, false),
+            (Overrides { expires: true, ..none() }, false, true),
+            (one("a\nb"), false, false),
+        ] {
+            assert_eq!(check_overrides(&overrides, anonymous).is_ok(), allowed);
+        }
+    }
 }

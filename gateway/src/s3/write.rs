@@ -5,12 +5,20 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{DeleteRequest, PutObject, RestoreOutcome, RestoreRequest as Restore, VersionRef};
 use tidegate_tiering::tier::RestorePriority;
 
+use super::admit::{Admitted, asking, caller_of};
 use super::attributes::describe;
+use super::authority::Place;
 use super::body::body_in;
 use super::checksums::{announced, show};
+use super::condition_keys::Asking;
 use super::conditions::of_write;
+use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
+use super::grants::OfNew;
+use super::lifecycle::expiration;
 use super::{Gateway, context, etag, only_null_version};
+use crate::auth::decide::BucketFacts;
+use crate::auth::needs::{Shape, needs};
 use crate::server::ResponseStatus;
 
 pub(super) async fn put(
@@ -18,18 +26,26 @@ pub(super) async fn put(
     request: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let context = context(&request);
+    let of_new = OfNew::of_request(gateway, &request)?;
     let trailing = request.trailing_headers;
     let headers = request.headers;
     let input = request.input;
-    let expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
-    let attributes = describe!(input, &headers, &gateway.storage_classes)?;
+    let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
+    let mut expect = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes).expectation()?;
+    expect.customer_key.clone_from(&key);
+    let attributes = describe!(input, &headers, &gateway.storage_classes, of_new)?;
     let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
     let put = PutObject { bucket: input.bucket, key: input.key, attributes, expect, condition };
     let written =
         gateway.engine.put_object(put, body).await.map_err(|e| from_engine_with_body(e, context.as_deref()))?;
-    let mut output = PutObjectOutput { e_tag: Some(etag(&written.etag)), ..Default::default() };
+    let mut output = PutObjectOutput {
+        e_tag: Some(etag(&written.etag)),
+        expiration: expiration(written.expires.as_ref()),
+        ..Default::default()
+    };
     output.checksum_type = show!(output, written.checksum.as_ref());
+    echo_key!(output, &key);
     Ok(S3Response::new(output))
 }
 
@@ -58,7 +74,12 @@ pub(super) async fn delete_many(
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
     /// S3's limit for one request.
     const MAX_KEYS: usize = 1000;
-    let input = request.input;
+    let bucket = Admitted::of(&request)?;
+    let caller = caller_of(&request.extensions);
+    let context = context(&request);
+    let S3Request { input, headers, uri, .. } = request;
+    let query = uri.query().unwrap_or_default();
+    let asking = asking(&gateway.authority, &caller, context.as_deref(), (&headers, query));
     let objects = input.delete.objects;
     if objects.is_empty() || objects.len() > MAX_KEYS {
         return Err(s3_error!(MalformedXML, "DeleteObjects takes 1 to {MAX_KEYS} keys, {} were given.", objects.len()));
@@ -70,7 +91,7 @@ pub(super) async fn delete_many(
     let mut errors = Vec::new();
     let mut keys = Vec::with_capacity(objects.len());
     for object in objects {
-        match refused(&object) {
+        match refused(&object).or_else(|| not_allowed(gateway, &asking, &bucket, (&input.bucket, &object))) {
             None => {
                 let version = named(object.version_id.as_deref());
                 keys.push((object.key, DeleteRequest { version, ..DeleteRequest::default() }));
@@ -94,6 +115,20 @@ pub(super) async fn delete_many(
 /// The version that a request names.
 fn named(version: Option<&str>) -> VersionRef {
     if version.is_some() { VersionRef::Null } else { VersionRef::Current }
+}
+
+/// Why the caller may not delete one key of DeleteObjects.
+fn not_allowed(
+    gateway: &Gateway,
+    asking: &Asking<'_>,
+    facts: &BucketFacts,
+    (bucket, object): (&str, &ObjectIdentifier),
+) -> Option<s3s::S3Error> {
+    let version = object.version_id.as_deref().filter(|version| !version.is_empty());
+    let place = Place { bucket, key: &object.key, version, is_new: false };
+    let shape = Shape { version: version.is_some(), ..Shape::default() };
+    let needs = needs("DeleteObject", shape).unwrap_or_default();
+    needs.iter().find_map(|need| gateway.authority.require(asking, need.action, facts, &place).err())
 }
 
 /// Why one key of DeleteObjects is not even tried.

@@ -12,6 +12,7 @@ use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
 use sha2::{Digest, Sha256};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use super::rechunk::Rechunked;
 use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
 use super::xml::{self, Whole};
+use crate::sts;
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
 const INLINE_BODY_BYTES: u64 = 64 * 1024;
@@ -109,10 +111,10 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    fn enter(&self) -> (InFlight, bool) {
+    fn enter(&self, peer: Option<IpAddr>) -> (InFlight, bool) {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.metrics.in_flight.inc();
-        let context = Arc::new(RequestContext::new(self.ids.next()));
+        let context = Arc::new(RequestContext::new(self.ids.next()).from_peer(peer, false));
         let in_flight = InFlight {
             count: Arc::clone(&self.in_flight),
             metrics: Arc::clone(&self.metrics),
@@ -129,7 +131,7 @@ impl Shared {
 
 /// Answers a request.
 pub(crate) async fn handle(shared: Arc<Shared>, mut request: Request) -> Response<Outgoing> {
-    let (mut in_flight, admitted) = shared.enter();
+    let (mut in_flight, admitted) = shared.enter(request.head().peer_addr.map(|peer| peer.ip()));
     if tracing::enabled!(target: ACCESS, tracing::Level::DEBUG) {
         in_flight.line = Some(LogLine::new(request.head()));
     }
@@ -179,9 +181,14 @@ async fn call(shared: &Shared, request: &Request, incoming: Incoming) -> http::R
                 to_s3s.extensions_mut().insert(ReadOnly);
             }
             let (method, uri) = (to_s3s.method().clone(), to_s3s.uri().clone());
+            let is_sts = sts::is_call(&method, &uri, to_s3s.headers());
+            let incoming_id = incoming.context.id().to_string();
             let answering = AssertUnwindSafe(with_body(shared, to_s3s, length, incoming));
             let answer = answering.catch_unwind().await.unwrap_or_else(|_| panicked());
-            explain_unknown(answer, &method, &uri)
+            match is_sts {
+                true => sts::as_of_sts(answer, &incoming_id),
+                false => explain_unknown(answer, &method, &uri),
+            }
         }
         Err(error) => error_response(error),
     }

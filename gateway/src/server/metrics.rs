@@ -45,8 +45,14 @@ macro_rules! operations {
 operations! {
     GetObject, HeadObject, PutObject, DeleteObject, DeleteObjects, CopyObject, ListObjects, ListObjectsV2,
     CreateBucket, HeadBucket, ListBuckets, DeleteBucket, GetBucketLocation, GetBucketVersioning,
+    GetBucketLifecycleConfiguration, PutBucketLifecycleConfiguration, DeleteBucketLifecycle,
     CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
-    AbortMultipartUpload, RestoreObject, GetObjectAttributes,
+    GetBucketEncryption, PutBucketEncryption, DeleteBucketEncryption,
+    AbortMultipartUpload, RestoreObject, GetObjectAttributes, GetSessionToken, AssumeRole, GetCallerIdentity,
+    GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
+    GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
+    GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
+    GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl,
 }
 
 impl Operation {
@@ -57,12 +63,13 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 50] = [
+const ERROR_CODES: [&str; 68] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
     "BadDigest",
+    "BucketAlreadyExists",
     "BucketAlreadyOwnedByYou",
     "BucketNotEmpty",
     "ConditionalRequestConflict",
@@ -73,9 +80,13 @@ const ERROR_CODES: [&str; 50] = [
     "IncompleteBody",
     "InternalError",
     "InvalidAccessKeyId",
+    "InvalidAction",
     "InvalidArgument",
+    "InvalidBucketAclWithObjectOwnership",
     "InvalidBucketName",
+    "InvalidClientTokenId",
     "InvalidDigest",
+    "InvalidEncryptionAlgorithmError",
     "InvalidObjectState",
     "InvalidPart",
     "InvalidPartNumber",
@@ -84,8 +95,12 @@ const ERROR_CODES: [&str; 50] = [
     "InvalidRequest",
     "InvalidStorageClass",
     "InvalidTag",
+    "InvalidToken",
     "InvalidURI",
     "KeyTooLongError",
+    "MalformedACLError",
+    "MalformedPolicy",
+    "MalformedPolicyDocument",
     "MalformedTrailerError",
     "MalformedXML",
     "MaxMessageLengthExceeded",
@@ -95,18 +110,27 @@ const ERROR_CODES: [&str; 50] = [
     "MissingRequestBodyError",
     "MissingSecurityHeader",
     "NoSuchBucket",
+    "NoSuchBucketPolicy",
     "NoSuchKey",
+    "NoSuchLifecycleConfiguration",
+    "NoSuchPublicAccessBlockConfiguration",
     "NoSuchUpload",
     "NoSuchVersion",
     "NotImplemented",
+    "OwnershipControlsNotFoundError",
+    "PolicyTooLarge",
     "PreconditionFailed",
     "RequestHeaderSectionTooLarge",
     "RequestTimeTooSkewed",
     "RequestTimeout",
     "RestoreAlreadyInProgress",
+    "ServerSideEncryptionConfigurationNotFoundError",
     "ServiceUnavailable",
     "SignatureDoesNotMatch",
     "SlowDown",
+    "UnexpectedContent",
+    "UnresolvableGrantByEmailAddress",
+    "ValidationError",
     "XAmzContentSHA256Mismatch",
 ];
 /// The code under which all others are counted.
@@ -214,7 +238,7 @@ mod tests {
             assert_eq!(Operation::from_name(operation.name()), *operation);
             assert_eq!(Operation::from_code(*operation as u8), *operation);
         }
-        assert_eq!(Operation::from_name("PutBucketAcl"), Operation::Other);
+        assert_eq!(Operation::from_name("PutBucketWebsite"), Operation::Other);
     }
 
     #[test]

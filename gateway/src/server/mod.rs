@@ -25,6 +25,9 @@ pub(crate) use rechunk::MAX_SIGNED_CHUNK;
 pub(crate) use settings::S3_MAX_PARTS;
 pub use settings::{AccessKey, S3Settings, Secret};
 
+use crate::auth::identity::IdentitySource;
+use crate::users::Users;
+use crate::users::directory::Known;
 use adapter::Shared;
 use connections::Connections;
 use metrics::HttpMetrics;
@@ -67,16 +70,17 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Checks the settings, listens, registers the metrics.
+    /// Checks the settings, listens, registers the metrics. Those who may sign requests are the root keys in the settings.
     ///
     /// # Errors
     /// [`ServerError::Settings`], [`ServerError::Listen`], [`ServerError::Metrics`].
     pub fn bind(settings: S3Settings, engine: Engine, registry: &prometheus::Registry) -> Result<Self, ServerError> {
         let listener = Self::listen(&settings)?;
-        Self::bind_to(listener, settings, engine, registry)
+        let users = Users::new(Known::of(&settings), None, engine.clone());
+        Self::bind_to(listener, settings, (engine, Arc::new(users)), registry)
     }
 
-    /// As [`S3Server::bind`], on a listener of [`S3Server::listen`]. A duplicate of it keeps connections waiting while another
+    /// As [`S3Server::bind`], for `users`, on a listener of [`S3Server::listen`]. A duplicate of it keeps connections waiting while another
     /// engine is opened.
     ///
     /// # Errors
@@ -84,11 +88,12 @@ impl S3Server {
     pub fn bind_to(
         listener: TcpListener,
         settings: S3Settings,
-        engine: Engine,
+        (engine, users): (Engine, Arc<Users>),
         registry: &prometheus::Registry,
     ) -> Result<Self, ServerError> {
         let standby = engine.standby_lag().is_some().then(|| engine.clone());
-        let service = crate::s3::service(&settings, crate::s3::Gateway::new(&settings, engine))?;
+        let gateway = crate::s3::Gateway::new(&settings, engine, Arc::clone(&users) as Arc<dyn IdentitySource>);
+        let service = crate::s3::service(&settings, gateway, users)?;
         let mut shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
         if let Some(engine) = standby {
             shared = shared.of_standby(engine);
@@ -120,7 +125,7 @@ impl S3Server {
         Ok(Self { listener, address, settings, shared: Arc::new(shared) })
     }
 
-    /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service`]).
+    /// As [`S3Server::bind`], with another implementation of S3 behind it (see [`crate::s3::service_for_all`]).
     ///
     /// # Errors
     /// As [`S3Server::bind`].

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::metrics::Operation;
+use crate::auth::identity::Identity;
 
 /// A request id as clients see it: 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,9 @@ impl BodyFailure {
 #[derive(Debug)]
 pub struct RequestContext {
     id: RequestId,
+    peer: Option<IpAddr>,
+    secure: bool,
+    identity: OnceLock<Arc<Identity>>,
     operation: AtomicU8,
     failure: AtomicU8,
 }
@@ -106,7 +112,39 @@ pub struct RequestContext {
 impl RequestContext {
     /// For a new request.
     pub fn new(id: RequestId) -> Self {
-        Self { id, operation: AtomicU8::new(Operation::Unknown as u8), failure: AtomicU8::new(0) }
+        Self {
+            id,
+            peer: None,
+            secure: false,
+            identity: OnceLock::new(),
+            operation: AtomicU8::new(Operation::Unknown as u8),
+            failure: AtomicU8::new(0),
+        }
+    }
+
+    /// For a request that came from this address, over TLS or not.
+    pub fn from_peer(self, peer: Option<IpAddr>, secure: bool) -> Self {
+        Self { peer, secure, ..self }
+    }
+
+    /// The address that the connection comes from.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    /// Whether the connection is one of TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// Who signed the request, once the signature was found right.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.get()
+    }
+
+    /// Notes who signed the request; what was noted first stays.
+    pub fn set_identity(&self, identity: Arc<Identity>) {
+        let _ = self.identity.set(identity);
     }
 
     /// The request's id.

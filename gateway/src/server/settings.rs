@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::auth::settings::Ownership;
+
 /// A secret that never shows in `Debug`, logs or serialized settings.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -33,7 +35,7 @@ impl Serialize for Secret {
     }
 }
 
-/// One pair of S3 credentials. Every pair may do everything: there are no policies per key.
+/// One pair of S3 credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessKey {
@@ -49,7 +51,7 @@ pub struct AccessKey {
 pub struct S3Settings {
     /// Address and port to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Who may sign requests. Empty is refused at start: there is no anonymous access.
+    /// Root keys of the account `tidegate`: they may do everything with what is its. Without any, `serve` makes one.
     pub access_keys: Vec<AccessKey>,
     /// The region that GetBucketLocation and HeadBucket show and LocationConstraint must name.
     pub region: String,
@@ -84,6 +86,11 @@ pub struct S3Settings {
     pub body_channel_bytes: usize,
     /// How long requests in progress may take to end after a shutdown was asked for.
     pub shutdown_timeout_seconds: u64,
+    /// Takes keys of clients (SSE-C) over connections that anybody may listen to. For tests only.
+    pub ssec_over_http: bool,
+    /// The object ownership of new buckets that are made without `x-amz-object-ownership`: `BucketOwnerEnforced`, as S3 has
+    /// it, or `ObjectWriter` (or `BucketOwnerPreferred`) for clients that use access control lists without asking for them.
+    pub default_object_ownership: Ownership,
     /// Storage classes that `x-amz-storage-class` may name: those that the engine maps to tiers. Not read from the
     /// file; the configuration fills it from the mapping.
     #[serde(skip, default = "default_storage_classes")]
@@ -128,6 +135,8 @@ impl Default for S3Settings {
             write_timeout_seconds: 120,
             body_channel_bytes: 512 << 10,
             shutdown_timeout_seconds: 30,
+            ssec_over_http: false,
+            default_object_ownership: Ownership::default(),
             storage_classes: default_storage_classes(),
         }
     }

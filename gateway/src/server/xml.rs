@@ -18,6 +18,9 @@ use super::convert::contains;
 use super::request::{BodyFailure, RequestContext};
 use crate::s3::checksums::{ChecksumsOf, of_xml};
 
+/// The subresources whose PUT has a document for a body.
+const DOCUMENTS: [&str; 4] = ["acl", "ownershipControls", "policy", "publicAccessBlock"];
+
 /// What a body of XML must be.
 pub(crate) struct Announced {
     headers: HeaderMap,
@@ -26,9 +29,14 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// For a request whose body is XML: every POST, as forms are refused before.
+    /// For a request whose body is XML, or the JSON of a policy: every POST, as forms are refused before, and the PUTs of
+    /// documents.
     pub(crate) fn of(request: &Request<Body>, limit: usize) -> Option<Self> {
-        if *request.method() != Method::POST {
+        let is_document = || {
+            let mut names = request.uri().query().unwrap_or_default().split('&').map(|pair| pair.split('=').next());
+            names.any(|name| name.is_some_and(|name| DOCUMENTS.contains(&name)))
+        };
+        if *request.method() != Method::POST && !(*request.method() == Method::PUT && is_document()) {
             return None;
         }
         let completes = request.uri().query().unwrap_or_default().split('&').any(|pair| pair.starts_with("uploadId="));

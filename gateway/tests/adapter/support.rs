@@ -132,7 +132,7 @@ pub fn start(settings: S3Settings) -> Running {
         bodies_ended: Arc::new(Semaphore::new(0)),
     };
     let registry = prometheus::Registry::new();
-    let service = tidegate_gateway::s3::service(&settings, s3.clone()).unwrap();
+    let service = tidegate_gateway::s3::service_for_all(&settings, s3.clone()).unwrap();
     let server = S3Server::bind_service(settings, service, &registry).unwrap();
     let address = server.local_addr();
     let (stop, thread) = serve(server);

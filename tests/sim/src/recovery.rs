@@ -137,7 +137,7 @@ impl World {
                     return Ok((report, missing));
                 }
                 None => {}
-                Some(Err(RecoveryError::Tier(_) | RecoveryError::Damaged(_))) if bad => {}
+                Some(Err(RecoveryError::Tier(_) | RecoveryError::Packs(..) | RecoveryError::Damaged(_))) if bad => {}
                 Some(Err(e)) => {
                     let there = self.cloud.names("meta/");
                     return Err(format!("a recovery fails in try {n}: {e}; there is {there:#?}"));

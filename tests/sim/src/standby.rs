@@ -83,7 +83,9 @@ impl World {
         let prepared = match runtime.block_on(prepare_standby(&request, &mut |_| {})) {
             Ok(prepared) => prepared,
             Err(_) if life.is_dead() => return Ok(Came::Nothing),
-            Err(RecoveryError::Tier(_) | RecoveryError::Damaged(_)) if excused => return Ok(Came::Nothing),
+            Err(RecoveryError::Tier(_) | RecoveryError::Packs(..) | RecoveryError::Damaged(_)) if excused => {
+                return Ok(Came::Nothing);
+            }
             Err(e) => return Err(format!("a standby is not prepared: {e}")),
         };
         if prepared.phase == StandbyPhase::Finishing {

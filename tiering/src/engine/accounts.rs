@@ -1,6 +1,7 @@
 //! Running totals of the namespace, kept by observing commits, so that statistics cost no walk. They are for people and
 //! metrics only: nothing is ever decided or deleted by them.
 
+use super::Core;
 use super::record::{ObjectRecord, Record};
 use super::report::Amount;
 use super::types::Residency;
@@ -121,6 +122,30 @@ impl Totals {
         let waiting = record.waiting.map(|_| &mut self.waiting);
         let noncurrent = record.noncurrent_since.map(|_| &mut self.noncurrent);
         waiting.into_iter().chain(noncurrent).chain([self.places.entry(place).or_default()])
+    }
+}
+
+impl Core {
+    /// What an operator should know about tiers that have bodies and are not configured any more.
+    pub(crate) fn tier_warning(&self) -> Option<String> {
+        let mut gone: BTreeMap<String, u64> = BTreeMap::new();
+        for (place, amount) in self.accounts.totals().places {
+            match place {
+                Place::Cold(tier) | Place::Restored(tier) | Place::Protected(tier)
+                    if amount.objects > 0 && !self.tiers.contains_key(&tier) =>
+                {
+                    let objects = gone.entry(tier).or_default();
+                    *objects = objects.saturating_add(amount.objects);
+                }
+                _ => {}
+            }
+        }
+        let gone: Vec<String> =
+            gone.into_iter().map(|(tier, objects)| format!("{objects} objects are in tier {tier}")).collect();
+        (!gone.is_empty()).then(|| {
+            let gone = gone.join(", ");
+            format!("{gone}, which the configuration does not name any more: put it back, else what is not here too cannot be read")
+        })
     }
 }
 

@@ -28,10 +28,10 @@ impl Core {
         if record.due != Some(at) {
             return Ok(false);
         }
-        if table == Table::Version && self.moves_others() {
+        let (bucket, key) = names(subject)?;
+        if table == Table::Version && self.moves_others(bucket) {
             self.reindex_versions(subject).await?;
         }
-        let (bucket, key) = names(subject)?;
         let plan = self.plan(subject, &record, now)?;
         // Its end needs no job and waits for none: a tier that is down must not keep what has expired.
         if self.claims().holds(subject) && !matches!(plan.action, Action::Expire { .. }) {

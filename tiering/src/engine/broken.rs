@@ -67,5 +67,6 @@ fn table_name(table: Table) -> &'static str {
         Table::Thaw => "thaw",
         Table::Manifest => "manifest",
         Table::Version => "version",
+        Table::User => "user",
     }
 }

@@ -2,8 +2,8 @@
 
 use super::Engine;
 use super::error::EngineError;
-use super::keys;
 use super::record::{BucketRecord, Record};
+use super::{keys, lifecycle};
 use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use serde::{Deserialize, Serialize};
@@ -99,12 +99,19 @@ impl Engine {
             if new == old {
                 return Ok(());
             }
-            let batch = Batch::new(Reason::ConfigureBucket)
+            let mut batch = Batch::new(Reason::ConfigureBucket)
                 .expect(Expect::Equals(Table::Bucket, name.into(), stored.to_vec()))
                 .put(Table::Bucket, name, new.encode()?);
+            let walk = lifecycle::mark_if_changed(&mut batch, name, &old, &new);
             match self.core.meta.commit(batch).await {
                 Err(MetaError::Conflict { .. }) => {}
-                other => return Ok(other.map(drop)?),
+                Err(other) => return Err(other.into()),
+                Ok(_) => {
+                    if walk {
+                        self.core.walk_bucket(name.to_owned());
+                    }
+                    return Ok(());
+                }
             }
         }
         Err(EngineError::Conflict)
@@ -123,7 +130,7 @@ impl Engine {
             .expect(Expect::EmptyPrefix(Table::Version, inside.clone()))
             .expect(Expect::EmptyPrefix(Table::Upload, inside))
             .delete(Table::Bucket, name);
-        match self.core.meta.commit(batch).await {
+        match self.core.meta.commit(lifecycle::forget(batch, name)).await {
             Err(MetaError::Conflict { table: Table::Bucket, .. }) => Err(EngineError::NoSuchBucket(name.to_owned())),
             Err(MetaError::Conflict { .. }) => Err(EngineError::BucketNotEmpty(name.to_owned())),
             other => Ok(other.map(drop)?),

@@ -131,7 +131,7 @@ impl Core {
         now: Timestamp,
     ) -> Result<Plan, super::EngineError> {
         let (bucket, key) = names(subject)?;
-        let active = self.policy();
+        let active = self.rules_of(bucket);
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key, record) } else { None };
         let facts = facts((bucket, key), record, access, self.standing(&active.policy, subject, record)?);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
@@ -140,7 +140,7 @@ impl Core {
 
     /// In which orders besides its due time a version stands.
     pub(crate) fn orders(&self, bucket: &str, record: &ObjectRecord) -> Orders {
-        let (active, hot) = (self.policy(), record.residency == Residency::Hot && !record.marker);
+        let (active, hot) = (self.rules_of(bucket), record.residency == Residency::Hot && !record.marker);
         Orders { idle: hot && active.lowest_fill.is_some(), waiting: hot && active.policy.protects(bucket).is_some() }
     }
 

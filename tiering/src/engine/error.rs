@@ -94,6 +94,9 @@ pub enum EngineError {
     /// The body ended early; nothing was stored.
     #[error("{0}")]
     Body(#[from] super::types::BodyError),
+    /// The client's key (SSE-C) is not the one that the object was encrypted with.
+    #[error("the key is not the one that the object was encrypted with")]
+    WrongKey,
     /// The version is archived and not restored.
     #[error("the object is in class {class}; restore it first")]
     InvalidObjectState {

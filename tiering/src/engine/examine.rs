@@ -73,6 +73,8 @@ pub struct Examined {
     pub missing_packs: u64,
     /// Tiers in use that the configuration does not name.
     pub unknown_tiers: Vec<String>,
+    /// Tiers in use that have none of their packs: they may be the wrong ones, or not mounted.
+    pub empty_tiers: Vec<String>,
     /// Records that cannot be decoded.
     pub unreadable_records: u64,
 }
@@ -202,7 +204,14 @@ impl<'a> Examination<'a> {
                 self.found.unknown_tiers.push(name);
                 continue;
             };
-            let there = list(tier.as_ref(), &format!("{}/", super::transition::folder(self.deployment)), None).await?;
+            let there = list(tier.as_ref(), &format!("{}/", super::transition::folder(self.deployment)), None).await;
+            let there = there.map_err(|e| match e {
+                RecoveryError::Tier(e) => RecoveryError::Packs(name.clone(), e),
+                other => other,
+            })?;
+            if there.is_empty() {
+                self.found.empty_tiers.push(name.clone());
+            }
             let there: BTreeSet<String> = there.into_iter().map(|(name, _)| name).collect();
             for (pack_name, pack) in packs.iter().filter(|(pack_name, _)| !there.contains(pack_name)) {
                 tracing::warn!(tier = name, pack = pack_name, "a pack that the namespace has is not in its tier");

@@ -45,7 +45,6 @@ fn there_and_back<R: Record>(data: &[u8]) {
 #[cfg(test)]
 pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
     use super::body::{BodyRef, ChunkRef, NodeRef, encode_node};
-    use super::buckets::{BucketSettings, Versioning};
     use super::record::{RemoteEntry, RemotePackState};
     use super::types::{ObjectAttributes, Residency, VersionId};
     use crate::chunk::ChunkId;
@@ -99,13 +98,8 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         priority: RestorePriority::Bulk,
         requested: Timestamp(8),
     };
-    let settings = BucketSettings {
-        owner: Some("o".into()),
-        versioning: Versioning::Enabled,
-        config: [("cors".into(), b"<x/>".to_vec())].into(),
-    };
     let values = [
-        (0, BucketRecord { created: Timestamp(1), settings }.encode()),
+        (0, BucketRecord { created: Timestamp(1), settings: sample_settings() }.encode()),
         (1, inline.encode()),
         (1, cold.encode()),
         (2, upload.encode()),
@@ -118,4 +112,13 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         (10, Ok(keys::upload("bkt", "k", &"0".repeat(32)))),
     ];
     values.into_iter().map(|(kind, value)| (kind, value.unwrap())).collect()
+}
+
+#[cfg(test)]
+fn sample_settings() -> super::buckets::BucketSettings {
+    super::buckets::BucketSettings {
+        owner: Some("o".into()),
+        versioning: super::buckets::Versioning::Enabled,
+        config: [("cors".into(), b"<x/>".to_vec())].into(),
+    }
 }

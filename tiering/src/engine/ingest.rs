@@ -4,6 +4,7 @@
 
 use super::Core;
 use super::body::{BodyBuilder, BodyRef, ChunkRef};
+use super::cipher::Sealer;
 use super::digest::{BodyDigest, Md5Of, Verified};
 use super::error::EngineError;
 use super::types::{BodyError, BodyExpectation, BodyIn};
@@ -23,17 +24,20 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Ingested {
     pub body: BodyRef,
     pub verified: Verified,
+    /// MD5 of the body, or what stands for it when the body was encrypted.
+    pub etag: [u8; 16],
     pub pins: Arc<Ingest>,
 }
 
 /// Bodies up to this size (bytes) are collected and ingested on the caller's thread: cheaper than a hop.
 const SMALL_BODY: u64 = 256 * 1024;
 
-/// Ingests a body of at most `limit` bytes.
+/// Ingests a body of at most `limit` bytes; with a sealer, encrypted.
 pub(crate) async fn ingest(
     core: &Arc<Core>,
     expect: BodyExpectation,
     limit: u64,
+    sealer: Option<Sealer>,
     body: BodyIn,
 ) -> Result<Ingested, EngineError> {
     match expect.length {
@@ -41,10 +45,11 @@ pub(crate) async fn ingest(
         Some(length) if length <= SMALL_BODY => {
             let bytes = collect(body, length).await?;
             let mut pipeline = Pipeline::new(core, BodyDigest::new(expect, Md5Of::Here(Md5::default())), limit);
+            pipeline.sealer = sealer;
             pipeline.push(bytes)?;
             pipeline.finish()
         }
-        _ => ingest_streaming(core, expect, limit, body).await,
+        _ => ingest_streaming(core, expect, limit, sealer, body).await,
     }
 }
 
@@ -78,6 +83,7 @@ async fn ingest_streaming(
     core: &Arc<Core>,
     expect: BodyExpectation,
     limit: u64,
+    sealer: Option<Sealer>,
     mut body: BodyIn,
 ) -> Result<Ingested, EngineError> {
     let core = Arc::clone(core);
@@ -87,6 +93,7 @@ async fn ingest_streaming(
     let worker = tokio::task::spawn_blocking(move || {
         let digest = BodyDigest::new(expect, Md5Of::Beside(core.md5.begin()));
         let mut pipeline = Pipeline::new(&core, digest, limit);
+        pipeline.sealer = sealer;
         // A body of a client ends with its connection; one of ours (a copy of a cold object) would be read to its end.
         let mut next = async || match gone.run_until_cancelled(body.next()).await {
             Some(piece) => Ok(piece),
@@ -104,6 +111,7 @@ async fn ingest_streaming(
 pub(crate) struct Pipeline {
     cutter: Cutter,
     digest: BodyDigest,
+    sealer: Option<Sealer>,
     sink: Sink,
     limit: u64,
     seen: u64,
@@ -149,7 +157,7 @@ pub(crate) fn put_node(session: &mut Ingest, node: Vec<u8>) -> Result<ChunkId, E
 
 impl Pipeline {
     pub(crate) fn new(core: &Arc<Core>, digest: BodyDigest, limit: u64) -> Self {
-        Self { cutter: Cutter::new(&core.settings.chunks), digest, sink: Sink::new(core), limit, seen: 0 }
+        Self { cutter: Cutter::new(&core.settings.chunks), digest, sealer: None, sink: Sink::new(core), limit, seen: 0 }
     }
 
     pub(crate) fn push(&mut self, bytes: Bytes) -> Result<(), EngineError> {
@@ -158,7 +166,10 @@ impl Pipeline {
             return Err(EngineError::TooLarge { size: self.seen, limit: self.limit });
         }
         self.digest.update(&bytes);
-        self.cutter.push(bytes);
+        self.cutter.push(match &mut self.sealer {
+            None => bytes,
+            Some(sealer) => sealer.seal(&bytes)?,
+        });
         while let Some(raw) = self.cutter.next_chunk() {
             self.sink.chunk(&raw)?;
         }
@@ -171,7 +182,8 @@ impl Pipeline {
         }
         let verified = self.digest.verify()?;
         let (body, pins) = self.sink.finish()?;
-        Ok(Ingested { body, verified, pins: Arc::new(pins) })
+        let etag = self.sealer.map_or(verified.md5, |sealer| sealer.etag(&verified.md5));
+        Ok(Ingested { body, verified, etag, pins: Arc::new(pins) })
     }
 }
 

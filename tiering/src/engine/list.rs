@@ -10,8 +10,29 @@ use crate::meta::{MetaStore, Table};
 use crate::mutants::{self, Mutant};
 use std::ops::Bound;
 
-/// Entries that one look into the index takes.
+/// Entries that one look into the index takes at most.
 const SCAN_PAGE: usize = 1_000;
+
+/// How many entries the next look takes. With a delimiter, what lies below a common prefix is jumped over, so that all but the first
+/// entry may have been read for nothing: looks are short behind a jump, and grow while none comes.
+struct Looks(usize);
+
+impl Looks {
+    const SHORT: usize = 2;
+
+    fn new(delimiter: Option<&str>) -> Self {
+        Self(if delimiter.is_some() { Self::SHORT } else { SCAN_PAGE })
+    }
+
+    /// For a page that takes `left` entries more; one beyond them tells whether there is another page.
+    fn entries(&self, left: usize) -> usize {
+        self.0.min(left.saturating_add(1))
+    }
+
+    fn next(&mut self, jumped: bool) {
+        self.0 = if jumped { Self::SHORT } else { self.0.saturating_mul(4).min(SCAN_PAGE) };
+    }
+}
 
 impl Engine {
     /// One page of a listing. With a delimiter, a common prefix costs one seek, however many keys lie below it.
@@ -26,8 +47,9 @@ impl Engine {
         let end = keys::prefix_end(&prefix);
         let mut start = first_bound(&base, &prefix, list);
         let mut count = 0usize;
+        let mut looks = Looks::new(list.delimiter.as_deref());
         loop {
-            let want = SCAN_PAGE.min(list.max_keys.saturating_sub(count).saturating_add(1));
+            let want = looks.entries(list.max_keys.saturating_sub(count));
             let entries = self.core.meta.scan(Table::Object, (start.clone(), end.clone()), want, false)?;
             let exhausted = entries.len() < want;
             let mut jumped = false;
@@ -54,12 +76,14 @@ impl Engine {
                     etag: record.etag,
                     last_modified: record.modified,
                     checksum: record.checksum.map(|c| (c.algorithm, c.composite)),
+                    owner: record.attributes.owner,
                 });
                 start = Bound::Excluded(key);
             }
             if exhausted && !jumped {
                 return Ok(page);
             }
+            looks.next(jumped);
         }
     }
 
@@ -74,8 +98,9 @@ impl Engine {
         let end = keys::prefix_end(&prefix);
         let mut start = first_upload(prefix, list);
         let mut count = 0usize;
+        let mut looks = Looks::new(list.delimiter.as_deref());
         loop {
-            let want = SCAN_PAGE.min(list.max_uploads.saturating_sub(count).saturating_add(1));
+            let want = looks.entries(list.max_uploads.saturating_sub(count));
             let entries = self.core.meta.scan(Table::Upload, (start.clone(), end.clone()), want, false)?;
             let exhausted = entries.len() < want;
             let mut jumped = false;
@@ -101,6 +126,8 @@ impl Engine {
                     initiated: record.initiated,
                     storage_class: record.attributes.storage_class,
                     checksum: record.checksum,
+                    encryption: record.attributes.encryption,
+                    owner: record.attributes.owner,
                 });
                 start = Bound::Excluded(stored_key);
             }
@@ -108,6 +135,7 @@ impl Engine {
                 page.next = None;
                 return Ok(page);
             }
+            looks.next(jumped);
         }
     }
 }
@@ -179,6 +207,18 @@ fn last_of(page: &ListPage) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_are_short_behind_a_jump_and_grow_to_a_page_while_none_comes() {
+        let mut looks = Looks::new(Some("/"));
+        let mut seen = Vec::new();
+        for jumped in [false, false, false, false, false, true, true] {
+            seen.push(looks.entries(1_000));
+            looks.next(jumped);
+        }
+        assert_eq!(seen, [2, 8, 32, 128, 512, 1_000, 2]);
+        assert_eq!((Looks::new(None).entries(1_000), Looks::new(None).entries(10)), (1_000, 11));
+    }
 
     #[test]
     fn a_common_prefix_ends_with_the_first_delimiter_behind_the_prefix() {

@@ -8,6 +8,7 @@ mod body;
 mod broken;
 mod buckets;
 mod capacity;
+mod cipher;
 mod claims;
 mod deployment;
 mod digest;
@@ -23,6 +24,7 @@ pub(crate) mod fuzzing;
 mod gc;
 mod ingest;
 pub(crate) mod keys;
+mod lifecycle;
 mod list;
 mod list_versions;
 pub(crate) mod manifests;
@@ -56,10 +58,12 @@ mod state;
 mod supersede;
 pub(crate) mod transition;
 pub mod types;
+mod users;
 mod versions;
 mod walk;
 
 pub use buckets::{BucketInfo, BucketSettings, Versioning};
+pub use cipher::CustomerKey;
 pub use driven::Step;
 pub use error::EngineError;
 pub use follow::{FollowEnd, PromoteReport, StandbyStats};
@@ -67,6 +71,7 @@ pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
 };
 pub(crate) use keys::split_object as object_name;
+pub use lifecycle::{Ending, LifecycleWalks, SETTING as LIFECYCLE_SETTING};
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
@@ -75,8 +80,9 @@ pub use read::ObjectHandle;
 pub use report::*;
 pub use restore::MAX_RESTORE_DAYS;
 pub use scrub::{DamagedChunk, ScrubProgress, ScrubReport, ScrubRequest, ScrubStats};
-pub use settings::{EngineSettings, HOT, LimitSettings, Recall, ScrubSettings, TieringSettings};
+pub use settings::{EngineSettings, HOT, LifecycleSettings, LimitSettings, Recall, ScrubSettings, TieringSettings};
 pub use types::*;
+pub use users::*;
 
 use crate::clock::Clock;
 use crate::local::{DiskBudget, LastEnd, LocalSettings, LocalStore};
@@ -86,7 +92,7 @@ use accounts::Accounts;
 use broken::Broken;
 use gc::MarkBarrier;
 use metrics::Metrics;
-use policy::{ActivePolicy, Progress};
+use policy::Progress;
 use read::ReadLeases;
 use remote::InFlight;
 use remote_index::RemoteIndex;
@@ -96,7 +102,7 @@ use state::{AccessBuffer, Claimed, TierErrors};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +152,8 @@ pub(crate) struct Core {
     pub tiers: BTreeMap<String, Arc<dyn Tier>>,
     pub remote: RemoteIndex,
     pub inflight: InFlight,
-    pub policy: RwLock<Arc<ActivePolicy>>,
+    pub rules: Arc<lifecycle::Rules>,
+    pub walks: lifecycle::Walks,
     pub progress: Progress,
     pub deployment: String,
     /// Shipping to the recovery tier.
@@ -162,6 +169,7 @@ pub(crate) struct Core {
     pub md5: md5::Md5Pool,
     pub barrier: Arc<MarkBarrier>,
     pub accounts: Arc<Accounts>,
+    pub users: Arc<users::UsersVersion>,
     pub access: AccessBuffer,
     pub claimed: Claimed,
     pub making: transition::Making,
@@ -246,6 +254,7 @@ impl Engine {
         }
         if !core.is_fenced() {
             core.start_reindex_if_changed()?;
+            core.start_walks()?;
             core.start_examination()?;
         }
         core.restores_wanted.store(true, std::sync::atomic::Ordering::Release);
@@ -394,8 +403,17 @@ impl Core {
         let metrics = Arc::new(Metrics::new(&components.registry).map_err(|e| EngineError::Internal(e.to_string()))?);
         let barrier = Arc::new(MarkBarrier::default());
         let accounts = Arc::new(Accounts::default());
-        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> =
-            vec![Arc::clone(&barrier) as _, Arc::clone(&accounts) as _, Arc::new(ObserveGroups(Arc::clone(&metrics)))];
+        let users = Arc::new(users::UsersVersion::default());
+        let classes = ClassMap(components.classes.clone());
+        let (policy, text) = (components.policy.clone(), components.policy_text.clone());
+        let rules = Arc::new(lifecycle::Rules::new(policy, text, classes, settings.lifecycle.clone()));
+        let observers: Vec<Arc<dyn crate::meta::CommitObserver>> = vec![
+            Arc::clone(&barrier) as _,
+            Arc::clone(&accounts) as _,
+            Arc::clone(&users) as _,
+            Arc::clone(&rules) as _,
+            Arc::new(ObserveGroups(Arc::clone(&metrics))),
+        ];
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let Namespace { meta, clean, follow, ship } = open_namespace(&settings, &components, data, observers)?;
@@ -407,15 +425,14 @@ impl Core {
         tracing::info!(?found, "local packs");
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;
+        rules.load(&meta as &dyn MetaStore)?;
         let remote = RemoteIndex::default();
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
         let from_packs = doom::from_packs(&meta)?;
         let deployment =
             deployment::deployment_id(&settings.data_dir, &meta as &dyn MetaStore, components.clock.now())?;
-        for tier in remote.tiers_in_use().iter().filter_map(|name| components.tiers.get(name)) {
-            tier.expect(&transition::folder(&deployment));
-        }
+        remote.tell_tiers(&components.tiers, &transition::folder(&deployment));
         Ok(Core {
             classes: ClassMap(components.classes),
             clock: components.clock,
@@ -428,7 +445,8 @@ impl Core {
             from_packs,
             remote,
             inflight: InFlight::default(),
-            policy: RwLock::new(Arc::new(ActivePolicy::new(components.policy, components.policy_text))),
+            rules,
+            walks: lifecycle::Walks::default(),
             progress: Progress::default(),
             deployment,
             reads: ReadLeases::default(),
@@ -436,6 +454,7 @@ impl Core {
             md5: md5::Md5Pool::for_this_machine(),
             barrier,
             accounts,
+            users,
             access: AccessBuffer::default(),
             claimed: Claimed::default(),
             making: transition::Making::default(),

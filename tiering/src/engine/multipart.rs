@@ -1,6 +1,7 @@
 //! Multipart uploads. Parts are ingested like objects; completing joins their manifests and moves no byte. The part map
 //! stays with the object for ever.
 
+use super::cipher::{CustomerKey, Sealer, check_part_key, fresh_salt};
 use super::digest::{bad, combined_crc, composite_checksum, multipart_etag};
 use super::error::EngineError;
 use super::ingest::{ingest, join_bodies};
@@ -13,7 +14,6 @@ use super::types::{
     PartInfo, Residency, UploadInfo, UploadPart, Written,
 };
 use super::{Core, Engine, Versioning};
-use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
 use crate::mutants::{self, Mutant};
 use futures::StreamExt;
@@ -35,6 +35,8 @@ pub struct UploadPartCopy {
     pub source: ObjectHandle,
     /// Bytes of the source.
     pub range: Range<u64>,
+    /// The client's key (SSE-C) that the upload was begun with.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// A page of parts.
@@ -57,21 +59,28 @@ impl Engine {
         keys::check_new(&create.key)?;
         let now = self.core.clock.now();
         let upload_id = format!("{:032x}", keys::fresh_id(now));
-        let active = self.core.policy();
-        let due =
-            active.policy.abort_uploads_at(&create.bucket, &create.key, now.millis()).map(|(at, _)| Timestamp(at));
-        let record = UploadRecord { initiated: now, attributes: create.attributes, checksum: create.checksum, due };
+        let planned_by = self.core.rules_of(&create.bucket);
+        let mut record =
+            UploadRecord { initiated: now, attributes: create.attributes, checksum: create.checksum, due: None };
+        record.due = self.core.upload_due(&create.bucket, &create.key, &record);
         let key = keys::upload(&create.bucket, &create.key, &upload_id);
         let mut batch = Batch::new(Reason::CreateUpload)
             .expect(Expect::Present(Table::Bucket, create.bucket.clone().into()))
             .put(Table::Upload, key.clone(), record.encode()?);
-        if let Some(at) = due {
+        if let Some(at) = record.due {
             batch = batch.put(Table::Due, keys::due(DueKind::Upload, at, &key), Vec::new());
         }
         match self.core.meta.commit(batch).await {
-            Err(MetaError::Conflict { .. }) => Err(EngineError::NoSuchBucket(create.bucket)),
-            other => Ok(other.map(|_| upload_id)?),
+            Err(MetaError::Conflict { .. }) => return Err(EngineError::NoSuchBucket(create.bucket)),
+            other => drop(other?),
         }
+        // As for objects: the walk after a change of rules may have passed this upload already.
+        if !Arc::ptr_eq(&planned_by, &self.core.rules_of(&create.bucket))
+            && let Some(stored) = self.core.meta.get(Table::Upload, &key)?
+        {
+            self.core.reindex_upload(&key, &stored).await?;
+        }
+        Ok(upload_id)
     }
 
     /// Stores a part; one of the same number is replaced.
@@ -97,14 +106,19 @@ impl Engine {
                 return Err(EngineError::InvalidRequest(message));
             }
         }
-        let ingested = ingest(&self.core, part.expect, limits.max_put_bytes, body).await?;
+        part.expect.settle();
+        let customer_key = part.expect.customer_key.take();
+        check_part_key(upload.attributes.encryption.as_ref(), customer_key.as_ref())?;
+        let nonce = customer_key.as_ref().map(|_| fresh_salt()).transpose()?;
+        let sealer = customer_key.as_ref().zip(nonce).map(|(key, nonce)| Sealer::new(key, &nonce)).transpose()?;
+        let ingested = ingest(&self.core, part.expect, limits.max_put_bytes, sealer, body).await?;
         let info = PartInfo {
             number: part.number,
             size: ingested.verified.size,
-            etag: hex::encode(ingested.verified.md5),
+            etag: hex::encode(ingested.etag),
             modified: self.core.clock.now(),
             checksum: ingested.verified.checksum.clone(),
-            nonce: None,
+            nonce,
         };
         let record = PartRecord { info: info.clone(), body: ingested.body.clone() };
         let batch = Batch::new(Reason::PutPart)
@@ -132,7 +146,12 @@ impl Engine {
             key: copy.key,
             upload_id: copy.upload_id,
             number: copy.number,
-            expect: BodyExpectation { length: Some(length), ..Default::default() },
+            expect: BodyExpectation {
+                length: Some(length),
+                default: Some(ChecksumAlgorithm::Crc64Nvme),
+                customer_key: copy.customer_key,
+                ..Default::default()
+            },
         };
         self.upload_part(part, body).await
     }
@@ -162,6 +181,8 @@ impl Engine {
                 initiated: upload.initiated,
                 storage_class: upload.attributes.storage_class,
                 checksum: upload.checksum,
+                encryption: upload.attributes.encryption,
+                owner: upload.attributes.owner,
             },
             next: more.then(|| parts.last().map_or(after, |p| p.number)),
             parts,
@@ -334,7 +355,8 @@ impl Core {
         let same = record.parts.len() == complete.parts.len()
             && record.parts.iter().zip(&complete.parts).all(|(a, b)| a.number == b.number && a.etag == b.etag);
         let versioned = self.versioning(&complete.bucket)? != Versioning::Off;
-        Ok(same.then(|| written(record, versioned)))
+        let expires = self.expiry(&complete.bucket, &complete.key, &record);
+        Ok(same.then(|| Written { expires, ..written(record, versioned) }))
     }
 }
 
@@ -384,9 +406,9 @@ fn whole_checksum(
     parts: &[&PartRecord],
     expected: Option<&(ChecksumAlgorithm, String)>,
 ) -> Result<Option<Checksum>, EngineError> {
-    // An upload that was begun without a checksum gets the one that its completion names, if its parts have it.
+    // An upload that was begun without a checksum gets the one that its completion names, else S3's own, if its parts have it.
     let named = expected.map(|(algorithm, value)| (*algorithm, value.contains('-') || !algorithm.is_crc()));
-    let Some((algorithm, composite)) = upload.checksum.or(named) else { return Ok(None) };
+    let (algorithm, composite) = upload.checksum.or(named).unwrap_or((ChecksumAlgorithm::Crc64Nvme, false));
     let sums: Option<Vec<(Checksum, u64)>> = parts
         .iter()
         .map(|p| p.info.checksum.clone().filter(|c| c.algorithm == algorithm).map(|c| (c, p.info.size)))

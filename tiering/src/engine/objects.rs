@@ -1,5 +1,6 @@
 //! Objects: the commit points of PUT, DELETE and COPY.
 
+use super::cipher::{Sealer, check_key};
 use super::error::EngineError;
 use super::ingest::{Ingested, ingest};
 use super::keys;
@@ -7,11 +8,12 @@ use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
 use super::supersede::Planned;
 use super::types::{
-    BodyExpectation, BodyIn, CopyObject, DeleteRequest, Deleted, PutObject, Residency, VersionRef, WriteCondition,
-    Written,
+    BodyExpectation, BodyIn, CopyKeys, CopyObject, DeleteRequest, Deleted, PutObject, Residency, VersionRef,
+    WriteCondition, Written,
 };
 use super::versions::MAX_RACES;
 use super::{Core, Engine, Versioning};
+use crate::clock::Clock;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
 
@@ -20,10 +22,14 @@ impl Engine {
     ///
     /// # Errors
     /// Whatever the body, the expectations or the preconditions say; [`EngineError::SlowDown`] without room.
-    pub async fn put_object(&self, put: PutObject, body: BodyIn) -> Result<Written, EngineError> {
+    pub async fn put_object(&self, mut put: PutObject, body: BodyIn) -> Result<Written, EngineError> {
         keys::check_new(&put.key)?;
         self.core.versioning(&put.bucket)?;
-        let ingested = ingest(&self.core, put.expect, self.core.settings.limits.max_put_bytes, body).await?;
+        let (encryption, sealer) = Sealer::of_object(put.expect.customer_key.take().as_ref())?;
+        put.attributes.encryption = encryption;
+        put.expect.settle();
+        let limit = self.core.settings.limits.max_put_bytes;
+        let ingested = ingest(&self.core, put.expect, limit, sealer, body).await?;
         let record = self.core.new_record(&ingested, put.attributes);
         let batch = Batch::new(Reason::PutObject).holding(ingested.pins);
         let target = Target { bucket: &put.bucket, key: &put.key, condition: &put.condition };
@@ -36,6 +42,11 @@ impl Engine {
     /// [`EngineError::NoSuchBucket`], [`EngineError::NoSuchKey`], [`EngineError::DeleteMarker`].
     pub fn open_object(&self, bucket: &str, key: &str) -> Result<ObjectHandle, EngineError> {
         self.open_version(bucket, key, VersionRef::Current)
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core.clock)
     }
 
     /// Deletes a version for good, or makes a key look deleted when none is named.
@@ -68,10 +79,20 @@ impl Engine {
     /// [`EngineError::InvalidObjectState`] for an archived source; [`EngineError::PreconditionFailed`] when the source
     /// has changed since its conditions were checked.
     pub async fn copy_object(&self, copy: CopyObject) -> Result<Written, EngineError> {
-        keys::check_new(&copy.key)?;
+        self.copy_object_with_keys(copy, &CopyKeys::default()).await
+    }
+
+    /// As [`Engine::copy_object`], of an object that is encrypted with a client's key, or is to be. Bytes are shared when
+    /// both keys are the same.
+    ///
+    /// # Errors
+    /// As [`Engine::copy_object`]; [`EngineError::WrongKey`], or [`EngineError::InvalidRequest`] when the source's key is missing
+    /// or was given for nothing.
+    pub async fn copy_object_with_keys(&self, copy: CopyObject, keys: &CopyKeys) -> Result<Written, EngineError> {
+        super::keys::check_new(&copy.key)?;
         self.core.versioning(&copy.bucket)?;
         for _ in 0..MAX_RACES {
-            match self.try_copy(&copy).await {
+            match self.try_copy(&copy, keys).await {
                 // The source has moved to another tier meanwhile, or the target has changed: neither is the client's matter.
                 Err(EngineError::Conflict) => {}
                 other => return other,
@@ -80,16 +101,17 @@ impl Engine {
         Err(EngineError::Conflict)
     }
 
-    async fn try_copy(&self, copy: &CopyObject) -> Result<Written, EngineError> {
+    async fn try_copy(&self, copy: &CopyObject, keys: &CopyKeys) -> Result<Written, EngineError> {
         let (bucket, key) = (copy.source_bucket.as_str(), copy.source_key.as_str());
         let Some(found) = self.core.by_id(bucket, key, copy.source_version)? else {
             self.open_object(bucket, key)?;
             return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
         };
         let unchanged = found.unchanged();
-        let source = self.core.handle(bucket, key, found.record)?;
+        let mut source = self.core.handle(bucket, key, found.record)?;
+        source.unlock(keys.source.clone())?;
         let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key;
-        let (mut record, pins) = self.core.copied_record(&source, copy, in_place).await?;
+        let (mut record, pins) = self.core.copied_record(&source, (copy, keys), in_place).await?;
         if in_place {
             record.created = source.record().created;
         }
@@ -127,7 +149,7 @@ impl Core {
         ObjectRecord {
             version: keys::fresh_version(now),
             size: ingested.verified.size,
-            etag: hex::encode(ingested.verified.md5),
+            etag: hex::encode(ingested.etag),
             created: now,
             modified: now,
             attributes,
@@ -157,7 +179,7 @@ impl Core {
         let Target { bucket, key, .. } = target;
         let subject = keys::object(bucket, key);
         for _ in 0..MAX_RACES {
-            let planned_by = self.policy();
+            let planned_by = self.rules_of(bucket);
             let sight = self.look(bucket, key)?;
             check_condition(&target, sight.current.as_ref().map(|current| &current.record))?;
             let stored = sight.current.as_ref().map(|current| &current.bytes[..]);
@@ -170,9 +192,10 @@ impl Core {
             let planned = self.supersede(&mut batch, &sight, (bucket, key), &mut record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {
-                    self.settle(Planned { frees: false, ..planned }, &planned_by).await;
+                    self.settle(bucket, Planned { frees: false, ..planned }, &planned_by).await;
                     let versioned = sight.versioning != Versioning::Off;
-                    return Ok(written(record, versioned));
+                    let expires = self.expiry(bucket, key, &record);
+                    return Ok(Written { expires, ..written(record, versioned) });
                 }
                 Err(MetaError::Conflict { table: Table::Object, key }) if key == subject => {}
                 // What the caller expects of others fails again.
@@ -198,7 +221,7 @@ impl Core {
     async fn copied_record(
         self: &Arc<Self>,
         source: &ObjectHandle,
-        copy: &CopyObject,
+        (copy, keys): (&CopyObject, &CopyKeys),
         in_place: bool,
     ) -> Result<(ObjectRecord, Option<Ingested>), EngineError> {
         let from = source.record();
@@ -215,8 +238,10 @@ impl Core {
             }
         };
         let same_checksum = copy.checksum.is_none() || from.checksum.as_ref().map(|c| c.algorithm) == copy.checksum;
+        let same_key = check_key(from.attributes.encryption.as_ref(), keys.target.as_ref()).is_ok();
         let now = self.clock.now();
-        if stays && same_checksum {
+        if stays && same_checksum && same_key {
+            attributes.encryption.clone_from(&from.attributes.encryption);
             let mut record = from.clone();
             record.version = keys::fresh_version(now);
             record.created = now;
@@ -236,8 +261,12 @@ impl Core {
         let body = Box::pin(futures::StreamExt::map(body, |piece| {
             piece.map_err(|e| super::types::BodyError::Incomplete(format!("read the source of the copy: {e}")))
         }));
-        let expect = BodyExpectation { length: Some(from.size), compute: copy.checksum, ..Default::default() };
-        let ingested = ingest(self, expect, self.settings.limits.max_object_bytes, body).await?;
+        // A checksum of the source's algorithm stays with the copy, of the whole whatever the source's was.
+        let compute = copy.checksum.or_else(|| from.checksum.as_ref().map(|checksum| checksum.algorithm));
+        let expect = BodyExpectation { length: Some(from.size), compute, ..Default::default() };
+        let (encryption, sealer) = Sealer::of_object(keys.target.as_ref())?;
+        attributes.encryption = encryption;
+        let ingested = ingest(self, expect, self.settings.limits.max_object_bytes, sealer, body).await?;
         let mut record = self.new_record(&ingested, attributes);
         record.parts = Vec::new();
         Ok((record, Some(ingested)))
@@ -250,6 +279,7 @@ pub(super) fn written(record: ObjectRecord, versioned: bool) -> Written {
         version: record.version,
         null: record.null,
         versioned,
+        expires: None,
         etag: record.etag,
         last_modified: record.modified,
         checksum: record.checksum,

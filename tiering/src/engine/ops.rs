@@ -58,6 +58,9 @@ impl Engine {
         report.protect = core.protect_stats(now)?;
         report.scrub = core.scrub.stats();
         report.standby = core.standby_stats();
+        report.lifecycle_walks =
+            Some(self.lifecycle_walks()).filter(|walks| walks.bucket.is_some() || walks.waiting > 0);
+        report.test_day_seconds = self.test_day_seconds();
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -134,11 +137,11 @@ impl Engine {
         journal.or_else(|| self.core.local.writes_refused().map(|e| e.to_string()))
     }
 
-    /// What an operator should look at although requests are served: the cloud is behind, or this standby is.
+    /// What an operator should look at although requests are served: the cloud is behind, this standby is, or a tier is gone.
     pub fn warnings(&self) -> Vec<String> {
         let shipping = self.core.recovery_warning().into_iter().chain(self.core.protect_warning());
         let shipping = shipping.filter(|_| !self.core.is_fenced());
-        shipping.chain(self.core.standby_warning()).collect()
+        shipping.chain(self.core.standby_warning()).chain(self.core.tier_warning()).collect()
     }
 
     /// Everything about one object: where it is, why, and what comes next.
@@ -171,7 +174,7 @@ impl Engine {
             explanation: Vec::new(),
             job: None,
         };
-        let active = self.core.policy();
+        let active = self.core.rules_of(bucket);
         let facts = facts((bucket, key), record, self.core.last_access(bucket, key, record), Version::Current);
         report.explanation = active
             .policy
@@ -475,6 +478,7 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
             Table::Manifest => format!("footer of {} frames", RemoteFooter::decode(value)?.entries.len()),
             Table::Access => format!("{:?}", AccessRecord::decode(value)?),
             Table::Thaw => format!("{:?}", ThawRecord::decode(value)?),
+            Table::User => super::users::describe(&op.key, value)?,
             Table::System | Table::Due => text(value),
         })
     };

@@ -45,15 +45,17 @@ impl Engine {
         let now = self.core.clock.now();
         let until = now.plus(Duration::from_millis(request.horizon_ms));
         let mut report = PlanReport { now, until, ..Default::default() };
-        let active = self.core.policy();
         let settings = &self.core.settings;
-        let costs = Costs::new(&active.policy, &settings.prices, settings.tiering.pack_bytes);
+        let mut tiers = settings.lifecycle.tiers.clone();
+        tiers.extend(self.core.policy().policy.tiers().iter().map(|t| (t.name.clone(), t.class)));
+        let costs = Costs::new(tiers, &settings.prices, settings.tiering.pack_bytes);
         let mut making = Making { limit: request.limit, first: BinaryHeap::new(), rules: BTreeMap::new(), costs };
         let buckets = match &request.bucket {
             Some(bucket) => vec![self.bucket(bucket)?.name],
             None => self.buckets()?.into_iter().map(|b| b.name).collect(),
         };
         for bucket in buckets {
+            let active = self.core.rules_of(&bucket);
             let prefix = keys::object(&bucket, &request.prefix);
             for table in [Table::Object, Table::Version] {
                 let (mut start, end) = keys::prefix(&prefix);
@@ -159,7 +161,7 @@ impl Core {
         key: &str,
         record: &ObjectRecord,
     ) -> Option<super::report::NextAction> {
-        let active = self.policy();
+        let active = self.rules_of(bucket);
         let access = self.last_access(bucket, key, record);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
         let facts = facts((bucket, key), record, access, Version::Current);

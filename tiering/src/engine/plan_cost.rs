@@ -8,7 +8,7 @@ use super::record::ObjectRecord;
 use super::report::PlanCost;
 use crate::clock::Timestamp;
 use std::collections::BTreeMap;
-use tidegate_policies::{Class, GB, MONTH, Money, Policy, PriceBook, Request, RetrievalSpeed};
+use tidegate_policies::{Class, GB, MONTH, Money, PriceBook, Request, RetrievalSpeed};
 
 /// Where a version lies: a tier by name, or the hot disk.
 type Place = Option<String>;
@@ -41,7 +41,8 @@ fn places(sums: &mut BTreeMap<Place, u64>, (place, copy): &(Place, Option<String
 
 /// Sums over the ways of all versions.
 pub(super) struct Costs<'a> {
-    policy: &'a Policy,
+    /// Tiers that are known here, and the class that each is billed by.
+    tiers: BTreeMap<String, Option<Class>>,
     prices: &'a PriceBook,
     pack_bytes: u64,
     before: BTreeMap<Place, u64>,
@@ -53,9 +54,9 @@ pub(super) struct Costs<'a> {
 }
 
 impl<'a> Costs<'a> {
-    pub fn new(policy: &'a Policy, prices: &'a PriceBook, pack_bytes: u64) -> Self {
+    pub fn new(tiers: BTreeMap<String, Option<Class>>, prices: &'a PriceBook, pack_bytes: u64) -> Self {
         let (before, after, written, read, early) = Default::default();
-        Self { policy, prices, pack_bytes: pack_bytes.max(1), before, after, written, read, early }
+        Self { tiers, prices, pack_bytes: pack_bytes.max(1), before, after, written, read, early }
     }
 
     /// The version moves to `tier` at `now`.
@@ -105,9 +106,9 @@ impl<'a> Costs<'a> {
         *early = early.saturating_add(u128::from(way.size) * u128::from(rest));
     }
 
-    /// The class of a tier of the chain, which may have none; `None` for another tier, of which nothing is known here.
+    /// The class of a tier, which may have none; `None` for a tier of which nothing is known here.
     fn class(&self, tier: &str) -> Option<Option<Class>> {
-        self.policy.tiers().iter().find(|t| t.name == tier).map(|t| t.class)
+        self.tiers.get(tier).copied()
     }
 
     /// `None` when nothing of it is billed by class, or a price is not known.

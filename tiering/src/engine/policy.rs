@@ -7,12 +7,14 @@ use crate::clock::Timestamp;
 use crate::meta::{Batch, MetaStore, Reason, Table};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tidegate_policies::Policy;
+use tidegate_policies::{DAY, Policy};
 
 /// A policy and what follows from it once.
 #[derive(Debug)]
 pub(crate) struct ActivePolicy {
     pub policy: Policy,
+    /// The same in days of 24 hours, when days are shortened for tests.
+    calendar: Option<Policy>,
     pub text: String,
     /// Some rule looks at reads.
     pub tracks_access: bool,
@@ -21,14 +23,37 @@ pub(crate) struct ActivePolicy {
 }
 
 impl ActivePolicy {
-    pub(crate) fn new(policy: Policy, text: String) -> Self {
-        let lowest_fill = policy.lowest_fill_trigger();
-        let tracks_access = policy.uses_last_access() || lowest_fill.is_some();
-        Self { policy, text, tracks_access, lowest_fill }
+    /// `day` is the length of a day in milliseconds.
+    pub(crate) fn new(policy: Policy, text: String, day: u64) -> Self {
+        let calendar = (day != DAY).then(|| policy.clone());
+        Self::of(if day == DAY { policy } else { policy.with_day(day) }, calendar, text)
     }
 
-    fn digest(&self) -> String {
-        blake3::hash(self.text.as_bytes()).to_hex().to_string()
+    fn of(policy: Policy, calendar: Option<Policy>, text: String) -> Self {
+        let lowest_fill = policy.lowest_fill_trigger();
+        let tracks_access = policy.uses_last_access() || lowest_fill.is_some();
+        Self { policy, calendar, text, tracks_access, lowest_fill }
+    }
+
+    /// With the rules that `add` adds for a length of the day.
+    pub(crate) fn joined(&self, add: impl Fn(&Policy, u64) -> Policy, day: u64) -> Self {
+        let calendar = self.calendar.as_ref().map(|policy| add(policy, DAY));
+        Self::of(add(&self.policy, day), calendar, self.text.clone())
+    }
+
+    /// The rules in days of 24 hours: what clients are told.
+    pub(crate) fn calendar(&self) -> &Policy {
+        self.calendar.as_ref().unwrap_or(&self.policy)
+    }
+
+    /// What the due index depends on.
+    fn digest(&self, day: u64) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.text.as_bytes());
+        if day != DAY {
+            hasher.update(&day.to_be_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
     }
 }
 
@@ -74,13 +99,13 @@ const DIGEST_KEY: &[u8] = b"policy-digest";
 
 impl Core {
     pub(crate) fn policy(&self) -> Arc<ActivePolicy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+        self.rules.document()
     }
 
     /// Re-indexes in the background when the policy is not the one that the due index was made by.
     pub(crate) fn start_reindex_if_changed(self: &Arc<Self>) -> Result<(), EngineError> {
-        let active = self.policy();
-        let digest = active.digest();
+        let day = self.settings.lifecycle.day();
+        let digest = self.policy().digest(day);
         let known = self.meta.get(Table::System, DIGEST_KEY)?;
         // While one runs, the due index is made partly by the one policy and partly by the other, whatever is noted.
         if known.as_deref() == Some(digest.as_bytes()) && !self.progress.lock().running {
@@ -92,9 +117,9 @@ impl Core {
             let outcome = async {
                 // First the note goes: a crash on the way, and then a start with the old policy, must walk again.
                 core.meta.commit(Batch::new(Reason::System).delete(Table::System, DIGEST_KEY)).await?;
-                core.reindex().await?;
+                core.reindex(None).await?;
                 // Only now: a crash on the way makes the next start re-index again.
-                let still_active = core.policy().digest() == digest;
+                let still_active = core.policy().digest(day) == digest;
                 if still_active && !core.stop.is_cancelled() {
                     core.meta.commit(Batch::new(Reason::System).put(Table::System, DIGEST_KEY, digest)).await?;
                 }
@@ -121,8 +146,7 @@ impl Engine {
         validate_policy_tiers(&policy, &self.core.tiers)
             .and_then(|()| validate_protection(&policy, &self.core.tiers))
             .map_err(EngineError::InvalidArgument)?;
-        let active = Arc::new(ActivePolicy::new(policy, text));
-        *self.core.policy.write().unwrap_or_else(PoisonError::into_inner) = active;
+        self.core.rules.replace(policy, text);
         self.core.start_reindex_if_changed()
     }
 

@@ -4,6 +4,7 @@
 
 use super::Core;
 use super::body::{BodyRef, ChunkRef, NODE_CHUNKS, NodeRef, decode_node, overlap};
+use super::cipher::{CustomerKey, Opener, check_key};
 use super::error::EngineError;
 use super::record::ObjectRecord;
 use super::types::{BodyOut, ObjectInfo, Residency, RestoreStatus};
@@ -13,6 +14,7 @@ use crate::local::LocalError;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::Pin;
@@ -81,17 +83,34 @@ impl Drop for Lease {
 }
 
 /// An object found; reading it later reads exactly this version.
-#[derive(Debug)]
 pub struct ObjectHandle {
     core: Arc<Core>,
     record: Arc<ObjectRecord>,
     info: ObjectInfo,
+    key: Option<CustomerKey>,
+}
+
+impl fmt::Debug for ObjectHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectHandle").field("info", &self.info).finish_non_exhaustive()
+    }
 }
 
 impl ObjectHandle {
     pub(crate) fn new(core: Arc<Core>, (bucket, key): (&str, &str), record: ObjectRecord, versioned: bool) -> Self {
         let info = ObjectInfo { versioned, ..core.info(bucket, key, &record) };
-        Self { core, record: Arc::new(record), info }
+        Self { core, record: Arc::new(record), info, key: None }
+    }
+
+    /// Takes the client's key (SSE-C), without which an encrypted object cannot be read, and with which no other can.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongKey`]; [`EngineError::InvalidRequest`] for a key that is missing, or that nothing was encrypted
+    /// with.
+    pub fn unlock(&mut self, key: Option<CustomerKey>) -> Result<(), EngineError> {
+        check_key(self.record.attributes.encryption.as_ref(), key.as_ref())?;
+        self.key = key;
+        Ok(())
     }
 
     /// Everything that HEAD shows.
@@ -137,8 +156,19 @@ impl ObjectHandle {
     ///
     /// # Errors
     /// [`EngineError::InvalidObjectState`], [`EngineError::InvalidRange`], [`EngineError::Tier`],
-    /// [`EngineError::Corrupt`]; later errors come in the stream.
+    /// [`EngineError::Corrupt`], [`EngineError::InvalidRequest`] for an encrypted object that was not
+    /// [unlocked](Self::unlock); later errors come in the stream.
     pub async fn read(&self, range: Range<u64>) -> Result<BodyOut, EngineError> {
+        let opener = Opener::new(&self.record, self.key.as_ref(), range.start)?;
+        let stored = self.read_stored(range).await?;
+        Ok(match opener {
+            None => stored,
+            Some(opener) => opener.open(stored),
+        })
+    }
+
+    /// As [`read`](Self::read), the bytes as they are stored.
+    async fn read_stored(&self, range: Range<u64>) -> Result<BodyOut, EngineError> {
         self.check_readable()?;
         if range.start > range.end || range.end > self.record.size {
             return Err(EngineError::InvalidRange { size: self.record.size });
@@ -408,6 +438,7 @@ impl Core {
             residency: record.residency.clone(),
             class_shown: self.class_shown(record),
             restore: restore_status(record),
+            expires: self.expiry(bucket, key, record),
         }
     }
 

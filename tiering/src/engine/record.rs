@@ -373,13 +373,13 @@ mod tests {
         let mut record = sample();
         record.attributes.owner = Some("o".into());
         record.attributes.acl = Some("a".into());
-        record.attributes.encryption = Some(Encryption::Customer { key_md5: [0x11; 16], salt: [0x22; 16] });
+        record.attributes.encryption = Some(Encryption::Customer { verifier: [0x11; 32], salt: [0x22; 16] });
         let modified = Timestamp(2);
         record.parts =
             vec![PartInfo { number: 1, size: 5, etag: "e".into(), modified, checksum: None, nonce: Some([0x33; 16]) }];
         (record.null, record.marker, record.noncurrent_since) = (false, true, Some(Timestamp(4)));
         let encoded = hex::encode(record.encode().unwrap());
-        let attributes = format!("01016f0101610100{}{}00", "11".repeat(16), "22".repeat(16));
+        let attributes = format!("01016f0101610100{}{}00", "11".repeat(32), "22".repeat(16));
         let part = format!("0101050165020001{}", "33".repeat(16));
         assert!(encoded.contains(&format!("{attributes}{part}0001")), "{encoded}");
         assert!(encoded.ends_with("00010104"), "{encoded}");

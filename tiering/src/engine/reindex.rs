@@ -5,7 +5,6 @@ use super::due::{Orders, names};
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::record::{ObjectRecord, Record, UploadRecord};
-use crate::clock::Timestamp;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table, Value};
 use futures::StreamExt;
 use std::ops::Bound;
@@ -21,22 +20,27 @@ const SIDE_BY_SIDE: usize = 64;
 const MAX_RACES: usize = 8;
 
 impl Core {
-    /// Recomputes every due time. One record that cannot be read does not keep the others from being evaluated.
+    /// Recomputes every due time, of one bucket or of all. One record that cannot be read does not keep the others from being
+    /// evaluated.
     ///
     /// # Errors
     /// A failure of the index, or (at the end) the last record that could not be evaluated.
-    pub(crate) async fn reindex(self: &Arc<Self>) -> Result<(), EngineError> {
+    pub(crate) async fn reindex(self: &Arc<Self>, bucket: Option<&str>) -> Result<(), EngineError> {
         let mut failed = None;
+        let range = || match bucket {
+            Some(bucket) => keys::prefix(&keys::object(bucket, "")),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
         for table in [Table::Object, Table::Version, Table::Upload] {
-            let mut start = Bound::Unbounded;
+            let (mut start, end) = range();
             loop {
-                let page = self.meta.scan(table, (start, Bound::Unbounded), PAGE, false)?;
+                let page = self.meta.scan(table, (start, end.clone()), PAGE, false)?;
                 let Some((last, _)) = page.last() else { break };
                 start = Bound::Excluded(last.clone());
                 if self.stop.is_cancelled() {
                     return Ok(());
                 }
-                let work = page.into_iter().map(|(key, stored)| self.reindex_one(table, key, stored));
+                let work = page.into_iter().map(|(key, stored)| self.reindex_one((table, bucket), key, stored));
                 let mut outcomes = futures::stream::iter(work).buffer_unordered(SIDE_BY_SIDE);
                 while let Some(outcome) = outcomes.next().await {
                     match outcome {
@@ -54,10 +58,18 @@ impl Core {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn reindex_one(&self, table: Table, key: Vec<u8>, stored: Value) -> Result<(), EngineError> {
+    async fn reindex_one(
+        &self,
+        (table, only): (Table, Option<&str>),
+        key: Vec<u8>,
+        stored: Value,
+    ) -> Result<(), EngineError> {
         match table {
             Table::Object | Table::Version => {
-                self.progress.step();
+                match only {
+                    Some(_) => self.walks.step(),
+                    None => self.progress.step(),
+                }
                 self.reindex_object(&key, stored).await
             }
             _ => self.reindex_upload(&key, &stored).await,
@@ -89,11 +101,10 @@ impl Core {
         Err(EngineError::Conflict)
     }
 
-    async fn reindex_upload(&self, subject: &[u8], stored: &[u8]) -> Result<(), EngineError> {
+    pub(crate) async fn reindex_upload(&self, subject: &[u8], stored: &[u8]) -> Result<(), EngineError> {
         let mut record = UploadRecord::decode(stored)?;
         let Some((bucket, key, _)) = keys::split_upload(subject) else { return Ok(()) };
-        let active = self.policy();
-        let due = active.policy.abort_uploads_at(bucket, key, record.initiated.millis()).map(|(at, _)| Timestamp(at));
+        let due = self.upload_due(bucket, key, &record);
         if due == record.due {
             return Ok(());
         }

@@ -10,6 +10,7 @@ use crate::local::index::{ChunkIndex, Location, MAX_SLOT};
 use crate::meta::{MetaStore, Table, Value};
 use crate::pack::format::FRAME_HEADER_LEN;
 use crate::pack::{FrameKind, PackId};
+use crate::tier::Tier;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -217,6 +218,18 @@ impl RemoteIndex {
     pub(crate) fn tiers_in_use(&self) -> Vec<String> {
         let used = |index: &TierIndex| index.unreadable > 0 || !index.slots.is_empty();
         self.read().iter().filter(|(_, index)| used(index)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Tells the tiers that have packs below `folder`, and the log of those that are not configured.
+    pub(crate) fn tell_tiers(&self, tiers: &BTreeMap<String, Arc<dyn Tier>>, folder: &str) {
+        for name in self.tiers_in_use().into_iter().filter(|name| !name.is_empty()) {
+            match tiers.get(&name) {
+                Some(tier) => tier.expect(folder),
+                None => {
+                    tracing::warn!(tier = name, "packs are in a tier that the configuration does not name any more")
+                }
+            }
+        }
     }
 
     /// Whether all live packs of `tier` are known here.

@@ -64,6 +64,12 @@ pub struct StatsReport {
     /// How far a standby is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standby: Option<super::StandbyStats>,
+    /// Walks over buckets whose lifecycle changed, while there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle_walks: Option<super::LifecycleWalks>,
+    /// The length of a day of all rules in seconds, when it is shortened for tests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_day_seconds: Option<u64>,
 }
 
 /// How far the recovery tier is.

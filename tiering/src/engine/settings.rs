@@ -33,8 +33,25 @@ pub struct EngineSettings {
     pub standby: Option<StandbySettings>,
     /// What plans count with.
     pub prices: tidegate_policies::PriceBook,
+    /// How rules are read.
+    pub lifecycle: LifecycleSettings,
     /// No timers: the scheduler and shipping take a turn only when [`Engine::step`](super::Engine::step) is called. For simulations.
     pub driven: bool,
+}
+
+/// How the rules of lifecycles are read.
+#[derive(Debug, Clone, Default)]
+pub struct LifecycleSettings {
+    /// Length of a day in milliseconds, for tests; `None`: 24 hours.
+    pub day_ms: Option<u64>,
+    /// All tiers of the configuration, with their storage classes where they have one.
+    pub tiers: BTreeMap<String, Option<tidegate_policies::Class>>,
+}
+
+impl LifecycleSettings {
+    pub(crate) fn day(&self) -> u64 {
+        self.day_ms.unwrap_or(tidegate_policies::DAY)
+    }
 }
 
 /// Which tier a declared storage class means.

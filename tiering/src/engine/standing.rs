@@ -65,8 +65,8 @@ impl Core {
     }
 
     /// Whether the versions behind one that was just superseded are to be looked at again.
-    pub(crate) fn moves_others(&self) -> bool {
-        self.policy().policy.counts_newer_versions()
+    pub(crate) fn moves_others(&self, bucket: &str) -> bool {
+        self.rules_of(bucket).policy.counts_newer_versions()
     }
 
     /// Whether a delete marker is to be looked at again once it may be all that is left.
@@ -76,8 +76,8 @@ impl Core {
         marker: &ObjectRecord,
         now: Timestamp,
     ) -> Result<bool, EngineError> {
-        let active = self.policy();
         let (names, alone) = (names(subject)?, Version::DeleteMarker { only: true });
+        let active = self.rules_of(names.0);
         let verdict = active.policy.evaluate(&facts(names, marker, None, alone), now.millis());
         Ok(matches!(verdict.decision, Decision::Expire) || verdict.next.is_some())
     }

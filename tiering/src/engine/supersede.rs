@@ -108,7 +108,7 @@ impl Core {
             let mut moved = ObjectRecord { noncurrent_since: Some(newest.modified), ..old.record.clone() };
             let subject = keys::version(bucket, key, moved.version);
             self.drop_due(batch, &old.subject, Some(&old.record));
-            planned.due_now |= match self.moves_others() {
+            planned.due_now |= match self.moves_others(bucket) {
                 true => self.put_for_review(batch, &subject, None, &mut moved)?,
                 false => self.put_version(batch, &subject, None, &mut moved)?,
             };
@@ -189,7 +189,7 @@ impl Core {
         owner: Option<&str>,
     ) -> Result<Deleted, EngineError> {
         for _ in 0..MAX_RACES {
-            let planned_by = self.policy();
+            let planned_by = self.rules_of(bucket);
             let sight = self.look(bucket, key)?;
             check_etag(if_match, sight.current.as_ref())?;
             let Some((batch, planned, deleted)) =
@@ -201,7 +201,7 @@ impl Core {
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
                 Ok(_) => {
-                    self.settle(planned, &planned_by).await;
+                    self.settle(bucket, planned, &planned_by).await;
                     return Ok(deleted);
                 }
             }
@@ -220,7 +220,7 @@ impl Core {
         (version, if_match): (VersionRef, Option<&str>),
     ) -> Result<Deleted, EngineError> {
         for _ in 0..MAX_RACES {
-            let planned_by = self.policy();
+            let planned_by = self.rules_of(bucket);
             let found = match version {
                 VersionRef::Current => return self.delete_key(bucket, key, if_match, None).await,
                 VersionRef::Null => self.null_version(bucket, key)?,
@@ -233,7 +233,7 @@ impl Core {
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
                 Ok(_) => {
-                    self.settle(planned, &planned_by).await;
+                    self.settle(bucket, planned, &planned_by).await;
                     return Ok(Deleted { existed: true, version: Some(found.named()), marker: found.record.marker });
                 }
             }
@@ -295,12 +295,11 @@ impl Core {
 
     /// Deletes a version by rule, as it was found: what is visible as a client would without naming a version, anything else for good.
     pub(crate) async fn expire(&self, found: &Stored) -> Result<Result<(), MetaError>, EngineError> {
-        let planned_by = self.policy();
+        let (bucket, key) = super::due::names(&found.subject)?;
+        let planned_by = self.rules_of(bucket);
         let (batch, planned) = if keys::table_of(&found.subject) == Table::Version {
             self.plan_removal(found, Reason::Expire)?
         } else {
-            let (bucket, key) = keys::split_object(&found.subject)
-                .ok_or_else(|| EngineError::Corrupt("an object key does not come apart".into()))?;
             let sight = self.look(bucket, key)?;
             if sight.current.as_ref().is_none_or(|current| current.bytes != found.bytes) {
                 return Ok(Ok(()));
@@ -312,7 +311,7 @@ impl Core {
         };
         let outcome = self.meta.commit(batch).await.map(drop);
         if outcome.is_ok() {
-            self.settle(planned, &planned_by).await;
+            self.settle(bucket, planned, &planned_by).await;
         }
         Ok(outcome)
     }
@@ -335,14 +334,14 @@ impl Core {
     }
 
     /// Does what a commit asks for that was planned by these rules.
-    pub(crate) async fn settle(&self, planned: Planned, planned_by: &Arc<super::policy::ActivePolicy>) {
+    pub(crate) async fn settle(&self, bucket: &str, planned: Planned, planned_by: &Arc<super::policy::ActivePolicy>) {
         if planned.frees {
             self.expect_garbage();
         }
         if planned.due_now {
             self.wake.notify_one();
         }
-        if Arc::ptr_eq(planned_by, &self.policy()) {
+        if Arc::ptr_eq(planned_by, &self.rules_of(bucket)) {
             return;
         }
         // New rules came between planning and committing: their walk may have passed this key already.

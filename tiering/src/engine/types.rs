@@ -1,6 +1,8 @@
 //! What callers of the engine give and get: plain data in the words of S3, without its HTTP or XML.
 
+use super::cipher::CustomerKey;
 use super::error::EngineError;
+use super::lifecycle::Ending;
 use crate::clock::Timestamp;
 use crate::tier::RestorePriority;
 use bytes::Bytes;
@@ -136,9 +138,9 @@ pub struct ObjectAttributes {
 pub enum Encryption {
     /// With a key that the client brings with each request (SSE-C) and that is kept nowhere.
     Customer {
-        /// MD5 of the client's key.
-        key_md5: [u8; 16],
-        /// Of the key that this object's bytes are encrypted with.
+        /// Tells whether a key is the right one, and nothing of it.
+        verifier: [u8; 32],
+        /// Makes the keys that are derived of the client's this object's own; parts have a salt each.
         salt: [u8; 16],
     },
 }
@@ -168,6 +170,19 @@ pub struct BodyExpectation {
     pub trailers: Option<TrailerChecksums>,
     /// Compute, keep and return this one even when none was sent.
     pub compute: Option<ChecksumAlgorithm>,
+    /// Compute, keep and return this one when neither the request nor its upload names one.
+    pub default: Option<ChecksumAlgorithm>,
+    /// The client's key (SSE-C): the body is verified as it came and stored encrypted.
+    pub customer_key: Option<CustomerKey>,
+}
+
+impl BodyExpectation {
+    /// Decides which checksum is kept: when nobody named one, the default.
+    pub(crate) fn settle(&mut self) {
+        if self.checksums.is_empty() {
+            self.compute = self.compute.or(self.default);
+        }
+    }
 }
 
 /// PutObject.
@@ -285,6 +300,8 @@ pub struct ObjectInfo {
     pub class_shown: String,
     /// Present for archived versions that are being or have been restored.
     pub restore: Option<RestoreStatus>,
+    /// When a rule deletes it.
+    pub expires: Option<Ending>,
 }
 
 /// What a write made.
@@ -304,6 +321,8 @@ pub struct Written {
     pub checksum: Option<Checksum>,
     /// Bytes.
     pub size: u64,
+    /// When a rule deletes it.
+    pub expires: Option<Ending>,
 }
 
 /// CopyObject.
@@ -331,7 +350,16 @@ pub struct CopyObject {
     pub condition: WriteCondition,
 }
 
-/// CreateMultipartUpload.
+/// The client's keys (SSE-C) of a copy.
+#[derive(Clone, Default)]
+pub struct CopyKeys {
+    /// What the source was encrypted with.
+    pub source: Option<CustomerKey>,
+    /// What the copy is to be encrypted with.
+    pub target: Option<CustomerKey>,
+}
+
+/// CreateMultipartUpload. With [`ObjectAttributes::encryption`], all parts must come with the key that it was made of.
 pub struct CreateUpload {
     /// Bucket.
     pub bucket: String,
@@ -358,6 +386,10 @@ pub struct UploadInfo {
     pub storage_class: Option<String>,
     /// Checksum algorithm and whether composite.
     pub checksum: Option<(ChecksumAlgorithm, bool)>,
+    /// How its parts are encrypted.
+    pub encryption: Option<Encryption>,
+    /// The account that began it; none: the first one.
+    pub owner: Option<String>,
 }
 
 /// UploadPart.
@@ -435,6 +467,8 @@ pub struct ListedObject {
     pub checksum: Option<(ChecksumAlgorithm, bool)>,
     /// Restore state.
     pub restore: Option<RestoreStatus>,
+    /// The account that wrote it; none: the first one.
+    pub owner: Option<String>,
 }
 
 /// A page of a listing.

@@ -36,11 +36,13 @@ pub enum Table {
     Manifest = 11,
     /// Versions that are not visible, and delete markers.
     Version = 12,
+    /// Accounts, users and their access keys.
+    User = 13,
 }
 
 impl Table {
     /// Every table, in key order.
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 13] = [
         Table::System,
         Table::Bucket,
         Table::Object,
@@ -53,6 +55,7 @@ impl Table {
         Table::Thaw,
         Table::Manifest,
         Table::Version,
+        Table::User,
     ];
 
     /// The table's number on disk.
@@ -151,6 +154,10 @@ reasons! {
     ConfigureBucket = 27,
     /// A version or a delete marker was deleted by its id.
     DeleteVersion = 28,
+    /// A user was made, changed or removed.
+    User = 30,
+    /// An account was made.
+    Account = 31,
 }
 
 /// One physical change: `value` replaces what is at `key`, `None` removes it. Applying it twice is applying it once.

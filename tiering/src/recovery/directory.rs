@@ -8,9 +8,11 @@ use crate::engine::examine::{Examination, MissingObject};
 use crate::journal::sync_dir;
 use crate::meta::{JournaledStore, MetaSettings, NoData};
 use crate::tier::Tier;
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ pub const UNFINISHED: &str = "recover.json";
 pub(crate) const FINISHED: &str = "recovered.json";
 /// The list of what is missing, an object a line.
 pub(super) const MISSING: &str = "recovered-missing.jsonl";
+/// Held by whoever works in the directory.
+const LOCK: &str = "recover.lock";
 /// The folder that files are got into.
 pub(super) const FETCHED: &str = "recover";
 
@@ -91,17 +95,20 @@ impl State {
 
 /// The directory to work in, and what an earlier attempt knew.
 pub(super) fn open(target: &Path, dry_run: bool) -> Result<(PathBuf, Option<State>), RecoveryError> {
-    let mut dir = target.to_owned();
-    if dry_run {
-        let mut name = target.as_os_str().to_owned();
-        name.push(".dry-run");
-        dir = PathBuf::from(name);
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).map_err(|e| local("remove", &dir, &e))?;
-        }
+    let dir = if dry_run { beside(target) } else { target.to_owned() };
+    if dir.exists() && !dir.is_dir() {
+        let what = "is no directory; name one that is not there yet";
+        return Err(RecoveryError::Refused(format!("{} {what}", dir.display())));
     }
-    let known = State::load(&dir)?;
-    if known.is_none() && std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
+    let mut known = State::load(&dir)?;
+    if dry_run && known.is_some() {
+        // Of a dry run that was killed: only these have the file there.
+        let _lock = lock(&dir)?;
+        std::fs::remove_dir_all(&dir).map_err(|e| local("remove", &dir, &e))?;
+        known = None;
+    }
+    let other = |entry: std::io::Result<DirEntry>| entry.map_or(true, |entry| entry.file_name() != LOCK);
+    if known.is_none() && std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.any(other)) {
         return Err(RecoveryError::Refused(format!(
             "{} is not empty; name a directory that is not there yet",
             dir.display()
@@ -110,12 +117,78 @@ pub(super) fn open(target: &Path, dry_run: bool) -> Result<(PathBuf, Option<Stat
     Ok((dir, known))
 }
 
+/// Held while a recovery works in its directory: two would put files into each other's way.
+#[derive(Debug)]
+pub(super) struct Alone {
+    file: File,
+    path: PathBuf,
+}
+
+impl Alone {
+    /// Begins to work in the directory that [`open`] found to be right for it, and makes it when it is missing.
+    pub(super) fn begin(target: &Path, dir: &Path, state: &State, dry_run: bool) -> Result<Alone, RecoveryError> {
+        std::fs::create_dir_all(dir).map_err(|e| local("create", dir, &e))?;
+        let (path, file) = (dir.join(LOCK), lock(dir)?);
+        if dry_run {
+            // So that the next one knows that what is here may go.
+            state.save(dir)?;
+        } else if open(target, false)?.1.is_some_and(|now| now != *state) {
+            return Err(busy(dir));
+        }
+        Ok(Alone { file, path })
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, RecoveryError> {
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|e| local("open", &path, &e))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(e) if e == rustix::io::Errno::WOULDBLOCK => return Err(busy(dir)),
+        Err(e) => return Err(local("lock", &path, &e.into())),
+    }
+    // Whoever had it before removes it, and a third one may have made another.
+    match (path.metadata(), file.metadata()) {
+        (Ok(there), Ok(mine)) if there.ino() == mine.ino() => Ok(file),
+        _ => Err(busy(dir)),
+    }
+}
+
+fn busy(dir: &Path) -> RecoveryError {
+    let what = "is being worked in by another `tidegate recover`: wait for it";
+    RecoveryError::Refused(format!("{} {what}", dir.display()))
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // Nothing to do about a failure: the file alone is in nobody's way.
+        let _ = std::fs::remove_file(&self.path);
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+/// Where a dry run works: on the same disk, and nothing of the way there has to be made.
+fn beside(target: &Path) -> PathBuf {
+    let mut whole = target;
+    while let Some(parent) = whole.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+        whole = parent;
+    }
+    let mut name = whole.as_os_str().to_owned();
+    name.push(".dry-run");
+    PathBuf::from(name)
+}
+
 /// Puts the files of `folder` where a store has them: the snapshot first, so that a journal is never without it.
 pub(super) fn place(dir: &Path, folder: &Path) -> Result<(), RecoveryError> {
     for name in ["snapshots", "journal"] {
         let (from, to) = (folder.join(name), dir.join(name));
         if from.exists() {
             sync_dir(&from)?;
+            // Of an attempt that was interrupted right here: it had put the snapshot in place and not the journal.
+            if to.exists() {
+                std::fs::remove_dir_all(&to).map_err(|e| local("remove", &to, &e))?;
+            }
             std::fs::rename(&from, &to).map_err(|e| local("rename", &from, &e))?;
         }
     }

@@ -42,6 +42,9 @@ pub enum RecoveryError {
     /// The tier failed.
     #[error("the recovery tier: {0}")]
     Tier(#[from] TierError),
+    /// A tier with packs failed.
+    #[error("tier {0}: {1}")]
+    Packs(String, TierError),
     /// The namespace on the local disk failed.
     #[error("{0}")]
     Meta(#[from] MetaError),
@@ -54,6 +57,14 @@ pub enum RecoveryError {
     /// What the cloud has does not fit together.
     #[error("{0}")]
     Damaged(String),
+    /// An object of the tier does not hold what its name says.
+    #[error("{name} in the recovery tier is damaged: {what}")]
+    DamagedObject {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// Whether what a directory has came from the cloud, so that bytes that are nowhere are no surprise.

@@ -10,6 +10,9 @@ use crate::mutants::{self, Mutant};
 use crate::tier::Tier;
 use std::collections::BTreeMap;
 
+/// Moments that are looked at for one that can be had.
+const TRIED: usize = 100;
+
 /// Up to where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
@@ -169,6 +172,23 @@ impl Shipped {
         parts.any(|p| p.to >= snapshot.name.end.max(snapshot.name.start) && p.piece.last_ms <= since.millis())
     }
 
+    /// The latest moment that can be had without an object that is damaged. Snapshots apart, only what is before it can.
+    pub(crate) fn latest_without(&self, name: &str) -> Option<Timestamp> {
+        let of_plan = |plan: &Plan| {
+            let snapshot = plan.snapshot.iter().flat_map(|s| &s.parts).any(|(part, _)| part == name);
+            snapshot || plan.parts.iter().any(|part| part.name == name)
+        };
+        let damaged = self.pieces.iter().find(|(_, other, _)| other == name).map_or(u64::MAX, |(p, _, _)| p.first);
+        let before = self.pieces.iter().filter(|(p, _, _)| p.last < damaged).map(|(p, _, _)| p.last_ms);
+        let made = self.snapshots.iter().map(|s| s.name.created_ms);
+        // The piece that a moment cuts is needed as well: so the moment may have to be one before the end of another.
+        let mut moments: Vec<u64> = before.chain(made).flat_map(|ms| [ms, ms.saturating_sub(1)]).collect();
+        moments.sort_unstable_by(|a, b| b.cmp(a));
+        moments.dedup();
+        let mut moments = moments.into_iter().take(TRIED).map(Timestamp);
+        moments.find(|at| self.plan(Moment::At(*at)).is_ok_and(|plan| !of_plan(&plan)))
+    }
+
     /// Why there is nothing for a moment.
     pub(crate) fn nothing(&self, moment: Moment) -> String {
         let earliest = self.snapshots.iter().map(|s| s.name.created_ms).min();
@@ -223,6 +243,8 @@ fn candidate(snapshot: Option<&WholeSnapshot>, runs: &[Vec<Part>], moment: Momen
     let (last_seq, last_ms) = (last.to, last.piece.last_ms);
     // The snapshot is exact only with all that it may hold; in the piece that the time cuts nothing is sure.
     let sure = match moment {
+        // No piece tells when the records before the only one were written, but the snapshot does.
+        Moment::At(at) if last_ms > at.millis() && run.len() == 1 && created > at.millis() => 0,
         Moment::At(at) if last_ms > at.millis() => last.from.saturating_sub(1),
         _ => last_seq,
     };
@@ -304,6 +326,35 @@ mod tests {
         for at in 200..310 {
             assert!(shipped.plan(Moment::At(Timestamp(at))).is_ok(), "{at}");
         }
+    }
+
+    #[test]
+    fn what_begins_with_a_snapshot_does_not_cover_what_was_before_it() {
+        let shipped = Shipped { pieces: vec![piece(1, 4, 5), piece(1, 6, 9)], snapshots: vec![snapshot(1, 3, 3)] };
+        for early in [0, 29] {
+            assert!(
+                shipped.plan(Moment::At(Timestamp(early))).unwrap_err().to_string().contains("earliest"),
+                "{early}"
+            );
+        }
+        let plan = shipped.plan(Moment::At(Timestamp(30))).unwrap();
+        assert_eq!(spans(&plan), [(1, 4, 5)]);
+        assert_eq!(shipped.plan(Moment::At(Timestamp(60))).unwrap().parts.len(), 2);
+    }
+
+    #[test]
+    fn the_way_around_a_damaged_object_does_not_need_it() {
+        let shipped = Shipped {
+            pieces: vec![piece(1, 1, 5), piece(1, 6, 9), piece(1, 10, 12)],
+            snapshots: vec![snapshot(1, 9, 9)],
+        };
+        let (_, last, _) = &shipped.pieces[2];
+        let at = shipped.latest_without(last).unwrap();
+        assert_eq!(at, Timestamp(89));
+        assert!(shipped.plan(Moment::At(at)).unwrap().parts.iter().all(|part| part.name != *last));
+        let (_, first, _) = &shipped.pieces[0];
+        assert_eq!(shipped.latest_without(first), Some(Timestamp(90)), "of the snapshot");
+        assert_eq!(shipped.latest_without(&shipped.snapshots[0].parts[0].0), Some(Timestamp(89)));
     }
 
     #[test]

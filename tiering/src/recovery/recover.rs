@@ -1,18 +1,18 @@
 //! A working data directory from the namespace that was shipped to a tier.
 
 use super::claim::note_base;
-use super::directory::{self, FETCHED, MISSING, State};
+use super::directory::{self, Alone, FETCHED, MISSING, State};
 use super::plan::{Moment, Part, Plan, Shipped, WholeSnapshot};
 use super::{RecoveryError, deployments, fetch, local, names, write_file};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::examine::{Examination, Examined, MissingObject};
 use crate::journal::follow::{cut, empty_segment};
 use crate::journal::segment_name;
-use crate::meta::{self, MetaSettings, RebuildProgress};
+use crate::meta::{self, MetaError, MetaSettings, RebuildProgress};
 use crate::tier::Tier;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,6 +100,9 @@ pub struct RecoverReport {
     pub found: Examined,
     /// The file with what is missing, an object a line.
     pub missing_list: Option<PathBuf>,
+    /// What else is to be said.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
 }
@@ -124,9 +127,10 @@ pub async fn recover(
         RecoveryError::Refused(format!("there is no tier {:?}; configured: {}", request.from, known.join(", ")))
     })?;
     let work = Work { request, tier: tier.as_ref() };
-    let (dir, mut state) = work.begin().await?;
+    let (dir, mut state, alone) = work.begin().await?;
     let outcome = Box::pin(work.run(&dir, &mut state, progress, missing)).await;
     if request.dry_run {
+        drop(alone);
         std::fs::remove_dir_all(&dir).map_err(|e| local("remove", &dir, &e))?;
     }
     let mut report = outcome?;
@@ -144,17 +148,28 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     /// The directory to work in, and what an earlier attempt knew.
-    async fn begin(&self) -> Result<(PathBuf, State), RecoveryError> {
+    async fn begin(&self) -> Result<(PathBuf, State, Alone), RecoveryError> {
         let (dir, known) = directory::open(&self.request.data_dir, self.request.dry_run)?;
         let deployment = match (&self.request.deployment, &known) {
-            (Some(named), _) => named.clone(),
+            (Some(named), _) => self.named(named).await?,
             (None, Some(state)) => state.deployment.clone(),
             (None, None) => self.only_deployment().await?,
         };
         let wanted = State::new(self.request.from.clone(), deployment, (self.request.at, false));
         let state = State::resume(known, wanted, &dir)?;
-        std::fs::create_dir_all(&dir).map_err(|e| local("create", &dir, &e))?;
-        Ok((dir, state))
+        let alone = Alone::begin(&self.request.data_dir, &dir, &state, self.request.dry_run)?;
+        Ok((dir, state, alone))
+    }
+
+    /// A deployment that was asked for, if the tier has it.
+    pub(super) async fn named(&self, named: &str) -> Result<String, RecoveryError> {
+        let found = deployments(self.tier, names::ROOT).await?;
+        if found.iter().any(|deployment| deployment == named) {
+            return Ok(named.to_owned());
+        }
+        let others = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
+        let tier = &self.request.from;
+        Err(RecoveryError::Refused(format!("tier {tier} has no namespace of deployment {named:?}; it has: {others}")))
     }
 
     /// The deployment of a tier that has one.
@@ -187,14 +202,15 @@ impl Work<'_> {
         if !self.request.dry_run {
             state.take_over(dir, self.tier, self.request.clock.as_ref()).await?;
         }
-        let plan = Shipped::read(self.tier, &state.deployment).await?.plan(self.moment(state))?;
-        progress(RecoverProgress::Planned { objects: plan.objects(), bytes: plan.bytes() });
+        let mut shipped = Shipped::read(self.tier, &state.deployment).await?;
+        let mut plan = shipped.plan(self.moment(state))?;
         if !self.request.dry_run {
             state.last.get_or_insert(plan.last_seq);
             state.save(dir)?;
         }
+        let mut notes = Vec::new();
         if !dir.join("journal").exists() {
-            self.fetch(dir, &plan, progress).await?;
+            (plan, notes) = self.fetch(dir, &mut shipped, self.moment(state), progress).await?;
             directory::place(dir, &dir.join(FETCHED))?;
         }
         write_file(&dir.join("deployment"), state.deployment.as_bytes())?;
@@ -203,7 +219,8 @@ impl Work<'_> {
         let term = state.held.as_ref().map_or(0, |h| h.term);
         // Before the store is opened, which writes records of its own: these are not in the cloud yet.
         let last_sequence = note_base(dir, term, made.last_seq)?;
-        let until = time_of(dir, last_sequence)?.unwrap_or(Timestamp(plan.last_ms));
+        let until = time_of(dir, last_sequence)?
+            .unwrap_or(Timestamp(plan.last_ms).min(state.at.unwrap_or(Timestamp(u64::MAX))));
         let found = self.examine(dir, state, (progress, missing)).await?;
         let missing_list = (!self.request.dry_run && found.missing_objects > 0).then(|| dir.join(MISSING));
         Ok(RecoverReport {
@@ -219,6 +236,7 @@ impl Work<'_> {
             term,
             found,
             missing_list,
+            notes,
             took_ms: 0,
         })
     }
@@ -230,9 +248,13 @@ impl Work<'_> {
         // The names tell when a piece ends: of one that begins the journal and is cut, nothing may be left.
         if let (Some(at), None, [only]) = (state.at, &plan.snapshot, plan.parts.as_slice()) {
             let bytes = fetch(self.tier, &only.name, only.size).await?;
-            let damaged = |what| RecoveryError::Damaged(format!("{}: {what}", only.name));
-            if cut(&bytes, only.from, only.to, at.millis()).map_err(damaged)?.is_none() {
-                return Err(RecoveryError::Refused(shipped.nothing(Moment::At(at))));
+            match cut(&bytes, only.from, only.to, at.millis()) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(RecoveryError::Refused(shipped.nothing(Moment::At(at)))),
+                Err(what) => {
+                    let error = RecoveryError::DamagedObject { name: only.name.clone(), what };
+                    return Err(without(&error, shipped.latest_without(&only.name)));
+                }
             }
         }
         Ok(())
@@ -246,7 +268,37 @@ impl Work<'_> {
         }
     }
 
+    /// Gets what makes the namespace at a moment; returns what that was, and notes of what was passed over. A snapshot is a
+    /// short cut only: where it is damaged, an older one or the journal alone is taken, if these go as far.
     pub(super) async fn fetch(
+        &self,
+        dir: &Path,
+        shipped: &mut Shipped,
+        moment: Moment,
+        progress: &mut dyn FnMut(RecoverProgress),
+    ) -> Result<(Plan, Vec<String>), RecoveryError> {
+        let mut plan = shipped.plan(moment)?;
+        let mut notes = Vec::new();
+        loop {
+            progress(RecoverProgress::Planned { objects: plan.objects(), bytes: plan.bytes() });
+            let error = match self.fetch_plan(dir, &plan, progress).await {
+                Err(error @ RecoveryError::DamagedObject { .. }) => error,
+                other => return other.map(|()| (plan, notes)),
+            };
+            let RecoveryError::DamagedObject { name, .. } = &error else { return Err(error) };
+            let way_out = shipped.latest_without(name);
+            let damaged = plan.snapshot.as_ref().filter(|s| s.parts.iter().any(|(part, _)| part == name));
+            let damaged = damaged.map(|s| s.name);
+            shipped.snapshots.retain(|s| Some(s.name) != damaged);
+            match damaged.and_then(|_| shipped.plan(moment).ok()) {
+                Some(other) if other.last_seq >= plan.last_seq => plan = other,
+                _ => return Err(without(&error, way_out)),
+            }
+            notes.push(format!("{error}; it was not needed, as older ones and the journal are there"));
+        }
+    }
+
+    async fn fetch_plan(
         &self,
         dir: &Path,
         plan: &Plan,
@@ -256,6 +308,11 @@ impl Work<'_> {
         for folder in [&journal, &snapshots] {
             std::fs::create_dir_all(folder).map_err(|e| local("create", folder, &e))?;
         }
+        // An earlier attempt may have planned otherwise.
+        let wanted: BTreeSet<String> = plan.parts.iter().map(|part| segment_name(part.from)).collect();
+        keep_only(&journal, &|name| wanted.contains(name))?;
+        let wanted = plan.snapshot.as_ref().map(|s| format!("{:020}.", s.name.start));
+        keep_only(&snapshots, &|name| wanted.as_ref().is_some_and(|start| name.starts_with(start)))?;
         let mut epoch = 0;
         if let Some(snapshot) = &plan.snapshot {
             epoch = self.fetch_snapshot(&snapshots, snapshot, progress).await?;
@@ -280,7 +337,7 @@ impl Work<'_> {
             return Ok(part.size);
         }
         let bytes = fetch(self.tier, &part.name, part.size).await?;
-        let damaged = |what: String| RecoveryError::Damaged(format!("{}: {what}", part.name));
+        let damaged = |what: String| RecoveryError::DamagedObject { name: part.name.clone(), what };
         let Some(piece) = cut(&bytes, part.from, part.to, until).map_err(damaged)? else { return Ok(part.size) };
         if piece.first != part.from || (piece.last != part.to && until == u64::MAX) {
             let what =
@@ -316,7 +373,13 @@ impl Work<'_> {
         }
         let epoch = match path.exists() {
             true => meta::snapshot::read(&path, &mut |_, _, _| Ok(()))?.0.epoch,
-            false => put_together(&whole, &path)?,
+            false => put_together(&whole, &path).map_err(|e| match e {
+                RecoveryError::Damaged(what) => {
+                    let name = snapshot.parts.first().map(|(name, _)| name.clone()).unwrap_or_default();
+                    RecoveryError::DamagedObject { name, what }
+                }
+                other => other,
+            })?,
         };
         remove_all(&whole)?;
         Ok(epoch)
@@ -350,10 +413,37 @@ fn put_together(parts: &[PathBuf], path: &Path) -> Result<u64, RecoveryError> {
         Err(e) => {
             // The way here may be to blame: what is kept would be found again by every later attempt.
             remove_all(parts)?;
-            let text = format!("a snapshot came damaged: {e}; the next attempt fetches it again");
-            Err(RecoveryError::Damaged(text))
+            match e {
+                MetaError::Corrupt { what, offset, .. } => {
+                    Err(RecoveryError::Damaged(format!("{what}, at byte {offset} of its parts together")))
+                }
+                other => Err(other.into()),
+            }
         }
     }
+}
+
+/// The error of an object that cannot be done without, with what can be had.
+fn without(error: &RecoveryError, at: Option<Timestamp>) -> RecoveryError {
+    RecoveryError::Damaged(match at {
+        Some(at) => format!(
+            "{error}. Put it back as it was; else `tidegate recover --at {at}` brings back what had been written until then"
+        ),
+        None => format!(
+            "{error}. Put it back as it was; else `tidegate recover --from-packs` gives back what had been moved to a tier"
+        ),
+    })
+}
+
+fn keep_only(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<(), RecoveryError> {
+    let failed = |e: &std::io::Error| local("clear", folder, e);
+    for entry in std::fs::read_dir(folder).map_err(|e| failed(&e))? {
+        let entry = entry.map_err(|e| failed(&e))?;
+        if !entry.file_name().to_str().is_some_and(wanted) {
+            std::fs::remove_file(entry.path()).map_err(|e| failed(&e))?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_all(parts: &[PathBuf]) -> Result<(), RecoveryError> {

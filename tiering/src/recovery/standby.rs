@@ -238,7 +238,7 @@ impl Making<'_> {
         }
         let used = dir.join("journal").exists() || dir.join("term.json").exists();
         let deployment = match (&self.request.deployment, used) {
-            (Some(named), false) => named.clone(),
+            (Some(named), false) => self.work.named(named).await?,
             (None, false) => self.work.only_deployment().await?,
             (_, true) => self.fenced().await?,
         };
@@ -315,9 +315,11 @@ impl Making<'_> {
                     std::fs::remove_dir_all(old).map_err(|e| local("remove", old, &e))?;
                 }
             }
-            let plan = Shipped::read(self.tier, &state.deployment).await?.plan(Moment::Latest)?;
-            progress(RecoverProgress::Planned { objects: plan.objects(), bytes: plan.bytes() });
-            self.work.fetch(dir, &plan, progress).await?;
+            let mut shipped = Shipped::read(self.tier, &state.deployment).await?;
+            let (_, notes) = self.work.fetch(dir, &mut shipped, Moment::Latest, progress).await?;
+            for note in notes {
+                tracing::warn!("{note}");
+            }
             failpoint::hit("standby.after_fetch");
             place(dir, &dir.join(FETCHED))?;
             failpoint::hit("standby.after_place");

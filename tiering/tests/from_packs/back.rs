@@ -202,3 +202,36 @@ async fn versions_come_back_as_versions_the_newest_as_the_latest() {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     new.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clients_key_encrypted_comes_back_without_the_key_and_opens_with_it() {
+    let (old_dir, new_dir, clouds) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), clouds());
+    let old_bed = bed(old_dir.path(), &clouds);
+    let old = open(&old_bed).await;
+    let key = CustomerKey::new([9; 32]);
+    let sealed = PutObject {
+        bucket: "bkt".into(),
+        key: "sealed".into(),
+        attributes: ObjectAttributes { storage_class: IA.map(str::to_owned), ..Default::default() },
+        expect: BodyExpectation { customer_key: Some(key.clone()), ..Default::default() },
+        condition: WriteCondition::default(),
+    };
+    let plain = noise(3, 200_000);
+    old.put_object(sealed, body(&plain)).await.unwrap();
+    is_cold(&old, "sealed").await;
+    old.shutdown().await.unwrap();
+
+    let (report, missing, _) = Recovery::new(&old_bed, new_dir.path()).run().await.unwrap();
+    assert!(report.finished && missing.is_empty());
+    let new = open(&bed(new_dir.path(), &clouds)).await;
+    let mut object = new.open_object("bkt", "sealed").unwrap();
+    assert!(matches!(object.unlock(Some(CustomerKey::new([8; 32]))), Err(EngineError::WrongKey)));
+    object.unlock(Some(key)).unwrap();
+    let mut read = Vec::new();
+    let mut stream = object.read(0..plain.len() as u64).await.unwrap();
+    while let Some(piece) = futures::StreamExt::next(&mut stream).await {
+        read.extend_from_slice(&piece.unwrap());
+    }
+    assert!(read == plain);
+    new.shutdown().await.unwrap();
+}

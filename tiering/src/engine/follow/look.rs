@@ -155,7 +155,13 @@ impl Follow {
     /// The records `from` to `to` of a shipped piece, verified.
     async fn piece(&self, part: &Part, from: u64, to: u64) -> Result<Piece, RecoveryError> {
         let bytes = fetch(self.tier.as_ref(), &part.name, part.size).await?;
-        let damaged = |what: String| RecoveryError::Damaged(format!("{}: {what}", part.name));
+        let damaged = |what: String| {
+            RecoveryError::Damaged(format!(
+                "{} in the recovery tier is damaged: {what}. Put it back as it was; once it is deleted there, a later snapshot is taken \
+                 instead, or a promotion goes on without what was written from there on",
+                part.name
+            ))
+        };
         let piece = cut(&bytes, from, to, u64::MAX).map_err(damaged)?;
         let fits = piece.filter(|piece| piece.first == from && piece.last == to);
         fits.ok_or_else(|| damaged(format!("it has not all records from {from} to {to}")))

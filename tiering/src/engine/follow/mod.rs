@@ -252,7 +252,11 @@ impl Core {
         let (follow, stats) = (self.follow.as_ref()?, self.standby_stats()?);
         let error = stats.last_error.map(|e| format!(": {e}")).unwrap_or_default();
         let late = Duration::from_millis(stats.lag_ms) > follow.settings.warn_after;
-        late.then(|| format!("the standby may be {} ms behind what was shipped{error}", stats.lag_ms))
+        let lag = match stats.lag_ms {
+            u64::MAX => "it is not known how far the standby is".to_owned(),
+            ms => format!("the standby may be {ms} ms"),
+        };
+        late.then(|| format!("{lag} behind what was shipped{error}"))
     }
 }
 

@@ -40,6 +40,20 @@ fn failed(e: &RecoveryError) -> EngineError {
     }
 }
 
+/// A primary that cannot write a record must not take the place of one that can.
+fn check_room(core: &Core) -> Result<(), RecoveryError> {
+    let (free, least) = (core.local.budget().free_bytes(), core.settings.meta.least_free_bytes);
+    // 0: the system does not say.
+    if free == 0 || free >= least {
+        return Ok(());
+    }
+    Err(RecoveryError::Local(format!(
+        "{free} bytes are free on the disk of {}, and a primary needs {least} (journal.least_free_bytes): nobody was fenced; make room \
+         and ask again",
+        core.settings.data_dir.display()
+    )))
+}
+
 impl crate::engine::Engine {
     /// Decides that this standby becomes the primary, and fences the one before. [`Engine::follow_ended`] resolves then: the
     /// engine is to be closed, the directory finished, and opened as any other. With `resume`, only a promotion that a crash
@@ -95,6 +109,7 @@ impl Follow {
                 Ok(()) | Err(Failed::Gap(_)) => {}
                 Err(e) => return Err(e.into()),
             }
+            check_room(core)?;
             state.phase = StandbyPhase::Promoting;
             state.save(dir)?;
             failpoint::hit("promote.after_intent");

@@ -6,7 +6,7 @@ mod fetch;
 mod tail;
 
 use super::claim::note_base;
-use super::directory::{self, FETCHED, MISSING, State};
+use super::directory::{self, Alone, FETCHED, MISSING, State};
 use super::plan::Shipped;
 use super::recover::RecoverProgress;
 use super::{RecoveryError, deployments, local, write_file};
@@ -158,7 +158,7 @@ pub async fn recover_from_packs(
     };
     let tiers: Vec<String> = request.tiers.keys().filter(|name| request.wants(name)).cloned().collect();
     let state = State::resume(known, State::new(tiers.join(", "), deployment.clone(), (None, true)), &dir)?;
-    std::fs::create_dir_all(&dir).map_err(|e| local("create", &dir, &e))?;
+    let alone = Alone::begin(&request.data_dir, &dir, &state, request.dry_run)?;
     let report = FromPacksReport {
         dry_run: request.dry_run,
         deployment,
@@ -169,6 +169,7 @@ pub async fn recover_from_packs(
     let work = Work { request, dir: dir.clone(), state, report, odd: Vec::new() };
     let outcome = Box::pin(work.run(tell)).await;
     if request.dry_run {
+        drop(alone);
         std::fs::remove_dir_all(&dir).map_err(|e| local("remove", &dir, &e))?;
     }
     let mut report = outcome?;

@@ -1,0 +1,42 @@
+//! Whether a policy lets in everybody, as S3 understands "public".
+
+use super::document::{Effect, Only, PolicyDocument, Statement};
+use super::principal::Principal;
+
+/// Keys whose values, once they are fixed, keep strangers out.
+const LIMITING: [&str; 12] = [
+    "aws:principalaccount",
+    "aws:principalarn",
+    "aws:principalorgid",
+    "aws:sourceaccount",
+    "aws:sourcearn",
+    "aws:sourceip",
+    "aws:sourceowner",
+    "aws:sourcevpc",
+    "aws:sourcevpce",
+    "aws:userid",
+    "aws:username",
+    "s3:dataaccesspointarn",
+];
+
+impl PolicyDocument {
+    /// Whether some statement allows something to everybody, without a condition that fixes who or from where.
+    pub fn is_public(&self) -> bool {
+        self.statements.iter().any(Statement::is_public)
+    }
+}
+
+impl Statement {
+    fn is_public(&self) -> bool {
+        let everybody = match &self.principal {
+            None => false,
+            Some(Only::These(list)) => list.contains(&Principal::Everyone),
+            // All but some is nearly everybody.
+            Some(Only::Others(_)) => true,
+        };
+        let limited = |condition: &super::condition::Condition| {
+            LIMITING.contains(&condition.key.name()) && condition.fixes_values()
+        };
+        self.effect == Effect::Allow && everybody && !self.conditions.iter().any(limited)
+    }
+}
