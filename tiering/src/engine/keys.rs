@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn versions_of_a_key_stand_newest_first_and_before_the_next_key() {
-        let mut keys = vec![
+        let mut keys = [
             version("b", "k\u{1}", VersionId(9)),
             version("b", "k", VersionId(1)),
             version("b", "k/", VersionId(3)),

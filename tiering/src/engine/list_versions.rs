@@ -141,7 +141,7 @@ impl Core {
         Ok((Stream::new(Table::Object, object, end.clone(), size), Stream::new(Table::Version, version, end, size)))
     }
 
-    fn starts(&self, list: &ListVersions, key: &str) -> Result<(Bound<Vec<u8>>, Bound<Vec<u8>>), EngineError> {
+    fn starts(&self, list: &ListVersions, key: &str) -> Result<keys::KeyRange, EngineError> {
         let object = keys::object(&list.bucket, key);
         let behind = match list.version_marker {
             None | Some(VersionRef::Current) => {
