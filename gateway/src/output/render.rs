@@ -41,6 +41,26 @@ fn amount(amount: Amount) -> [String; 2] {
     [amount.objects.to_string(), show_size(amount.bytes)]
 }
 
+/// What there is only at times: buckets whose lifecycle changed, versions that are not visible.
+fn walks_and_versions(report: &StatsReport) -> String {
+    let mut text = String::new();
+    if let Some(walks) = &report.lifecycle_walks {
+        let bucket = walks.bucket.as_deref().unwrap_or("-");
+        text += &pairs(vec![(
+            "lifecycle changed",
+            format!("bucket {bucket}: {} objects read, {} buckets wait", walks.done, walks.waiting),
+        )]);
+    }
+    if report.noncurrent.objects > 0 || report.delete_markers > 0 {
+        let Amount { objects, bytes } = report.noncurrent;
+        text += &pairs(vec![
+            ("noncurrent versions", format!("{objects} of {}", show_size(bytes))),
+            ("delete markers", report.delete_markers.to_string()),
+        ]);
+    }
+    text
+}
+
 /// `tidegate stats`.
 pub fn stats(report: &StatsReport) -> String {
     let mut residency = table(["", "objects", "logical"]);
@@ -70,20 +90,7 @@ pub fn stats(report: &StatsReport) -> String {
         ("oldest due action", late(report.oldest_due_lag_ms)),
         ("scrub", render_scrub::scrub_state(&report.scrub)),
     ]);
-    if let Some(walks) = &report.lifecycle_walks {
-        let bucket = walks.bucket.as_deref().unwrap_or("-");
-        text += &pairs(vec![(
-            "lifecycle changed",
-            format!("bucket {bucket}: {} objects read, {} buckets wait", walks.done, walks.waiting),
-        )]);
-    }
-    if report.noncurrent.objects > 0 || report.delete_markers > 0 {
-        let Amount { objects, bytes } = report.noncurrent;
-        text += &pairs(vec![
-            ("noncurrent versions", format!("{objects} of {}", show_size(bytes))),
-            ("delete markers", report.delete_markers.to_string()),
-        ]);
-    }
+    text += &walks_and_versions(report);
     if let Some(protect) = &report.protect {
         text += &render_recover::protection(protect);
     }

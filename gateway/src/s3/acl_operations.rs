@@ -2,7 +2,7 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{BucketSettings, EngineError, VersionRef};
+use tidegate_tiering::engine::{BucketSettings, EngineError};
 
 use super::admit::Admitted;
 use super::authority::{ACL, OWNERSHIP};

@@ -131,10 +131,9 @@ pub(super) async fn object(
         ..Default::default()
     };
     result.checksum_type = show!(result, written.checksum.as_ref());
-    let expiration = expiration(written.expires.as_ref());
     let mut output = CopyObjectOutput {
         copy_object_result: Some(result),
-        expiration,
+        expiration: expiration(written.expires.as_ref()),
         copy_source_version_id,
         version_id: versions::of_written(&written),
         ..Default::default()

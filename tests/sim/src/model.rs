@@ -90,7 +90,7 @@ impl Upload {
 #[derive(Debug, Clone)]
 pub enum Effect {
     Hold { key: String, held: Held },
-    Begin { key: String, initiated: Timestamp, attributes: ObjectAttributes },
+    Begin { key: String, initiated: Timestamp, attributes: Box<ObjectAttributes> },
     Part { id: String, number: u32, part: Part },
     End { id: String, makes: Held },
 }
@@ -151,7 +151,7 @@ impl Model {
             }
             Effect::Begin { key, initiated, attributes } => {
                 let id = id.unwrap_or_default().to_owned();
-                self.uploads.insert(id, Upload::new(key, *initiated, attributes.clone(), (from, to)));
+                self.uploads.insert(id, Upload::new(key, *initiated, (**attributes).clone(), (from, to)));
             }
             Effect::Part { id, number, part } => {
                 if let Some(upload) = self.uploads.get_mut(id) {
@@ -172,7 +172,7 @@ impl Model {
         match effect {
             Effect::Hold { key, held } => self.slot(key).maybe.push((from, held.clone())),
             Effect::Begin { key, initiated, attributes } => {
-                let upload = Upload::new(key, *initiated, attributes.clone(), (from, u64::MAX));
+                let upload = Upload::new(key, *initiated, (**attributes).clone(), (from, u64::MAX));
                 self.maybe_begun.push((from, upload));
             }
             Effect::Part { id, number, part } => {

@@ -199,7 +199,7 @@ impl World {
         let create =
             CreateUpload { bucket: BUCKET.into(), key: key.to_owned(), attributes: attributes.clone(), checksum: None };
         let run = async move { engine.create_upload(create).await.map(Answer::Upload) };
-        let effect = Effect::Begin { key: key.to_owned(), initiated: now, attributes };
+        let effect = Effect::Begin { key: key.to_owned(), initiated: now, attributes: Box::new(attributes) };
         Plan::new(format!("begin an upload to {key}"), &[key], run.boxed()).with(effect)
     }
 

@@ -281,7 +281,6 @@ pub(super) fn written(record: ObjectRecord, versioned: bool, expires: Option<End
         version: record.version,
         null: record.null,
         versioned,
-        expires: None,
         etag: record.etag,
         last_modified: record.modified,
         checksum: record.checksum,

@@ -293,7 +293,7 @@ impl Test {
 }
 
 /// Reads all values, or gives the first that is wrong.
-fn all<'v, T>(values: &'v [String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, &'v str> {
+fn all<T>(values: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, &str> {
     values.iter().map(|value| read(value).ok_or(value.as_str())).collect()
 }
 
