@@ -35,14 +35,17 @@ struct Who {
     session: Option<Value>,
 }
 
+/// Who is granted what.
+type Grants = Vec<(&'static str, Permission)>;
+
 #[derive(Debug, Clone)]
 struct Case {
     who: Who,
     policy: Option<Value>,
     ownership: Ownership,
-    bucket_acl: Option<Vec<(&'static str, Permission)>>,
+    bucket_acl: Option<Grants>,
     block: PublicAccessBlock,
-    object: Option<(&'static str, Option<Vec<(&'static str, Permission)>>)>,
+    object: Option<(&'static str, Option<Grants>)>,
     action: &'static str,
     key: &'static str,
     keys: Keys,

@@ -265,7 +265,8 @@ mod tests {
     fn headers_bring_a_canned_list_or_grants() {
         let all = r#"uri="http://acs.amazonaws.com/groups/global/AllUsers""#;
         let both = format!(r#"id="{{id}}", {all}"#);
-        let cases: [(&[(&'static str, &str)], Result<Option<&str>, &str>); 9] = [
+        type Headers<'a> = &'a [(&'static str, &'a str)];
+        let cases: [(Headers<'_>, Result<Option<&str>, &str>); 9] = [
             (&[], Ok(None)),
             (&[("x-amz-acl", "bucket-owner-read")], Ok(Some("FULL_CONTROL:me READ:boss"))),
             (&[("x-amz-acl", "secret")], Err("InvalidArgument")),

@@ -51,6 +51,21 @@ async fn check(engine: &Engine, model: &Model, what: &str) {
     }
 }
 
+fn copy(key: &str, version: VersionId, to: &str) -> CopyObject {
+    CopyObject {
+        source_bucket: "bkt".into(),
+        source_key: key.into(),
+        source_version: version,
+        bucket: "bkt".into(),
+        key: to.into(),
+        replace_attributes: None,
+        replace_tags: None,
+        storage_class: None,
+        checksum: None,
+        condition: WriteCondition::default(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_order_the_versions_are_those_of_a_simple_list() {
     let (seed, _) = seed();
@@ -103,18 +118,7 @@ async fn whatever_the_order_the_versions_are_those_of_a_simple_list() {
                 let source = all[dice.below(all.len() as u64) as usize].clone();
                 let Some(bytes) = source.bytes else { continue };
                 let to = ["a", "a/b", "b", "c"][dice.below(4) as usize];
-                let copy = CopyObject {
-                    source_bucket: "bkt".into(),
-                    source_key: key.into(),
-                    source_version: source.id,
-                    bucket: "bkt".into(),
-                    key: to.into(),
-                    replace_attributes: None,
-                    replace_tags: None,
-                    storage_class: None,
-                    checksum: None,
-                    condition: WriteCondition::default(),
-                };
+                let copy = copy(key, source.id, to);
                 let w = engine.copy_object(copy).await.unwrap();
                 write(&mut model, to, versioning, Version { id: w.version, null: w.null, bytes: Some(bytes) });
             }

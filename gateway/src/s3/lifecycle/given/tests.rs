@@ -95,27 +95,48 @@ fn a_rule_without_an_id_gets_one_of_its_own() {
     assert!(made.iter().all(|rule| rule.id.len() == 32) && made[0].id != made[1].id);
 }
 
-#[test]
-fn what_s3_refuses_is_refused_with_its_code() {
-    let ending = |days, date, marker| LifecycleRule {
+fn ending(days: Option<i32>, date: Option<Timestamp>, marker: Option<bool>) -> LifecycleRule {
+    LifecycleRule {
         expiration: Some(LifecycleExpiration { days, date, expired_object_delete_marker: marker }),
         ..base("x")
+    }
+}
+
+fn moves(transitions: Vec<Transition>) -> LifecycleRule {
+    LifecycleRule { transitions: Some(transitions), expiration: None, ..base("x") }
+}
+
+fn filtered(filter: LifecycleRuleFilter) -> LifecycleRule {
+    LifecycleRule { filter: Some(filter), ..base("x") }
+}
+
+fn sizes(greater: Option<i64>, less: Option<i64>) -> LifecycleRule {
+    let and = LifecycleRuleAndOperator {
+        object_size_greater_than: greater,
+        object_size_less_than: less,
+        ..Default::default()
     };
-    let moves = |transitions| LifecycleRule { transitions: Some(transitions), expiration: None, ..base("x") };
-    let filtered = |filter| LifecycleRule { filter: Some(filter), ..base("x") };
-    let sizes = |greater, less| {
-        filtered(LifecycleRuleFilter {
-            and: Some(LifecycleRuleAndOperator {
-                object_size_greater_than: greater,
-                object_size_less_than: less,
-                ..Default::default()
-            }),
-            ..Default::default()
-        })
-    };
-    let tagged = || Some(LifecycleRuleFilter { tag: Some(tag("k")), ..Default::default() });
+    filtered(LifecycleRuleFilter { and: Some(and), ..Default::default() })
+}
+
+fn tagged() -> Option<LifecycleRuleFilter> {
+    Some(LifecycleRuleFilter { tag: Some(tag("k")), ..Default::default() })
+}
+
+/// Each rule is refused with its code, and a message that has the word.
+fn assert_refused(cases: Vec<(LifecycleRule, &str, &str)>) {
+    for (rule, code, word) in cases {
+        let shown = format!("{rule:?}");
+        let (found, message) = refused(rule);
+        assert_eq!(found, code, "{shown}: {message}");
+        assert!(message.contains(word), "{shown}: {message}");
+    }
+}
+
+#[test]
+fn rules_and_expirations_that_s3_refuses_are_refused_with_its_code() {
     let noon = (SystemTime::UNIX_EPOCH + Duration::from_secs(43_200)).into();
-    let cases = vec![
+    assert_refused(vec![
         (LifecycleRule { id: Some("x".repeat(256)), ..base("") }, "InvalidArgument", "255"),
         (LifecycleRule { status: ExpirationStatus::from_static("enabled"), ..base("x") }, "MalformedXML", "Enabled"),
         (ending(Some(0), None, None), "InvalidArgument", "positive integer"),
@@ -135,6 +156,12 @@ fn what_s3_refuses_is_refused_with_its_code() {
         (sizes(Some(1), None), "MalformedXML", "fewer than two"),
         (sizes(Some(5), Some(5)), "InvalidRequest", "ObjectSizeLessThan"),
         (sizes(Some(-1), Some(5)), "InvalidRequest", "non-negative"),
+    ]);
+}
+
+#[test]
+fn transitions_that_s3_refuses_are_refused_with_its_code() {
+    assert_refused(vec![
         (moves(vec![moving(Some(-1), None, "GLACIER")]), "InvalidArgument", "nonnegative"),
         (moves(vec![moving(Some(1), Some(at(1)), "GLACIER")]), "MalformedXML", "exactly one"),
         (moves(vec![moving(Some(1), None, "COLD")]), "MalformedXML", "COLD"),
@@ -159,6 +186,12 @@ fn what_s3_refuses_is_refused_with_its_code() {
             "InvalidRequest",
             "mixed",
         ),
+    ]);
+}
+
+#[test]
+fn other_actions_that_s3_refuses_are_refused_with_its_code() {
+    assert_refused(vec![
         (
             LifecycleRule {
                 filter: tagged(),
@@ -192,13 +225,7 @@ fn what_s3_refuses_is_refused_with_its_code() {
             "InvalidArgument",
             "NewerNoncurrentVersions",
         ),
-    ];
-    for (rule, code, word) in cases {
-        let shown = format!("{rule:?}");
-        let (found, message) = refused(rule);
-        assert_eq!(found, code, "{shown}: {message}");
-        assert!(message.contains(word), "{shown}: {message}");
-    }
+    ]);
 }
 
 #[test]
