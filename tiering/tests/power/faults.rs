@@ -107,7 +107,7 @@ async fn an_error_of_the_disk_loses_nothing_and_a_restart_heals_it() {
     let mut seed = first;
     loop {
         println!("TIDEGATE_SEED={seed}");
-        every_fault(seed).await;
+        Box::pin(every_fault(seed)).await;
         if started.elapsed() >= budget {
             break;
         }
@@ -123,7 +123,7 @@ async fn every_fault(seed: u64) {
         while met == 0 || tries < 2 {
             assert!(tries < 20, "TIDEGATE_SEED={seed}: {refused:?} in {place} is never met");
             let fault = Fault { refused: *refused, place, error: *error, after: dice.below(3), once: tries % 2 == 0 };
-            let outcome = fail(fault, *refuses, seed.wrapping_add(tries)).await;
+            let outcome = Box::pin(fail(fault, *refuses, seed.wrapping_add(tries))).await;
             met += outcome.unwrap_or_else(|e| panic!("TIDEGATE_SEED={seed}: {fault:?}: {e}"));
             tries += 1;
         }
