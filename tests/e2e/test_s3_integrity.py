@@ -175,10 +175,6 @@ def test_a_large_streamed_body_is_stored_whole(s3, bucket, rng):
 
 def test_operations_that_are_not_there_say_so_by_name(s3, bucket):
     calls = {
-        "PutBucketLifecycleConfiguration": lambda: s3.put_bucket_lifecycle_configuration(
-            Bucket=bucket, LifecycleConfiguration={"Rules": [{"ID": "x", "Status": "Enabled", "Filter": {"Prefix": ""},
-                                                              "Expiration": {"Days": 1}}]}
-        ),
         "PutBucketWebsite": lambda: s3.put_bucket_website(
             Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}
         ),

@@ -213,6 +213,8 @@ HERE = {
     "PutBucketVersioning", "ListObjectVersions", "GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging",
     "GetBucketTagging", "PutBucketTagging", "DeleteBucketTagging",
     "DeleteBucketEncryption", "GetBucketEncryption", "PutBucketEncryption",
+    "DeleteBucketLifecycle", "GetBucketLifecycle", "GetBucketLifecycleConfiguration", "PutBucketLifecycle",
+    "PutBucketLifecycleConfiguration",
     "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
     "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
     "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",
