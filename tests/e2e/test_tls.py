@@ -11,7 +11,9 @@ import pytest
 from botocore.config import Config
 
 from harness import ACCESS_KEY, REGION, SECRET_KEY, free_port, read_body, run, wait_until
-from s3util import MIB, signed_headers
+from s3util import MIB, refused, signed_headers
+from test_s3_access import denied, policy, statement
+from test_s3_encryption import ONE
 
 
 class Authority:
@@ -241,3 +243,28 @@ def test_openssl_sees_the_protocols(secure):
         # Frames of HTTP/2 may stand between its lines.
         told = subprocess.run(argv, input=b"", capture_output=True, timeout=30).stdout.decode(errors="replace")
         assert f"ALPN protocol: {chosen}" in told and "Verify return code: 0" in told, told
+
+
+def test_keys_of_clients_travel_over_tls_alone(secure):
+    client, plain = secure.client(), secure.server.client()
+    client.create_bucket(Bucket="keys")
+    client.put_object(Bucket="keys", Key="k", Body=b"secret", **ONE.args)
+    assert client.get_object(Bucket="keys", Key="k", **ONE.args)["Body"].read() == b"secret"
+    with refused("InvalidRequest", 400):
+        plain.put_object(Bucket="keys", Key="k", Body=b"overheard", **ONE.args)
+    with refused("InvalidRequest", 400):
+        plain.get_object(Bucket="keys", Key="k", **ONE.args)
+    assert client.get_object(Bucket="keys", Key="k", **ONE.args)["Body"].read() == b"secret"
+
+
+def test_a_policy_tells_tls_from_plain_connections(secure):
+    client, plain = secure.client(), secure.server.client()
+    client.create_bucket(Bucket="tls-only")
+    client.put_object(Bucket="tls-only", Key="k", Body=b"body")
+    insecure = {"Bool": {"aws:SecureTransport": "false"}}
+    client.put_bucket_policy(
+        Bucket="tls-only", Policy=policy(statement("Deny", "s3:GetObject", "tls-only/*", condition=insecure))
+    )
+    assert read_body(client, "tls-only", "k") == b"body"
+    with denied():
+        plain.get_object(Bucket="tls-only", Key="k")

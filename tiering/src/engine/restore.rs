@@ -219,14 +219,9 @@ impl Core {
         silent: &mut BTreeSet<String>,
     ) {
         let mut wanted = BTreeMap::new();
-        for (_, job) in jobs {
-            let found = self.by_id(&job.bucket, &job.key, job.version).ok().flatten();
-            let Some(record) = found
-                .map(|found| found.record)
-                .filter(|r| r.restoring.is_some() && matches!(r.body, BodyRef::Inline(_)))
-            else {
-                continue;
-            };
+        for (id, job) in jobs {
+            let found = self.awaiting(*id, job).ok().flatten().map(|found| found.record);
+            let Some(record) = found.filter(|r| matches!(r.body, BodyRef::Inline(_))) else { continue };
             let Ok((packs, _)) = self.packs_to_thaw(&record, &job.tier) else { continue };
             for (pack, name) in packs {
                 if thawed.get(&job.tier, pack).is_none() {
@@ -269,14 +264,23 @@ impl Core {
         job: &RestoreJob,
         thawed: &mut Thawed,
     ) -> Result<Option<Ready>, EngineError> {
-        let found = self.by_id(&job.bucket, &job.key, job.version)?;
-        let Some(found) = found.filter(|found| found.record.restoring == Some(id)) else {
+        let Some(found) = self.awaiting(id, job)? else {
             // Overwritten or deleted meanwhile: nobody waits for this any more.
             self.meta.commit(Batch::new(Reason::Job).delete(Table::Job, keys::job(id))).await?;
             return Ok(None);
         };
         let all_thawed = self.all_thawed(&found.record, (&job.tier, job.priority), thawed).await?;
         Ok(all_thawed.then(|| Ready { id, job: job.clone(), found }))
+    }
+
+    /// The version that waits for a job: the one that it names, or what a change of metadata has made of that since, which has
+    /// another id and is the visible one.
+    fn awaiting(&self, id: u128, job: &RestoreJob) -> Result<Option<Stored>, EngineError> {
+        let waits = |found: &Stored| found.record.restoring == Some(id);
+        match self.by_id(&job.bucket, &job.key, job.version)?.filter(waits) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.stored(keys::object(&job.bucket, &job.key))?.filter(waits)),
+        }
     }
 
     /// Brings the chunks of many small bodies at once, in the order in which they lie in their packs: neighbours come
