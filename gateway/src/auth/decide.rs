@@ -47,6 +47,10 @@ pub enum Decision {
 /// The actions that the root of the owner's account always may: else a policy could lock everybody out for ever.
 const NEVER_LOCKED: [&str; 3] = ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"];
 
+/// The actions that no policy of a bucket gives to another account, as S3.
+const OF_THE_OWNER: [&str; 4] =
+    ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy", "s3:GetBucketPolicyStatus"];
+
 /// Decides about what belongs to no bucket, or to one that does not exist yet: the caller's own policies say.
 pub fn decide_alone(ask: &Ask<'_>) -> Decision {
     let Some(identity) = ask.caller.identity() else { return Decision::NotAllowed };
@@ -87,6 +91,8 @@ pub fn decide<E>(
     let by_policy = of_bucket.allowed.filter(|_| {
         // The bucket's owner can give only what is the bucket owner's.
         *owner == bucket.owner
+            // The policy itself stays in the owner's account: a policy for everybody would be everybody's to change.
+            && (!OF_THE_OWNER.contains(&ask.action) || ask.caller.is_of(&bucket.owner))
             && !(bucket.block.restrict_public_buckets && policy_is_public(bucket) && !ask.caller.is_of(&bucket.owner))
     });
     let by_acl = by_acl(bucket, object.as_ref(), ask);

@@ -241,7 +241,9 @@ fn naive(case: &Case) -> Decision {
     // 4. The public access block, and what the bucket's owner can give.
     let public = case.policy.as_ref().is_some_and(lets_in_everybody);
     let restricted = case.block.restrict_public_buckets && public && case.who.account != Some(OWNER);
-    let by_policy = if restricted || owner != OWNER { Means::Not } else { by_policy };
+    let about_policies = case.action.ends_with("BucketPolicy") || case.action.ends_with("BucketPolicyStatus");
+    let foreign = about_policies && case.who.account != Some(OWNER);
+    let by_policy = if restricted || foreign || owner != OWNER { Means::Not } else { by_policy };
     // 5. Access control lists, where they count.
     let (list, permission) = match case.action {
         "s3:ListBucket" => (case.bucket_acl.as_ref(), Some(Permission::Read)),

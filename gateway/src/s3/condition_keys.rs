@@ -27,8 +27,9 @@ pub(crate) struct Asking<'a> {
 
 impl Asking<'_> {
     fn header(&self, name: &str) -> Option<String> {
-        let value = self.headers.get(name)?;
-        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        let lines = self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let lines: Vec<_> = lines.collect();
+        (!lines.is_empty()).then(|| lines.join(","))
     }
 
     /// The value of a parameter. Names are decoded, too: the operation takes `%70refix` for `prefix`.
@@ -40,14 +41,18 @@ impl Asking<'_> {
 
     /// How it was signed, and with what.
     fn signature(&self) -> Option<(&'static str, &'static str)> {
+        // In the order in which s3s looks for one: what else a sender puts beside it is not what was verified.
         let authorization = self.headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        match authorization {
-            Some(value) if value.starts_with(b"AWS4-") => Some(("REST-HEADER", "AWS4-HMAC-SHA256")),
-            Some(_) => Some(("REST-HEADER", "AWS")),
-            None if self.parameter("X-Amz-Signature").is_some() => Some(("REST-QUERY-STRING", "AWS4-HMAC-SHA256")),
-            None if self.parameter("Signature").is_some() => Some(("REST-QUERY-STRING", "AWS")),
-            None => None,
+        if self.parameter("Signature").is_some() {
+            return Some(("REST-QUERY-STRING", "AWS"));
         }
+        if authorization.is_some_and(|value| value.starts_with(b"AWS ")) {
+            return Some(("REST-HEADER", "AWS"));
+        }
+        if self.parameter("X-Amz-Signature").is_some() {
+            return Some(("REST-QUERY-STRING", "AWS4-HMAC-SHA256"));
+        }
+        authorization.map(|_| ("REST-HEADER", "AWS4-HMAC-SHA256"))
     }
 
     fn time(&self) -> Option<OffsetDateTime> {
@@ -87,7 +92,6 @@ impl Asking<'_> {
             "s3:prefix" => self.parameter("prefix"),
             "s3:delimiter" => self.parameter("delimiter"),
             "s3:max-keys" => self.parameter("max-keys"),
-            "s3:versionid" => self.parameter("versionId"),
             "s3:if-match" => self.header("if-match"),
             "s3:if-none-match" => self.header("if-none-match"),
             "s3:object-lock-mode" => self.header("x-amz-object-lock-mode"),
@@ -146,6 +150,8 @@ impl Context for AskingFor<'_> {
                 let owner = Account { id: self.bucket_owner?.to_owned(), display_name: String::new(), email: None };
                 Some(vec![owner.number()])
             }
+            // Of a deletion of many and of a copy's source it is not in the query.
+            "s3:versionid" => self.place.version.map(|version| vec![version.to_owned()]),
             _ => self.asking.value(key).map(|value| vec![value]),
         }
     }

@@ -13,6 +13,8 @@ const NAME: &str = "cors";
 /// S3's limits.
 const MAX_RULES: usize = 100;
 const MAX_ID_CHARS: usize = 255;
+/// S3's limit on the whole: each preflight reads it.
+const MAX_BYTES: usize = 64 << 10;
 const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
 
 pub(super) async fn put(
@@ -24,6 +26,13 @@ pub(super) async fn put(
     let mut xml = Vec::new();
     let mut serializer = Serializer::new(&mut xml);
     serializer.content("CORSConfiguration", &input.cors_configuration).map_err(|e| s3_error!(e, InternalError))?;
+    if xml.len() > MAX_BYTES {
+        return Err(s3_error!(
+            MaxMessageLengthExceeded,
+            "The CORS configuration has {} bytes; {MAX_BYTES} are allowed.",
+            xml.len()
+        ));
+    }
     let change = |settings: &mut tidegate_tiering::engine::BucketSettings| {
         settings.config.insert(NAME.to_owned(), xml.clone());
         Ok(())

@@ -42,6 +42,9 @@ pub(crate) fn checked(
             "X-Amz-Expires must be less than a week (in seconds) that is 604800.",
         ));
     }
+    if let Some(name) = hoisted::not_signed(&headers, uri.query()) {
+        return Err(s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}"));
+    }
     hoisted::put_back(&mut headers, uri.query());
     range::make_plain(&mut headers, uri.query());
     let length = if unsized_body { BodyLength::Unknown } else { body_length(&headers)? };

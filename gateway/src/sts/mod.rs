@@ -25,6 +25,8 @@ pub(crate) fn is_call(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let is_form = |value: &[u8]| value.get(..form.len()).is_some_and(|start| start.eq_ignore_ascii_case(form));
     *method == Method::POST
         && uri.path() == "/"
+        // In virtual-hosted style DeleteObjects is sent there too, with a query.
+        && uri.query().is_none_or(str::is_empty)
         && headers.get(CONTENT_TYPE).is_some_and(|value| is_form(value.as_bytes()))
 }
 

@@ -189,11 +189,18 @@ impl Directory {
     }
 
     fn add_known_user(&mut self, owner: &Arc<Owner>, name: &str, section: &UserSection) {
-        // What is wrong with one was refused at the start.
-        let policies = section.policies.iter().filter_map(|source| super::policy::read(source).ok()).collect();
-        let user = Arc::new(User::new(name, owner, policies).0);
+        // What is wrong with one was refused at the start; a file may have changed since.
+        let policies: Result<Vec<_>, _> = section.policies.iter().map(super::policy::read).collect();
+        let readable = policies.is_ok();
+        if let Err((field, problem)) = &policies {
+            let of = &owner.name;
+            self.warnings.push(format!(
+                "the user {of}/{name} cannot sign in, as what its policies deny would be allowed: {field}: {problem}"
+            ));
+        }
+        let user = Arc::new(User::new(name, owner, policies.unwrap_or_default()).0);
         let mut keys = Vec::new();
-        for key in &section.access_keys {
+        for key in section.access_keys.iter().filter(|_| readable) {
             self.add_key(key, owner, (Some(&user), &user.identity));
             keys.push(EntryKey { access_key: key.access_key.clone(), created: None, ends: None, sealed_well: true });
         }

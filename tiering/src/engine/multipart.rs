@@ -14,7 +14,7 @@ use super::types::{
     PartInfo, Residency, UploadInfo, UploadPart, Written,
 };
 use super::{Core, Engine, Versioning};
-use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table};
+use crate::meta::{Batch, Expect, MetaError, MetaStore, Op, Reason, Table, Value};
 use crate::mutants::{self, Mutant};
 use futures::StreamExt;
 use std::collections::HashSet;
@@ -197,13 +197,14 @@ impl Engine {
     /// [`EngineError::InvalidPart`], [`EngineError::InvalidPartOrder`], [`EngineError::PartTooSmall`], ...
     pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<Written, EngineError> {
         let key = keys::upload(&complete.bucket, &complete.key, &complete.upload_id);
-        let upload = match self.core.upload(&key, &complete.upload_id) {
+        let (stored_upload, upload) = match self.core.stored_upload(&key, &complete.upload_id) {
             Err(EngineError::NoSuchUpload(id)) => {
                 return self.core.completed_before(&complete)?.ok_or(EngineError::NoSuchUpload(id));
             }
             other => other?,
         };
-        let stored = self.core.parts(&complete.upload_id, 0, usize::MAX)?;
+        let (stored_parts, stored): (Vec<_>, Vec<_>) =
+            self.core.stored_parts(&complete.upload_id, 0, usize::MAX)?.into_iter().unzip();
         let chosen = choose_parts(&complete.parts, &stored, self.core.settings.limits.min_part_bytes)?;
         let size = chosen.iter().try_fold(0u64, |sum, p| sum.checked_add(p.info.size));
         let limit = self.core.settings.limits.max_object_bytes;
@@ -243,11 +244,10 @@ impl Engine {
             noncurrent_since: None,
         };
         let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));
-        batch.expects.push(Expect::Equals(Table::Upload, key.clone(), upload.encode()?));
-        for part in &stored {
+        batch.expects.push(Expect::Equals(Table::Upload, key.clone(), stored_upload.to_vec()));
+        for (part_key, value) in stored_parts {
             // A part replaced meanwhile would otherwise be lost, or worse, be half of the object.
-            let part_key = keys::part(&complete.upload_id, part.info.number);
-            batch.expects.push(Expect::Equals(Table::Part, part_key.clone(), part.encode()?));
+            batch.expects.push(Expect::Equals(Table::Part, part_key.clone(), value.to_vec()));
             batch.ops.push(Op { table: Table::Part, key: part_key, value: None });
         }
         drop_upload(&mut batch, key, &upload);
@@ -266,25 +266,40 @@ impl Engine {
     }
 }
 
+/// A part, behind its key and its bytes.
+type StoredPart = ((Vec<u8>, Value), PartRecord);
+
 impl Core {
     pub(crate) fn upload(&self, key: &[u8], upload_id: &str) -> Result<UploadRecord, EngineError> {
+        self.stored_upload(key, upload_id).map(|(_, upload)| upload)
+    }
+
+    /// An upload and its bytes, which an older build may have written: a compare-and-swap has to name them.
+    pub(crate) fn stored_upload(&self, key: &[u8], upload_id: &str) -> Result<(Value, UploadRecord), EngineError> {
         let valid = upload_id.len() == keys::UPLOAD_ID_LEN && upload_id.bytes().all(|b| b.is_ascii_hexdigit());
         let stored = if valid { self.meta.get(Table::Upload, key)? } else { None };
-        UploadRecord::decode(&stored.ok_or_else(|| EngineError::NoSuchUpload(upload_id.to_owned()))?)
+        let stored = stored.ok_or_else(|| EngineError::NoSuchUpload(upload_id.to_owned()))?;
+        let upload = UploadRecord::decode(&stored)?;
+        Ok((stored, upload))
     }
 
     fn parts(&self, upload_id: &str, after: u32, max: usize) -> Result<Vec<PartRecord>, EngineError> {
+        Ok(self.stored_parts(upload_id, after, max)?.into_iter().map(|(_, part)| part).collect())
+    }
+
+    /// Parts and, of each, key and bytes.
+    fn stored_parts(&self, upload_id: &str, after: u32, max: usize) -> Result<Vec<StoredPart>, EngineError> {
         let start = Bound::Excluded(keys::part(upload_id, after));
         let end = keys::prefix_end(upload_id.as_bytes());
         let entries = self.meta.scan(Table::Part, (start, end), max, false)?;
-        entries.iter().map(|(_, value)| PartRecord::decode(value)).collect()
+        entries.into_iter().map(|entry| PartRecord::decode(&entry.1).map(|part| (entry, part))).collect()
     }
 
     /// Deletes the records of an upload. Parts that arrive meanwhile fail: their commit expects the upload.
     pub(crate) async fn abort_upload(&self, key: &[u8], upload_id: &str) -> Result<(), EngineError> {
-        let upload = self.upload(key, upload_id)?;
+        let (stored, upload) = self.stored_upload(key, upload_id)?;
         let mut batch =
-            Batch::new(Reason::AbortUpload).expect(Expect::Equals(Table::Upload, key.to_vec(), upload.encode()?));
+            Batch::new(Reason::AbortUpload).expect(Expect::Equals(Table::Upload, key.to_vec(), stored.to_vec()));
         drop_upload(&mut batch, key.to_vec(), &upload);
         let parts = self.meta.scan(Table::Part, keys::prefix(upload_id.as_bytes()), usize::MAX, false)?;
         batch.ops.extend(parts.into_iter().map(|(key, _)| Op { table: Table::Part, key, value: None }));

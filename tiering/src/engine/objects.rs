@@ -109,9 +109,10 @@ impl Engine {
             return Err(EngineError::PreconditionFailed("x-amz-copy-source (the source has changed)"));
         };
         let unchanged = found.unchanged();
+        // An older version that is brought back is a new one: rules count anew.
+        let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key && found.is_latest();
         let mut source = self.core.handle(bucket, key, found.record)?;
         source.unlock(keys.source.clone())?;
-        let in_place = copy.source_bucket == copy.bucket && copy.source_key == copy.key;
         let (mut record, pins) = self.core.copied_record(&source, (copy, keys), in_place).await?;
         if in_place {
             record.created = source.record().created;

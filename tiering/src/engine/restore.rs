@@ -137,12 +137,12 @@ impl Core {
         Ok(outcome)
     }
 
-    /// Whether a restore of this version is under way. One whose job cannot be read will never end: a new one may begin.
+    /// Whether a restore of this version is under way. One whose job is gone or cannot be read will never end: a new one may begin.
     fn restore_runs(&self, record: &ObjectRecord) -> Result<bool, EngineError> {
         let Some(id) = record.restoring else { return Ok(false) };
         let key = keys::job(id);
         let stored = self.meta.get(Table::Job, &key)?;
-        Ok(stored.is_none_or(|job| self.usable(Table::Job, &key, read_job(&key, &job)).is_some()))
+        Ok(stored.is_some_and(|job| self.usable(Table::Job, &key, read_job(&key, &job)).is_some()))
     }
 
     /// How many restores are open, and when the oldest was asked for. Jobs that cannot be read count as well.

@@ -452,7 +452,17 @@ impl Core {
     }
 
     async fn abort_due_upload(&self, subject: &[u8], id: &str, at: Timestamp) -> Result<(), EngineError> {
-        if self.upload(subject, id)?.due == Some(at) { self.abort_upload(subject, id).await } else { Ok(()) }
+        let (stored, upload) = self.stored_upload(subject, id)?;
+        if upload.due != Some(at) {
+            return Ok(());
+        }
+        // The rule may have gone, and the walk for it may not have come here yet.
+        match keys::split_upload(subject) {
+            Some((bucket, key, _)) if self.upload_due(bucket, key, &upload) != Some(at) => {
+                self.reindex_upload(subject, &stored).await
+            }
+            _ => self.abort_upload(subject, id).await,
+        }
     }
 
     /// How late the oldest due action is, for the metric and the alert on it.

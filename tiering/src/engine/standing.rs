@@ -6,7 +6,7 @@ use super::Core;
 use super::due::{facts, names};
 use super::error::EngineError;
 use super::keys;
-use super::record::ObjectRecord;
+use super::record::{ObjectRecord, Record};
 use crate::clock::Timestamp;
 use crate::meta::{MetaStore, Table};
 use std::ops::Bound;
@@ -33,25 +33,16 @@ impl Core {
             true => {
                 let prefix = keys::versions_of(keys::object_of(subject));
                 let range = (Bound::Included(prefix), Bound::Excluded(subject.to_vec()));
-                u32::try_from(self.meta.scan(Table::Version, range, MOST_NEWER + 1, false)?.len()).unwrap_or(u32::MAX)
+                let newer = self.meta.scan(Table::Version, range, MOST_NEWER + 1, false)?;
+                // A delete marker that is the latest is not among them. What it is says its own record, as it was counted: another
+                // look might find it gone, and count one too many.
+                let first = newer.first().map(|(_, stored)| ObjectRecord::decode(stored)).transpose()?;
+                let latest = usize::from(first.is_some_and(|first| first.noncurrent_since.is_none()));
+                u32::try_from(newer.len().saturating_sub(latest)).unwrap_or(u32::MAX)
             }
             false => 0,
         };
-        // A delete marker that is the latest is not among them, and neither is what is being superseded by it.
-        Ok(Version::Noncurrent {
-            since: since.millis(),
-            newer: self.without_latest(subject, newer)?,
-            marker: record.marker,
-        })
-    }
-
-    /// Of `newer` versions in the table Version, those that are noncurrent: all but a delete marker that is the latest.
-    fn without_latest(&self, subject: &[u8], newer: u32) -> Result<u32, EngineError> {
-        let object = keys::object_of(subject);
-        if newer == 0 || self.meta.get(Table::Object, object)?.is_some() {
-            return Ok(newer);
-        }
-        Ok(newer.saturating_sub(1))
+        Ok(Version::Noncurrent { since: since.millis(), newer, marker: record.marker })
     }
 
     /// Whether a delete marker is the only version of its key.

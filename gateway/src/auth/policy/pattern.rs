@@ -124,12 +124,18 @@ impl Pattern {
                 // Of several values none is the one that is meant.
                 _ => default.clone()?,
             };
+            if value.len().saturating_add(pieces.len()) > MAX_PIECES {
+                return None;
+            }
             // What a request says has no wildcards.
             pieces.extend(value.chars().map(Piece::Char));
         }
         Some(Cow::Owned(pieces))
     }
 }
+
+/// A pattern whose variables make it longer than this fits nothing that a request has: headers have 32 KiB together.
+const MAX_PIECES: usize = 64 << 10;
 
 fn variable(inside: &str) -> Result<Piece, String> {
     if let "*" | "?" | "$" = inside {

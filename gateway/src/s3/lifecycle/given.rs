@@ -122,6 +122,12 @@ fn filter(given: Option<LifecycleRuleFilter>, prefix: Option<Prefix>) -> S3Resul
         larger: sizes.0.map(|size| self::size(size, "ObjectSizeGreaterThan")).transpose()?,
         smaller: sizes.1.map(|size| self::size(size, "ObjectSizeLessThan")).transpose()?,
     };
+    if conditions.smaller == Some(0) {
+        return Err(s3_error!(
+            InvalidRequest,
+            "'ObjectSizeLessThan' must be positive: nothing is smaller than 0 bytes"
+        ));
+    }
     if let (Some(larger), Some(smaller)) = (conditions.larger, conditions.smaller)
         && smaller <= larger.saturating_add(1)
     {

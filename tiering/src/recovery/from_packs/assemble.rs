@@ -79,13 +79,15 @@ impl Assembly {
 
     /// The one that was created last counts, and what was told of it last.
     fn bucket(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecoveryError> {
-        let Ok(record) = BucketRecord::decode(value) else {
+        let Ok(mut record) = BucketRecord::decode(value) else {
             self.unreadable += 1;
             return Ok(());
         };
+        // What was told with the latest move may have been withdrawn since: a lifecycle would delete, a policy would let in.
+        record.settings.config.clear();
         let known = self.index.get(Table::Bucket, key)?;
         if known.is_none_or(|known| BucketRecord::decode(&known).is_ok_and(|known| known.created <= record.created)) {
-            self.index.apply(Table::Bucket, key, Some(value))?;
+            self.index.apply(Table::Bucket, key, Some(&record.encode()?))?;
         }
         Ok(())
     }
