@@ -288,6 +288,23 @@ def test_headers_in_the_query_of_a_presigned_url_count(shared, s3, bucket):
     assert read_body(s3, bucket, "k") == b"body"
 
 
+def test_a_presigned_url_takes_no_headers_that_it_does_not_sign(s3, bucket):
+    """Else who is given one for a PUT could copy with the rights of its signer."""
+    s3.put_object(Bucket=bucket, Key="secret", Body=b"secret")
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "mine"})
+    for headers in (
+        {"x-amz-copy-source": f"/{bucket}/secret"}, {"x-amz-tagging": "a=1"}, {"x-amz-storage-class": "STANDARD"},
+        {"x-amz-acl": "public-read"}, {"x-amz-meta-a": "b"},
+    ):  # fmt: skip
+        answer = urllib3.request("PUT", url, body=b"", headers=headers)
+        assert answer.status == 403 and b"<Code>AccessDenied</Code>" in answer.data, (headers, answer.data)
+    with pytest.raises(ClientError):
+        s3.head_object(Bucket=bucket, Key="mine")
+    signed = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "mine", "Metadata": {"a": "b"}})
+    assert urllib3.request("PUT", signed, body=b"body", headers={"x-amz-meta-a": "b"}).status == 200
+    assert s3.head_object(Bucket=bucket, Key="mine")["Metadata"] == {"a": "b"}
+
+
 def test_an_error_about_a_key_that_xml_cannot_hold_is_xml_all_the_same(shared, bucket):
     import xml.etree.ElementTree as etree
 

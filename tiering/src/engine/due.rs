@@ -167,7 +167,10 @@ impl Core {
         old: Option<&ObjectRecord>,
         record: &mut ObjectRecord,
     ) -> Result<bool, super::EngineError> {
-        record.due = Some(self.clock.now());
+        let now = self.clock.now();
+        // Never the time that it has already: with the same bytes, a decision made before this commit could be written after it.
+        let at = if record.due == Some(now) { Timestamp(now.millis().saturating_sub(1)) } else { now };
+        record.due = Some(at);
         self.put_planned(batch, subject, old, record)
     }
 

@@ -297,11 +297,6 @@ impl Core {
         let Some(marker) = first.filter(|first| first.is_latest() && first.record.marker) else { return Ok(()) };
         if self.ends_alone(&marker.subject, &marker.record, self.clock.now())? {
             batch.expects.push(marker.unchanged());
-            if marker.record.due.is_some_and(|due| due <= self.clock.now()) {
-                // It will be looked at anyway; writing it again would only make deletions beside this one fail.
-                planned.due_now = true;
-                return Ok(());
-            }
             let mut again = marker.record.clone();
             self.drop_due(batch, &marker.subject, Some(&marker.record));
             planned.due_now |= self.put_for_review(batch, &marker.subject, None, &mut again)?;
