@@ -5,6 +5,8 @@ import socket
 import threading
 
 import pytest
+import urllib3
+from botocore.exceptions import ClientError
 
 from harness import read_body, wait_until
 from s3util import MIB, refused, send, signed_headers
@@ -242,7 +244,6 @@ def example(shape, bucket, depth=0):
 
 def test_every_operation_of_the_sdk_is_there_or_refused_by_its_name(s3, bucket):
     from botocore import xform_name
-    from botocore.exceptions import ClientError
 
     s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
     model = s3.meta.service_model
@@ -263,7 +264,6 @@ def test_every_operation_of_the_sdk_is_there_or_refused_by_its_name(s3, bucket):
 
 def test_headers_in_the_query_of_a_presigned_url_count(shared, s3, bucket):
     """Several SDKs move them there."""
-    import urllib3
     from botocore.auth import S3SigV4QueryAuth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
