@@ -106,15 +106,15 @@ async fn what_is_claimed_and_waits_is_not_claimed_for_again() {
         let stats = engine.stats().unwrap();
         stats.jobs.iter().filter(|j| j.kind == "transition to ia").map(|j| j.count).sum::<u64>()
     };
-    passing(&bed, "versions wait", || waiting() > 0).await;
-    let first = waiting();
     let wanted = (used(&engine) - CLIENTS / 100 * 60).div_ceil(BODY as u64);
-    assert!(first.abs_diff(wanted) <= 2, "{first} of {wanted}");
+    // They are claimed one after the other: the first look may find half of them.
+    let enough = || waiting().abs_diff(wanted) <= 2;
+    passing(&bed, "as many versions wait as are wanted", enough).await;
     for _ in 0..200 {
         bed.clock.advance(Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(waiting(), first);
+    assert!(enough(), "{} of {wanted}", waiting());
     passing(&bed, "there is room again", || {
         bed.clock.advance(Duration::from_secs(120));
         used(&engine) < CLIENTS / 100 * 60

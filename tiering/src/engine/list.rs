@@ -3,9 +3,10 @@
 use super::Engine;
 use super::error::EngineError;
 use super::keys;
+use super::listings::{ListObjects, ListPage, ListUploads, ListedObject, UploadPage};
 use super::read::restore_status;
 use super::record::{ObjectRecord, Record, UploadRecord};
-use super::types::{ListObjects, ListPage, ListUploads, ListedObject, UploadInfo, UploadPage};
+use super::types::UploadInfo;
 use crate::meta::{MetaStore, Table};
 use crate::mutants::{self, Mutant};
 use std::ops::Bound;

@@ -3,9 +3,10 @@
 use super::error::EngineError;
 use super::keys;
 use super::list::{after_prefix, broken_key, common_prefix};
+use super::listings::{ListVersions, VersionEntry, VersionsPage};
 use super::read::restore_status;
 use super::record::{ObjectRecord, Record};
-use super::types::{ListVersions, VersionEntry, VersionId, VersionRef, VersionsPage};
+use super::types::{VersionId, VersionRef};
 use super::{Core, Engine};
 use crate::meta::{Entry, MetaStore, Table};
 use std::collections::VecDeque;

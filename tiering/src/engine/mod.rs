@@ -27,6 +27,7 @@ pub(crate) mod keys;
 mod lifecycle;
 mod list;
 mod list_versions;
+mod listings;
 pub(crate) mod manifests;
 mod md5;
 mod metrics;
@@ -72,6 +73,7 @@ pub use fsck::{
 };
 pub(crate) use keys::split_object as object_name;
 pub use lifecycle::{Ending, LifecycleWalks, SETTING as LIFECYCLE_SETTING};
+pub use listings::*;
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
