@@ -155,7 +155,7 @@ async fn a_client_that_leaves_frees_what_it_asked_for() {
 
 #[tokio::test]
 async fn slow_clients_lose_their_streams() {
-    let secure = secure(S3Settings { write_timeout_seconds: 1, ..settings() });
+    let secure = secure(S3Settings { write_timeout_seconds: 1, body_read_timeout_seconds: 1, ..settings() });
     let mut client = secure.connect().await;
     // It takes what its window holds and no more.
     let mut answer = ask(&mut client, secure.request("GET", "/bucket/large", &[]), None).await;

@@ -79,7 +79,7 @@ async fn a_half_sent_body_leaves_no_object() {
 
 #[tokio::test]
 async fn a_stalled_body_is_given_up_after_the_timeout() {
-    let server = start(settings());
+    let server = start(tidegate_gateway::server::S3Settings { body_read_timeout_seconds: 1, ..settings() });
     for (key, size) in [("tiny", 1000), ("piped", PIPED)] {
         let mut stream = server.connect().await;
         let head = server.head("PUT", &format!("/bucket/{key}"), &[("Content-Length", &size.to_string())]);
