@@ -121,7 +121,7 @@ async fn restores_from_a_tier_that_does_not_answer_hold_up_no_others() {
         assert_eq!(engine.restore_object(restore).await.unwrap(), RestoreOutcome::Accepted);
     }
     until("they were asked after", || asked.load(Ordering::Relaxed) > 0).await;
-    until("the other tier's, too", || rounds.load(Ordering::Relaxed) > 0).await;
+    until("the other tier's is being thawed", || bed.metric("tidegate_thaws_total", None) > 0.0).await;
     let before = (asked.load(Ordering::Relaxed), rounds.load(Ordering::Relaxed));
     bed.clock.advance(Duration::from_secs(61));
     until("the other tier's is restored", || matches!(residency(&engine, "last"), Some(Residency::Restored { .. })))

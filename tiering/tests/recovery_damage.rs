@@ -26,7 +26,8 @@ struct World {
     moments: Vec<Timestamp>,
 }
 
-const OBJECTS: usize = 12;
+/// The last one comes after the last snapshot.
+const OBJECTS: usize = 13;
 
 impl World {
     /// A store that has shipped an object a piece, a second apart, and a snapshot after every fourth.
