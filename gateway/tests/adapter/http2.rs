@@ -216,7 +216,7 @@ async fn two_hosts_in_one_request_are_refused() {
 
 #[tokio::test]
 async fn shutdown_finishes_what_runs() {
-    let mut secure = secure(settings());
+    let mut secure = secure(S3Settings { shutdown_timeout_seconds: 60, ..settings() });
     let mut client = secure.connect().await;
     let (answer, _) = client.send_request(secure.request("GET", "/bucket/gate", &[]), true).unwrap();
     given(&secure.server.s3.entered).await;

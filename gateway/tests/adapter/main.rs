@@ -206,7 +206,7 @@ async fn more_requests_than_allowed_are_told_to_slow_down() {
 
 #[tokio::test]
 async fn shutdown_finishes_what_runs_and_accepts_no_more() {
-    let mut server = start(settings());
+    let mut server = start(tidegate_gateway::server::S3Settings { shutdown_timeout_seconds: 60, ..settings() });
     let mut idle = server.connect().await;
     let mut running = server.connect().await;
     running.write_all(server.head("GET", "/bucket/gate", &[]).as_bytes()).await.unwrap();
