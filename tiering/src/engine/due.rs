@@ -62,6 +62,7 @@ pub(crate) fn facts<'a>(
     record: &'a ObjectRecord,
     last_access: Option<Timestamp>,
     version: Version,
+    kept_until: Option<Timestamp>,
 ) -> ObjectFacts<'a> {
     let (protected_in, current_tier) = match record.residency.is_hot() {
         true => (record.residency.tier(), None),
@@ -80,6 +81,7 @@ pub(crate) fn facts<'a>(
         current_tier,
         protected_in,
         version,
+        kept_until: kept_until.map(Timestamp::millis),
     }
 }
 
@@ -133,7 +135,9 @@ impl Core {
         let (bucket, key) = names(subject)?;
         let active = self.rules_of(bucket);
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key, record) } else { None };
-        let facts = facts((bucket, key), record, access, self.standing(&active.policy, subject, record)?);
+        let version = self.standing(&active.policy, subject, record)?;
+        let kept_until = self.kept_until(bucket, record, version)?;
+        let facts = facts((bucket, key), record, access, version, kept_until);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
         Ok(decide(&active.policy, &facts, record, declared, now))
     }

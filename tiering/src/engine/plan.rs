@@ -101,11 +101,12 @@ impl Core {
         let (bucket, key) = names(subject)?;
         let version = self.standing(policy, subject, &record)?;
         let access = self.last_access(bucket, key, &record);
+        let kept_until = self.kept_until(bucket, &record, version)?;
         let mut now = report.now;
         let mut way = self.way(&record, now);
         for _ in 0..MAX_STEPS {
             let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-            let facts = facts((bucket, key), &record, access, version);
+            let facts = facts((bucket, key), &record, access, version, kept_until);
             let plan = super::due::decide(policy, &facts, &record, declared, now);
             let (decision, rule) = match &plan.action {
                 Action::Keep => match plan.next {
@@ -164,7 +165,8 @@ impl Core {
         let active = self.rules_of(bucket);
         let access = self.last_access(bucket, key, record);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-        let facts = facts((bucket, key), record, access, Version::Current);
+        let kept_until = self.kept_until(bucket, record, Version::Current).ok()?;
+        let facts = facts((bucket, key), record, access, Version::Current, kept_until);
         let mut now: Timestamp = self.clock.now();
         for _ in 0..MAX_STEPS {
             let plan = super::due::decide(&active.policy, &facts, record, declared, now);
