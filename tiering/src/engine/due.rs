@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Protect { tier: String },
     /// Be hot only: the tier's copy is needed no more.
     Release { tier: String },
+    /// Tell the tier that has the body what locks it.
+    Tell { tier: String },
 }
 
 /// An action, and when to ask again if there is none.
@@ -119,7 +121,10 @@ pub(crate) fn decide(
                 let tier = record.residency.tier().unwrap_or_default().to_owned();
                 Plan { action: Action::Release { tier }, next }
             }
-            _ => Plan { action: Action::Keep, next },
+            _ => match record.residency.tier().filter(|_| record.retell) {
+                Some(tier) => Plan { action: Action::Tell { tier: tier.to_owned() }, next },
+                None => Plan { action: Action::Keep, next },
+            },
         },
     }
 }

@@ -77,6 +77,7 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         null: true,
         marker: false,
         noncurrent_since: None,
+        retell: false,
     };
     let inline = object(BodyRef::Inline(vec![chunk(1), chunk(2)]), Residency::Hot);
     let node = NodeRef { id: ChunkId::of(b"node"), chunks: 2, bytes: 80_000 };

@@ -214,6 +214,8 @@ pub(crate) fn settle_new(record: &mut ObjectRecord, lock: Option<&BucketLock>) -
             attributes.retention = attributes.retention.or_else(default);
         }
     }
+    // A copy that moves no byte: packs know its source, and not what locks it.
+    record.retell = record.attributes.has_lock() && record.residency.tier().is_some();
     Ok(())
 }
 

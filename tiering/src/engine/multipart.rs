@@ -243,6 +243,7 @@ impl Engine {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         };
         let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));
         batch.expects.push(Expect::Equals(Table::Upload, key.clone(), stored_upload.to_vec()));

@@ -168,6 +168,7 @@ impl Core {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         }
     }
 

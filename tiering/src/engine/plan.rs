@@ -121,6 +121,7 @@ impl Core {
                 Action::ExpireRestored => ("expire the restored copy".to_owned(), String::new()),
                 Action::Protect { tier } => (format!("protect in {tier}"), PROTECT.to_owned()),
                 Action::Release { tier } => (format!("release from {tier}"), PROTECT.to_owned()),
+                Action::Tell { tier } => (format!("tell {tier} of its lock"), String::new()),
             };
             let (bucket, key) = (bucket.to_owned(), key.to_owned());
             making.action(PlannedAction { when: now, bucket, key, size: record.size, decision, rule }, report);
@@ -139,6 +140,7 @@ impl Core {
                     making.costs.copies(&mut way, None, now);
                     record.residency = Residency::Hot;
                 }
+                Action::Tell { .. } => record.retell = false,
                 Action::ExpireRestored => {
                     if let Residency::Restored { tier, .. } = record.residency.clone() {
                         record.residency = Residency::Cold { tier };
@@ -180,6 +182,7 @@ impl Core {
                 Action::ExpireRestored => ("expire the restored copy".to_owned(), None),
                 Action::Protect { tier } => (format!("protect in {tier}"), Some(PROTECT.to_owned())),
                 Action::Release { tier } => (format!("release from {tier}"), Some(PROTECT.to_owned())),
+                Action::Tell { tier } => (format!("tell {tier} of its lock"), None),
             };
             return Some(super::report::NextAction { when: now, decision, rule });
         }

@@ -123,6 +123,8 @@ pub(crate) struct ObjectRecord {
     pub marker: bool,
     /// When a later version of its key took its place; none: it is the latest.
     pub noncurrent_since: Option<Timestamp>,
+    /// Its lock is another than its tier was told, or the tier was told of the source of a copy only.
+    pub retell: bool,
 }
 
 impl ObjectRecord {
@@ -147,6 +149,7 @@ impl ObjectRecord {
             null: false,
             marker: true,
             noncurrent_since: None,
+            retell: false,
         }
     }
 }
@@ -337,6 +340,7 @@ mod tests {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         }
     }
 
@@ -377,8 +381,8 @@ mod tests {
         for (record, residency, later) in [(sample(), "01", hot), (protected, "03", waiting)] {
             let version_2 = format!("02{front}{middle}{residency}{end}{later}");
             assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
-            // Owner, ACL, encryption, retention and legal hold: none. The version is `null`, no marker, and the latest.
-            let version_3 = format!("03{front}0000000000{middle}{residency}{end}{later}010000");
+            // Owner, ACL, encryption, retention and legal hold: none. The version is `null`, no marker, the latest, and told of.
+            let version_3 = format!("03{front}0000000000{middle}{residency}{end}{later}01000000");
             assert_eq!(hex::encode(record.encode().unwrap()), version_3);
             assert_eq!(ObjectRecord::decode(&hex::decode(version_3).unwrap()).unwrap(), record);
         }
@@ -396,11 +400,12 @@ mod tests {
         record.parts =
             vec![PartInfo { number: 1, size: 5, etag: "e".into(), modified, checksum: None, nonce: Some([0x33; 16]) }];
         (record.null, record.marker, record.noncurrent_since) = (false, true, Some(Timestamp(4)));
+        record.retell = true;
         let encoded = hex::encode(record.encode().unwrap());
         let attributes = format!("01016f0101610100{}{}0101ac02010100", "11".repeat(32), "22".repeat(16));
         let part = format!("0101050165020001{}", "33".repeat(16));
         assert!(encoded.contains(&format!("{attributes}{part}0001")), "{encoded}");
-        assert!(encoded.ends_with("00010104"), "{encoded}");
+        assert!(encoded.ends_with("0001010401"), "{encoded}");
         assert_eq!(ObjectRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), record);
     }
 

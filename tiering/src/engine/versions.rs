@@ -112,6 +112,7 @@ impl Engine {
             let mut next = found.record.clone();
             change(&mut next.attributes)?;
             if next.attributes != found.record.attributes {
+                next.retell |= reason == Reason::LockObject && next.residency.tier().is_some();
                 let Stored { subject, bytes, record } = &found;
                 match self.core.replace(subject, bytes, record, next.clone(), reason).await? {
                     Err(MetaError::Conflict { .. }) => continue,
