@@ -228,6 +228,8 @@ HERE = {
     "PutBucketLifecycleConfiguration",
     "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
     "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
+    "GetObjectLegalHold", "GetObjectLockConfiguration", "GetObjectRetention",
+    "PutObjectLegalHold", "PutObjectLockConfiguration", "PutObjectRetention",
     "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",
 }  # fmt: skip
 # Sent to another service or host, or refused by the SDK itself.
