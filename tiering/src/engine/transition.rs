@@ -14,7 +14,7 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
 use super::claims::{Aim, Claim, Work};
-use super::due::Action;
+use super::due::{Action, Look};
 use super::error::EngineError;
 use super::keys;
 use super::manifests::Telling;
@@ -249,13 +249,19 @@ impl Transition {
         Ok(())
     }
 
-    /// Whether a version that was to be protected has come to be due for something else, or is to be protected no more.
+    /// Whether what a version was claimed for is wanted no more: rules have changed while it waited, or something else has come to
+    /// be due for it.
     fn is_overtaken(&self, claim: &Claim, record: &ObjectRecord) -> Result<bool, EngineError> {
-        if !self.protects() {
-            return Ok(false);
+        if let Some(fill) = claim.fill {
+            let wanted = self.core.tier_by_capacity(&claim.subject, record, (&self.core.policy(), fill))?;
+            return Ok(wanted.as_deref() != Some(&self.tier));
         }
         let plan = self.core.plan(&claim.subject, record, self.core.clock.now())?;
-        Ok(!matches!(plan.action, Action::Protect { tier } if tier == self.tier))
+        Ok(match plan.action {
+            Action::Protect { tier } => !self.protects() || tier != self.tier,
+            Action::Transition { tier, .. } => self.protects() || tier != self.tier,
+            _ => true,
+        })
     }
 
     fn protects(&self) -> bool {
@@ -454,7 +460,8 @@ impl Transition {
                 }
                 record.residency = self.aimed();
                 record.manifest = member.manifest;
-                self.core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record)?;
+                let old = (Some(&member.record), Look::AsPlanned);
+                self.core.put_version(&mut batch, &member.subject, old, &mut record)?;
             }
             let referred = match packs.len() > MAX_REFERRED {
                 true => self.core.refer_ahead(&mut batch, &self.tier, &packs).await?,

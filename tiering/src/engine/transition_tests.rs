@@ -85,7 +85,7 @@ async fn version(core: &Core, nodes: u32) -> Member {
         noncurrent_since: None,
     };
     let mut batch = Batch::new(Reason::PutObject);
-    core.put_version(&mut batch, &keys::object("bkt", "large"), None, &mut record).unwrap();
+    core.put_version(&mut batch, &keys::object("bkt", "large"), (None, Look::AsPlanned), &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     let (subject, stored) = (keys::object("bkt", "large"), record.encode().unwrap());
     Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false, manifest: None }
@@ -121,7 +121,8 @@ async fn a_mark_that_listed_packs_before_a_large_version_became_cold_dooms_none_
     let (mut listed, fence) = (core.remote_packs(RemotePackState::Live).unwrap(), core.fence("ia").unwrap());
     let mut record = member.record.clone();
     record.residency = Residency::Cold { tier: "ia".into() };
-    core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record).unwrap();
+    let old = (Some(&member.record), Look::AsPlanned);
+    core.put_version(&mut batch, &member.subject, old, &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     assert!(!core.doom_marked(listed.remove(0), fence.as_ref()).await.unwrap());
     // And the other way round: what is doomed first makes the commit fail.
