@@ -22,6 +22,7 @@ mod plans;
 mod recovery;
 mod standby;
 mod upkeep;
+mod versions;
 mod world;
 
 pub use world::{Failure, Stats, run};

@@ -1,5 +1,6 @@
-//! What must be there: a map of keys with their versions, one of uploads, and what is set for the bucket. With each change stands between which records of the journal it was
-//! committed, so that the state at any record can be told; and what was under way when the process ended may have happened.
+//! What must be there: a map of keys with their versions, one of uploads, and what is set for the bucket. With each change stands
+//! between which records of the journal it was committed, so that the state at any record can be told; and what was under way when the
+//! process ended may have happened.
 
 use super::versions::{Settings, Stack, Version};
 use std::collections::BTreeMap;
@@ -21,6 +22,12 @@ pub struct Object {
     pub attributes: ObjectAttributes,
     /// With the key of a client.
     pub sealed: bool,
+}
+
+impl Object {
+    pub fn may_have(&self, etag: &String) -> bool {
+        self.etags.is_empty() || self.etags.contains(etag)
+    }
 }
 
 impl fmt::Debug for Object {

@@ -48,17 +48,13 @@ pub fn written(mut stack: Stack, versioning: Versioning, mut new: Version) -> St
     match versioning {
         Versioning::Off => stack.clear(),
         Versioning::Enabled => {}
-        Versioning::Suspended => removed_where(&mut stack, |version| version.null),
+        Versioning::Suspended => stack.retain(|version| !version.null),
     }
     if let Some(top) = stack.first_mut() {
         top.since.get_or_insert(new.modified);
     }
     stack.insert(0, new);
     stack
-}
-
-fn removed_where(stack: &mut Stack, goes: impl Fn(&Version) -> bool) {
-    stack.retain(|version| !goes(version));
 }
 
 /// Makes the key look deleted.
