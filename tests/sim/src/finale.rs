@@ -1,6 +1,7 @@
 //! The end of a story: in good weather everything comes to rest, everything is there, and once all is deleted nothing is left anywhere.
 
-use super::plans::{At, BUCKET};
+use super::changes::At;
+use super::plans::BUCKET;
 use super::versions::Version;
 use super::world::World;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test, which clippy.toml does not know as such
 
 mod body;
+mod changes;
 mod check;
 mod cloud;
 #[path = "../../../tiering/tests/common/mod.rs"]

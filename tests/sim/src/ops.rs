@@ -232,19 +232,20 @@ impl World {
             1 => {
                 let places = ["journal.before_write", "journal.after_write", "journal.after_sync"];
                 let place = places[self.dice.below(3) as usize];
+                let behind = ["h/barrier", "h/other"].into_iter().find(|key| plan.keys.iter().all(|its| its != key));
                 self.perform(vec![plan], None, Some(Cut::Leaves(place)))?;
-                self.settle_doubts()
+                self.settle_doubts(behind.unwrap_or("h/third"))
             }
             _ => self.perform(vec![plan], None, None),
         }
     }
 
-    /// What a client that went away has asked for may still be done; behind a later commit it is known.
-    fn settle_doubts(&mut self) -> Result<(), String> {
+    /// What a client that went away has asked for may still be done; behind a later commit, to another key, it is known.
+    fn settle_doubts(&mut self, behind: &str) -> Result<(), String> {
         if self.is_dead() {
             return Ok(());
         }
-        let barrier = self.put("h/barrier", any_body_of(0));
+        let barrier = self.put(behind, any_body_of(0));
         self.perform(vec![barrier], None, None)?;
         if self.is_dead() { Ok(()) } else { self.compare() }
     }

@@ -1,9 +1,10 @@
 //! Background work, beside operations and in the middle of each other.
 
+use super::changes::At;
 use super::common::{noise, read};
 use super::gate::{Gate, Opened};
 use super::life::Life;
-use super::plans::{At, BUCKET, Plan};
+use super::plans::{BUCKET, Plan};
 use super::world::World;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
