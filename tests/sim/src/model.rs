@@ -25,8 +25,8 @@ pub struct Object {
 }
 
 impl Object {
-    pub fn may_have(&self, etag: &String) -> bool {
-        self.etags.is_empty() || self.etags.contains(etag)
+    pub fn may_have(&self, etag: &str) -> bool {
+        self.etags.is_empty() || self.etags.iter().any(|its| its == etag)
     }
 }
 

@@ -4,7 +4,7 @@ use super::body::{any_body, etag, etag_of_parts, open, secret};
 use super::changes::At;
 use super::common::{body, read};
 use super::model::{Effect, Object, Part, is_abandoned};
-use super::versions::{Stack, Version, deleted, written};
+use super::versions::{Version, deleted, written};
 use super::world::World;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -379,7 +379,7 @@ impl Plan {
     }
 }
 
-fn newest(stack: &Stack) -> Option<&Arc<Object>> {
+fn newest(stack: &[Version]) -> Option<&Arc<Object>> {
     stack.first().and_then(|version| version.object.as_ref())
 }
 
