@@ -192,6 +192,7 @@ impl Core {
             batch.wrote_data = true;
             let mut record = record.clone();
             let planned = self.supersede(&mut batch, &sight, (bucket, key), &mut record)?;
+            self.tell_created(&mut batch, (bucket, key), &record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {
                     self.settle(Planned { frees: false, ..planned }, (bucket, &planned_by)).await;

@@ -5,6 +5,7 @@ use super::Core;
 use super::buckets::Versioning;
 use super::due::names;
 use super::error::EngineError;
+use super::events::EventKind;
 use super::keys;
 use super::record::{BucketRecord, ObjectRecord};
 use super::types::{Deleted, Residency, VersionId, VersionRef};
@@ -166,6 +167,7 @@ impl Core {
             let Some(current) = &sight.current else { return Ok(None) };
             batch.expects.extend(sight.expects.iter().cloned());
             self.drop_version(&mut batch, current);
+            self.tell(&mut batch, EventKind::of_deletion(reason, false), (bucket, key), &current.record)?;
             let planned = Planned { frees: is_local(&current.record), ..Planned::default() };
             return Ok(Some((batch, planned, Deleted { existed, ..Deleted::default() })));
         }
@@ -174,6 +176,7 @@ impl Core {
         let mut marker = ObjectRecord::delete_marker(keys::fresh_version(now), now);
         marker.attributes.owner = owner.map(str::to_owned);
         let planned = self.supersede(&mut batch, sight, (bucket, key), &mut marker)?;
+        self.tell(&mut batch, EventKind::of_deletion(reason, true), (bucket, key), &marker)?;
         let version = Some((marker.version, marker.null));
         Ok(Some((batch, planned, Deleted { existed, version, marker: true })))
     }
@@ -257,6 +260,7 @@ impl Core {
         let mut batch = Batch::new(reason).expect(found.unchanged());
         let mut planned = Planned { frees: is_local(&found.record), ..Planned::default() };
         self.drop_version(&mut batch, found);
+        self.tell(&mut batch, EventKind::of_deletion(reason, false), names(&found.subject)?, &found.record)?;
         if !found.is_latest() {
             self.review_marker(&mut batch, &mut planned, &found.subject)?;
             return Ok((batch, planned));

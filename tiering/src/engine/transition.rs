@@ -14,7 +14,7 @@
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
 use super::claims::{Aim, Claim, Work};
-use super::due::Action;
+use super::due::{Action, names};
 use super::error::EngineError;
 use super::keys;
 use super::manifests::Telling;
@@ -455,6 +455,9 @@ impl Transition {
                 record.residency = self.aimed();
                 record.manifest = member.manifest;
                 self.core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record)?;
+                if !self.protects() {
+                    self.core.tell_moved(&mut batch, names(&member.subject)?, &record)?;
+                }
             }
             let referred = match packs.len() > MAX_REFERRED {
                 true => self.core.refer_ahead(&mut batch, &self.tier, &packs).await?,
