@@ -55,6 +55,7 @@ operations! {
     GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
     GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
     GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl,
+    GetBucketNotificationConfiguration, PutBucketNotificationConfiguration,
 }
 
 impl Operation {
