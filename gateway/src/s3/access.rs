@@ -114,6 +114,7 @@ impl S3Access for Gate {
             | Operation::PutBucketTagging
             | Operation::PutObjectTagging
             | Operation::PutBucketCors
+            | Operation::PutBucketNotificationConfiguration
             | Operation::PutBucketAcl
             | Operation::PutObjectAcl
             | Operation::PutBucketPolicy
@@ -150,6 +151,7 @@ fn reads(operation: Operation) -> bool {
             | O::GetObjectTagging
             | O::ListObjectVersions
             | O::GetBucketCors
+            | O::GetBucketNotificationConfiguration
             | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads

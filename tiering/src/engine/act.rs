@@ -4,6 +4,7 @@ use super::Core;
 use super::claims::{Aim, Claim, Work};
 use super::due::{Action, Look, names};
 use super::error::EngineError;
+use super::events::EventKind;
 use super::keys;
 use super::record::{ObjectRecord, Record};
 use super::types::Residency;
@@ -94,6 +95,11 @@ impl Core {
         let unchanged = Expect::Equals(keys::table_of(subject), subject.to_vec(), stored.to_vec());
         let mut batch = Batch::new(reason).expect(unchanged);
         self.put_version(&mut batch, subject, (Some(old), look), &mut next)?;
+        match reason {
+            Reason::RestoreExpired => self.tell(&mut batch, EventKind::RestoreDelete, names(subject)?, &next)?,
+            Reason::UpdateObject => self.tell_updated(&mut batch, names(subject)?, (&old.attributes, &next))?,
+            _ => {}
+        }
         Ok(self.meta.commit(batch).await.map(drop))
     }
 

@@ -72,6 +72,9 @@ pub struct StatsReport {
     /// Walks over buckets whose lifecycle changed, while there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle_walks: Option<super::LifecycleWalks>,
+    /// Events that wait for the targets of notifications, where there are targets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<super::EventQueueStats>,
     /// The length of a day of all rules in seconds, when it is shortened for tests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_day_seconds: Option<u64>,

@@ -5,6 +5,7 @@ use super::Core;
 use super::buckets::Versioning;
 use super::due::{Look, names};
 use super::error::EngineError;
+use super::events::EventKind;
 use super::keys;
 use super::lock::{self, BucketLock};
 use super::record::{BucketRecord, ObjectRecord};
@@ -177,6 +178,7 @@ impl Core {
             let Some(current) = &sight.current else { return Ok(None) };
             batch.expects.extend(sight.expects.iter().cloned());
             self.drop_version(&mut batch, current, false)?;
+            self.tell(&mut batch, EventKind::of_deletion(reason, false), (bucket, key), &current.record)?;
             let planned = Planned { frees: is_local(&current.record), ..Planned::default() };
             return Ok(Some((batch, planned, Deleted { existed, ..Deleted::default() })));
         }
@@ -185,6 +187,7 @@ impl Core {
         let mut marker = ObjectRecord::delete_marker(keys::fresh_version(now), now);
         marker.attributes.owner = owner.map(str::to_owned);
         let planned = self.supersede(&mut batch, sight, (bucket, key), &mut marker)?;
+        self.tell(&mut batch, EventKind::of_deletion(reason, true), (bucket, key), &marker)?;
         let version = Some((marker.version, marker.null));
         Ok(Some((batch, planned, Deleted { existed, version, marker: true })))
     }
@@ -269,6 +272,7 @@ impl Core {
         let mut batch = Batch::new(reason).expect(found.unchanged());
         let mut planned = Planned { frees: is_local(&found.record), ..Planned::default() };
         self.drop_version(&mut batch, found, bypass)?;
+        self.tell(&mut batch, EventKind::of_deletion(reason, false), names(&found.subject)?, &found.record)?;
         if !found.is_latest() {
             self.review_marker(&mut batch, &mut planned, &found.subject)?;
             return Ok((batch, planned));

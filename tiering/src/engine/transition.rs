@@ -21,7 +21,7 @@ use draft::{Draft, Member};
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
 use super::claims::{Aim, Claim, Work};
-use super::due::{Action, Look};
+use super::due::{Action, Look, names};
 use super::error::EngineError;
 use super::keys;
 use super::manifests::Telling;
@@ -470,6 +470,9 @@ impl Transition {
                 record.retell = false;
                 let old = (Some(&member.record), Look::AsPlanned);
                 self.core.put_version(&mut batch, &member.subject, old, &mut record)?;
+                if self.aim.work == Work::Move {
+                    self.core.tell_moved(&mut batch, names(&member.subject)?, &record)?;
+                }
             }
             let referred = match packs.len() > MAX_REFERRED {
                 true => self.core.refer_ahead(&mut batch, &self.tier, &packs).await?,
