@@ -275,6 +275,6 @@ def test_an_object_of_the_type_of_forms_is_uploaded_in_parts(shared, s3, bucket)
         upload(client, bucket, "k", [(1, b"part")], ContentType=kind)
         got = s3.get_object(Bucket=bucket, Key="k")
         assert (got["ContentType"], got["Body"].read()) == (kind, b"part")
-    status, _, _ = send(shared, "POST", f"/{bucket}/bare?uploads", {"Content-Type": "multipart/form-data"})
+    status, _, _ = send(shared, "POST", f"/{bucket}/bare?uploads=", {"Content-Type": "multipart/form-data"})
     assert status == 200
     assert len(s3.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 1
