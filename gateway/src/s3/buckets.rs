@@ -2,7 +2,7 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{BucketSettings, EngineError};
+use tidegate_tiering::engine::{BucketLock, BucketSettings, EngineError, Versioning};
 
 use super::acl_operations::with_acls;
 use super::admit::caller_of;
@@ -10,7 +10,6 @@ use super::authority::{ACL, OWNERSHIP};
 use super::error::from_engine;
 use super::grants::of_headers;
 use super::{Gateway, time};
-use crate::auth::acl::Acl;
 use crate::auth::settings::{Ownership, OwnershipControls};
 
 /// S3's name for the absence of a location constraint.
@@ -48,9 +47,17 @@ pub(super) async fn create(
             "Access Denied: a bucket needs an owner, so that this request must be signed."
         ));
     };
-    let asked = Asked::of(gateway, &identity.account.id, &headers)?;
-    match gateway.engine.create_bucket_with(&input.bucket, asked.settings(gateway, &identity.account.id)).await {
-        Err(EngineError::BucketExists(name)) => exists(gateway, &name, &identity.account.id, &asked)?,
+    let mut settings = settings(gateway, &identity.account.id, &headers)?;
+    if input.object_lock_enabled_for_bucket == Some(true) {
+        settings.versioning = Versioning::Enabled;
+        settings.set_object_lock(BucketLock::default()).map_err(from_engine)?;
+    }
+    // Nothing of its own but a list.
+    let is_plain =
+        !headers.contains_key("x-amz-object-ownership") && input.object_lock_enabled_for_bucket != Some(true);
+    let list = settings.config.get(ACL).cloned();
+    match gateway.engine.create_bucket_with(&input.bucket, settings).await {
+        Err(EngineError::BucketExists(name)) => exists(gateway, &name, &identity.account.id, (list, is_plain))?,
         other => other.map_err(from_engine)?,
     }
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
@@ -65,52 +72,36 @@ fn is_region(constraint: &str) -> bool {
     constraint == "EU" || area && number && parts.clone().next().is_some() && parts.all(is_word)
 }
 
-/// What a request asks a new bucket to be: who owns the objects in it, and its access control list, unless that is the private one.
-struct Asked {
-    ownership: Ownership,
-    acl: Option<Acl>,
-    /// Whether it asks for more than a list.
-    is_special: bool,
-}
-
-impl Asked {
-    fn of(gateway: &Gateway, owner: &str, headers: &http::HeaderMap) -> S3Result<Self> {
-        let authority = &gateway.authority;
-        let named = headers.get("x-amz-object-ownership").map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let ownership = match &named {
-            None => authority.default_ownership,
-            Some(name) => Ownership::by_name(name).ok_or_else(|| {
-                s3_error!(InvalidArgument, "x-amz-object-ownership is {name}, which S3 does not know.")
-            })?,
-        };
-        let acl = of_headers(headers, authority.identities(), owner, owner)?.filter(|acl| !acl.is_private(owner));
-        if acl.is_some() && !ownership.has_acls() {
-            return Err(with_acls());
-        }
-        let locks = headers.get("x-amz-bucket-object-lock-enabled");
-        let is_special = named.is_some() || locks.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-        Ok(Self { ownership, acl, is_special })
+/// What is set for a new bucket: its owner, who owns the objects in it, and its access control list.
+fn settings(gateway: &Gateway, owner: &str, headers: &http::HeaderMap) -> S3Result<BucketSettings> {
+    let authority = &gateway.authority;
+    let ownership = match headers.get("x-amz-object-ownership").map(|value| String::from_utf8_lossy(value.as_bytes())) {
+        None => authority.default_ownership,
+        Some(name) => Ownership::by_name(&name)
+            .ok_or_else(|| s3_error!(InvalidArgument, "x-amz-object-ownership is {name}, which S3 does not know."))?,
+    };
+    let acl = of_headers(headers, authority.identities(), owner, owner)?.filter(|acl| !acl.is_private(owner));
+    if acl.is_some() && !ownership.has_acls() {
+        return Err(with_acls());
     }
-
-    fn settings(&self, gateway: &Gateway, owner: &str) -> BucketSettings {
-        let acl = self.acl.as_ref().map(|acl| (ACL.to_owned(), acl.to_text().into_bytes()));
-        let ownership = (OWNERSHIP.to_owned(), OwnershipControls::bytes(Some(self.ownership)));
-        let config = acl.into_iter().chain([ownership]).collect();
-        BucketSettings { owner: gateway.authority.recorded(owner), config, ..BucketSettings::default() }
-    }
+    let acl = acl.map(|acl| (ACL.to_owned(), acl.to_text().into_bytes()));
+    let ownership = (OWNERSHIP.to_owned(), OwnershipControls::bytes(Some(ownership)));
+    let config = acl.into_iter().chain([ownership]).collect();
+    Ok(BucketSettings { owner: authority.recorded(owner), config, ..BucketSettings::default() })
 }
 
 /// What is said where the name is taken. In S3's oldest region, who owns the bucket may make it again, and nothing happens; there S3 also sets the
-/// list that the request brings, which here is refused: nobody expects a bucket with objects in it to become public so.
-fn exists(gateway: &Gateway, name: &str, account: &str, asked: &Asked) -> S3Result<()> {
+/// `list` that the request brings, which here is refused: nobody expects a bucket with objects in it to become public so. Nor does it happen to a
+/// request that is not `plain` and asks for more than a list.
+fn exists(gateway: &Gateway, name: &str, account: &str, (list, plain): (Option<Vec<u8>>, bool)) -> S3Result<()> {
     match gateway.authority.bucket(name) {
         Ok(bucket) if bucket.owner != account => Err(s3_error!(
             BucketAlreadyExists,
             "The requested bucket name is not available: another account owns the bucket {name}."
         )),
-        Ok(bucket) if gateway.region == DEFAULT_REGION && !asked.is_special => {
-            let list = bucket.acl.as_ref().filter(|acl| !acl.is_private(account));
-            if list == asked.acl.as_ref() {
+        Ok(bucket) if plain && gateway.region == DEFAULT_REGION => {
+            let kept = bucket.acl.as_ref().filter(|acl| !acl.is_private(account));
+            if kept.map(|acl| acl.to_text().into_bytes()) == list {
                 return Ok(());
             }
             Err(s3_error!(
