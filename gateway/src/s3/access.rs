@@ -126,6 +126,10 @@ impl S3Access for Gate {
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
         }
+        // s3s takes an empty header for none.
+        if !reads(operation) && cx.headers().get("content-md5").is_some_and(http::HeaderValue::is_empty) {
+            return Err(s3_error!(InvalidDigest, "Content-MD5 is empty; it must be the base64 of 16 bytes."));
+        }
         super::encryption::refuse(cx.headers(), operation)?;
         super::lock::refuse(cx.headers(), operation)?;
         refuse_headers(cx.headers())
