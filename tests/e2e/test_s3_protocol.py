@@ -218,7 +218,7 @@ HERE = {
     "DeleteBucketLifecycle", "GetBucketLifecycle", "GetBucketLifecycleConfiguration", "PutBucketLifecycle",
     "PutBucketLifecycleConfiguration",
     "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
-    "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
+    "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetObjectTorrent", "GetPublicAccessBlock",
     "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",
 }  # fmt: skip
 # Sent to another service or host, or refused by the SDK itself.

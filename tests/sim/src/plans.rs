@@ -121,7 +121,7 @@ impl World {
             key: key.to_owned(),
             attributes: ObjectAttributes::default(),
             expect: BodyExpectation::default(),
-            condition: WriteCondition { if_none_match: true, ..Default::default() },
+            condition: WriteCondition { if_none_match: vec!["*".into()], ..Default::default() },
         };
         let run = async move {
             match engine.put_object(put, body(&bytes)).await {

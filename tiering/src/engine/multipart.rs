@@ -257,6 +257,30 @@ impl Engine {
         Ok(written)
     }
 
+    /// Whether an upload may be completed with this key: where its parts have checksums and a key of the client's, as S3, only with that
+    /// key, and with no other anywhere. Of an upload that is not there nothing is said.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidRequest`].
+    pub fn check_upload_key(
+        &self,
+        (bucket, key, upload_id): (&str, &str, &str),
+        given: Option<&CustomerKey>,
+    ) -> Result<(), EngineError> {
+        let upload = match self.core.upload(&keys::upload(bucket, key, upload_id), upload_id) {
+            Err(EngineError::NoSuchUpload(_)) => return Ok(()),
+            other => other?,
+        };
+        let has_checksums = || -> Result<bool, EngineError> {
+            let first = self.core.parts(upload_id, 0, 1)?;
+            Ok(upload.checksum.is_some() || first.iter().any(|part| part.info.checksum.is_some()))
+        };
+        match given {
+            None if !has_checksums()? => Ok(()),
+            _ => check_part_key(upload.attributes.encryption.as_ref(), given),
+        }
+    }
+
     /// Gives an upload up; its parts become unreferenced.
     ///
     /// # Errors
