@@ -348,6 +348,16 @@ def test_policies_see_the_tags_in_the_body_of_put_object_tagging(s3, anonymous, 
     assert len(s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"]) == 2
 
 
+def test_whom_a_list_lets_write_may_bring_tags(s3, anonymous, open_bucket):
+    with denied():
+        anonymous.put_object(Bucket=open_bucket, Key="k", Body=b"x", Tagging="a=1")
+    s3.put_bucket_acl(Bucket=open_bucket, ACL="public-read-write")
+    anonymous.put_object(Bucket=open_bucket, Key="k", Body=b"x", Tagging="a=1")
+    assert s3.get_object_tagging(Bucket=open_bucket, Key="k")["TagSet"] == [{"Key": "a", "Value": "1"}]
+    with denied():
+        anonymous.put_object_tagging(Bucket=open_bucket, Key="k", Tagging={"TagSet": []})
+
+
 def test_ownership_controls_are_put_read_and_deleted(s3, bucket):
     def put(ownership):
         s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": ownership}]})

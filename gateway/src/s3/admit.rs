@@ -170,14 +170,23 @@ impl Admission<'_> {
         let at = &look.place;
         let decision = self.authority.decide(self.asking, need.action, bucket, look)?;
         // Whoever writes an object into the bucket of another account may own it then, and says who else has access to it.
+        // So may nobody in particular, whom the bucket's list lets write.
         let is_own = need.action == "s3:PutObjectAcl"
             && self.name != "PutObjectAcl"
-            && self.asking.caller.identity().is_some_and(|identity| identity.account.id != bucket.owner);
+            && match self.asking.caller.identity() {
+                Some(identity) => identity.account.id != bucket.owner,
+                None => bucket.list_lets_write(self.asking.caller),
+            };
+        // The tags that such a writer brings along are part of what it writes.
+        let is_tagged = need.action == "s3:PutObjectTagging"
+            && at.is_new
+            && self.asking.caller.identity().is_none()
+            && bucket.list_lets_write(self.asking.caller);
         let reads = need.on != On::Bucket && !at.is_new && reads_object(need.action);
         match decision {
             _ if decided => {}
             Decision::Allowed => {}
-            Decision::NotAllowed if is_own => {}
+            Decision::NotAllowed if is_own || is_tagged => {}
             Decision::NotAllowed if reads && self.may_list(bucket, at)? && look.object()?.is_none() => {
                 return Err(s3_error!(NoSuchKey, "The specified key does not exist."));
             }

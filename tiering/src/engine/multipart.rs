@@ -272,11 +272,11 @@ impl Engine {
             other => other?,
         };
         let has_checksums = || -> Result<bool, EngineError> {
-            let first = self.core.parts(upload_id, 0, 1)?;
-            Ok(upload.checksum.is_some() || first.iter().any(|part| part.info.checksum.is_some()))
+            let parts = self.core.parts(upload_id, 0, usize::MAX)?;
+            Ok(upload.checksum.is_some() || parts.iter().any(|part| part.info.checksum.is_some()))
         };
         match given {
-            None if !has_checksums()? => Ok(()),
+            None if upload.attributes.encryption.is_none() || !has_checksums()? => Ok(()),
             _ => check_part_key(upload.attributes.encryption.as_ref(), given),
         }
     }
