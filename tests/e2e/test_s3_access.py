@@ -446,8 +446,17 @@ def test_lists_of_buckets_let_anybody_list_and_write(s3, anonymous, open_bucket)
     anonymous.put_object(Bucket=bucket, Key="new", Body=b"from nobody")
     assert s3.get_object(Bucket=bucket, Key="new")["Body"].read() == b"from nobody"
     anonymous.delete_object(Bucket=bucket, Key="new")
+    anonymous.put_object(Bucket=bucket, Key="new", Body=b"x", ACL="public-read")
+    assert anonymous.get_object(Bucket=bucket, Key="new")["Body"].read() == b"x"
+    with denied():
+        anonymous.put_object_acl(Bucket=bucket, Key="new", ACL="private")
+    may_put = policy(statement("Allow", "s3:PutObject", f"{bucket}/*"))
+    s3.put_bucket_policy(Bucket=bucket, Policy=may_put)
+    s3.put_bucket_acl(Bucket=bucket, ACL="private")
+    anonymous.put_object(Bucket=bucket, Key="new", Body=b"x")
     with denied():
         anonymous.put_object(Bucket=bucket, Key="new", Body=b"x", ACL="public-read")
+    s3.delete_bucket_policy(Bucket=bucket)
     s3.put_bucket_acl(Bucket=bucket, ACL="log-delivery-write")
     assert grants(s3.get_bucket_acl(Bucket=bucket))["http://acs.amazonaws.com/groups/s3/LogDelivery"] == ["WRITE", "READ_ACP"]
     with denied():
