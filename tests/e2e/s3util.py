@@ -123,7 +123,8 @@ def send_half(server, path, announced, sent):
 
 
 def upload(client, bucket, key, parts, part=None, **more):
-    """A whole multipart upload; returns the answer of the completion. `part` goes with each part, `more` with the beginning."""
+    """A whole multipart upload; returns the answer of the completion. `part`, such as a key of the client's, goes with each part and with
+    the completion, `more` with the beginning."""
     begun = client.create_multipart_upload(Bucket=bucket, Key=key, **more)
     done = []
     for number, body in parts:
@@ -132,5 +133,5 @@ def upload(client, bucket, key, parts, part=None, **more):
         )
         done.append({"PartNumber": number, "ETag": answer["ETag"]})
     return client.complete_multipart_upload(
-        Bucket=bucket, Key=key, UploadId=begun["UploadId"], MultipartUpload={"Parts": done}
+        Bucket=bucket, Key=key, UploadId=begun["UploadId"], MultipartUpload={"Parts": done}, **(part or {})
     )

@@ -301,9 +301,11 @@ def test_where_the_bucket_owner_owns_everything_lists_are_off(s3, anonymous, buc
     assert controls == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     for harmless in ["private", "bucket-owner-full-control"]:
         s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL=harmless)
-        s3.put_object_acl(Bucket=bucket, Key="k", ACL=harmless)
-        s3.put_bucket_acl(Bucket=bucket, ACL=harmless)
+    s3.put_object_acl(Bucket=bucket, Key="k", ACL="bucket-owner-full-control")
+    s3.put_bucket_acl(Bucket=bucket, ACL="bucket-owner-full-control")
     for call in [
+        lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="private"),
+        lambda: s3.put_bucket_acl(Bucket=bucket, ACL="private"),
         lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"y", ACL="public-read"),
         lambda: s3.put_object_acl(Bucket=bucket, Key="k", ACL="public-read"),
         lambda: s3.put_bucket_acl(Bucket=bucket, ACL="public-read"),
@@ -318,6 +320,42 @@ def test_where_the_bucket_owner_owns_everything_lists_are_off(s3, anonymous, buc
     for acl in [s3.get_bucket_acl(Bucket=bucket), s3.get_object_acl(Bucket=bucket, Key="k")]:
         assert acl["Owner"] == me
         assert acl["Grants"] == [{"Grantee": {"Type": "CanonicalUser", **me}, "Permission": "FULL_CONTROL"}]
+
+
+def test_a_missing_key_is_told_to_those_who_may_list_its_place(s3, anonymous, bucket):
+    allow = statement("Allow", "s3:ListBucket", bucket, condition={"StringLike": {"s3:prefix": "public/*"}})
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(allow))
+    with refused(("NoSuchKey", "404"), 404):
+        anonymous.head_object(Bucket=bucket, Key="public/missing")
+    with refused(("AccessDenied", "403"), 403):
+        anonymous.head_object(Bucket=bucket, Key="private/missing")
+
+
+def test_policies_see_the_tags_in_the_body_of_put_object_tagging(s3, anonymous, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+
+    def tag(**tags):
+        tag_set = [{"Key": key, "Value": value} for key, value in tags.items()]
+        anonymous.put_object_tagging(Bucket=bucket, Key="k", Tagging={"TagSet": tag_set})
+
+    few = {"ForAllValues:StringEquals": {"s3:RequestObjectTagKeys": ["kind", "team"]}}
+    kind = {"StringEquals": {"s3:RequestObjectTag/kind": "open"}, **few}
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(statement("Allow", "s3:PutObjectTagging", f"{bucket}/*", condition=kind)))
+    tag(kind="open", team="a")
+    for tags in ({"kind": "closed"}, {"team": "a"}, {"kind": "open", "other": "1"}):
+        with denied():
+            tag(**tags)
+    assert len(s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"]) == 2
+
+
+def test_whom_a_list_lets_write_may_bring_tags(s3, anonymous, open_bucket):
+    with denied():
+        anonymous.put_object(Bucket=open_bucket, Key="k", Body=b"x", Tagging="a=1")
+    s3.put_bucket_acl(Bucket=open_bucket, ACL="public-read-write")
+    anonymous.put_object(Bucket=open_bucket, Key="k", Body=b"x", Tagging="a=1")
+    assert s3.get_object_tagging(Bucket=open_bucket, Key="k")["TagSet"] == [{"Key": "a", "Value": "1"}]
+    with denied():
+        anonymous.put_object_tagging(Bucket=open_bucket, Key="k", Tagging={"TagSet": []})
 
 
 def test_ownership_controls_are_put_read_and_deleted(s3, bucket):
@@ -527,8 +565,9 @@ def test_what_is_set_survives_a_restart_and_the_default_ownership_is_a_setting(g
     server = gateway(s3={"default_object_ownership": "ObjectWriter"}).start()
     s3, anonymous = server.client(), nobody(server)
     s3.create_bucket(Bucket="data", ACL="public-read")
-    rules = s3.get_bucket_ownership_controls(Bucket="data")["OwnershipControls"]["Rules"]
-    assert rules == [{"ObjectOwnership": "ObjectWriter"}]
+    # As buckets were before there were controls.
+    with refused("OwnershipControlsNotFoundError", 404):
+        s3.get_bucket_ownership_controls(Bucket="data")
     s3.put_object(Bucket="data", Key="open", Body=b"x", ACL="public-read")
     s3.put_object(Bucket="data", Key="closed", Body=b"x")
     s3.put_bucket_policy(Bucket="data", Policy=policy(statement("Allow", "s3:GetObject", "data/by-policy")))

@@ -196,3 +196,17 @@ def test_grants_name_an_account_by_id_or_address(s3, clients, open_bucket):
     s3.put_object(Bucket=open_bucket, Key="k", Body=b"x", ACL="authenticated-read")
     for name in ["alice", "carol", "erin"]:
         assert read_body(clients[name], open_bucket, "k") == b"x"
+
+
+def test_where_the_owner_owns_everything_a_writer_of_another_account_gives_it_all_or_nothing(s3, clients, bucket):
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
+    alice = clients["alice"]
+    alice.put_object(Bucket=bucket, Key="plain", Body=b"x")
+    alice.put_object(Bucket=bucket, Key="given", Body=b"x", ACL="bucket-owner-full-control")
+    for call in (alice.put_object, alice.create_multipart_upload):
+        with refused("AccessControlListNotSupported", 400):
+            call(Bucket=bucket, Key="kept", ACL="private")
+    me = s3.list_buckets()["Owner"]["ID"]
+    for key in ("plain", "given"):
+        assert s3.get_object_acl(Bucket=bucket, Key=key)["Owner"]["ID"] == me

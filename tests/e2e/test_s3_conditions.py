@@ -85,9 +85,15 @@ def test_if_match_where_nothing_is_finds_no_key(s3, place, write, condition):
 
 
 @ways
-def test_if_none_match_of_a_write_takes_a_star_only(s3, bucket, write):
-    with refused("NotImplemented", 501):
-        write(s3, bucket, "k", b"body", IfNoneMatch=WRONG)
+def test_if_none_match_with_an_etag_writes_over_everything_else(s3, place, write):
+    write(s3, place, "k", b"first", IfNoneMatch=WRONG)
+    etag = s3.head_object(Bucket=place, Key="k")["ETag"]
+    for condition in (etag, etag.strip('"'), f"W/{etag}", f'"other", {etag}'):
+        with refused("PreconditionFailed", 412):
+            write(s3, place, "k", b"never", IfNoneMatch=condition)
+    assert read_body(s3, place, "k") == b"first"
+    write(s3, place, "k", b"second", IfNoneMatch=WRONG)
+    assert read_body(s3, place, "k") == b"second"
 
 
 def test_a_completion_that_is_refused_may_be_tried_again(s3, bucket):
@@ -137,17 +143,25 @@ def test_delete_objects_takes_an_etag_for_each_key(s3, place):
     assert [o["Key"] for o in s3.list_objects_v2(Bucket=place)["Contents"]] == ["bad"]
 
 
-def test_conditions_of_directory_buckets_are_refused_not_ignored(s3, bucket):
-    put(s3, bucket, "k", b"body")
-    when = datetime.datetime(2030, 1, 1, tzinfo=datetime.timezone.utc)
-    with refused("NotImplemented", 501):
-        s3.delete_object(Bucket=bucket, Key="k", IfMatchSize=1)
-    with refused("NotImplemented", 501):
-        s3.delete_object(Bucket=bucket, Key="k", IfMatchLastModifiedTime=when)
-    objects = [{"Key": "k", "Size": 1}, {"Key": "k", "LastModifiedTime": when}]
-    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects})
-    assert [e["Code"] for e in answer["Errors"]] == ["NotImplemented"] * 2
-    assert read_body(s3, bucket, "k") == b"body"
+def test_a_delete_may_name_size_and_time_of_what_it_deletes(s3, place):
+    put(s3, place, "k", b"body")
+    when = s3.head_object(Bucket=place, Key="k")["LastModified"]
+    never = datetime.datetime(2015, 1, 1, tzinfo=datetime.timezone.utc)
+    for wrong in ({"IfMatchSize": 1}, {"IfMatchLastModifiedTime": never}, {"IfMatchSize": 4, "IfMatchLastModifiedTime": never}):
+        with refused("PreconditionFailed", 412):
+            s3.delete_object(Bucket=place, Key="k", **wrong)
+    objects = [{"Key": "k", "Size": 1}, {"Key": "k", "LastModifiedTime": never}]
+    answer = s3.delete_objects(Bucket=place, Delete={"Objects": objects})
+    assert [e["Code"] for e in answer["Errors"]] == ["PreconditionFailed"] * 2
+    assert read_body(s3, place, "k") == b"body"
+    objects = [{"Key": "k", "Size": 4, "LastModifiedTime": when}, {"Key": "never", "Size": 1}]
+    answer = s3.delete_objects(Bucket=place, Delete={"Objects": objects})
+    assert [d["Key"] for d in answer["Deleted"]] == ["k", "never"], "of nothing they ask nothing"
+    assert "Contents" not in s3.list_objects_v2(Bucket=place)
+    put(s3, place, "k", b"other")
+    s3.delete_object(Bucket=place, Key="k", IfMatchSize=5)
+    with refused("NoSuchKey", 404):
+        s3.get_object(Bucket=place, Key="k")
 
 
 def race(work):

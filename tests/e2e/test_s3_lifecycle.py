@@ -80,6 +80,12 @@ def test_what_put_gave_is_what_get_gives(gateway, sim):
     assert answer["Rules"] == rules[:1]
     assert answer["TransitionDefaultMinimumObjectSize"] == "varies_by_storage_class"
 
+    # Conditions beside each other are taken like those in And, and come back there.
+    beside = rule("beside", Filter={"Prefix": "x/", "Tag": tags[0], "And": {"Prefix": "x", "Tags": [tags[1]]}}, Expiration={"Days": 1})
+    put(client, beside)
+    found = client.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    assert found == [{**beside, "Filter": {"And": {"Prefix": "x/", "Tags": tags}}}]
+
     old = {"Prefix": "old/", "Status": "Enabled", "Expiration": {"Days": 1}}
     client.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [old, old]})
     answer = client.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]

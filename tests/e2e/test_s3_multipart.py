@@ -201,6 +201,9 @@ def test_part_checksums_give_a_composite_checksum(s3, bucket, rng, algorithm):
     assert done[FIELD[algorithm]] == whole
     head = s3.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
     assert (head[FIELD[algorithm]], head["ChecksumType"]) == (whole, "COMPOSITE")
+    for part in parts:
+        got = s3.head_object(Bucket=bucket, Key="k", PartNumber=part["PartNumber"], ChecksumMode="ENABLED")
+        assert (got[FIELD[algorithm]], got["ChecksumType"]) == (part[FIELD[algorithm]], "COMPOSITE")
 
 
 def test_a_wrong_part_checksum_leaves_no_part(s3, bucket):
@@ -209,6 +212,9 @@ def test_a_wrong_part_checksum_leaves_no_part(s3, bucket):
         s3.upload_part(
             Bucket=bucket, Key="k", UploadId=begun, PartNumber=1, Body=b"right", ChecksumSHA256=digest("SHA256", b"wrong")
         )
+    # What can be no checksum fits nothing either.
+    with refused("BadDigest", 400):
+        s3.upload_part(Bucket=bucket, Key="k", UploadId=begun, PartNumber=1, Body=b"right", ChecksumSHA256="bad")
     assert not s3.list_parts(Bucket=bucket, Key="k", UploadId=begun).get("Parts")
 
 

@@ -51,6 +51,35 @@ def test_bucket_mistakes_have_the_codes_of_s3(s3, bucket):
         s3.delete_bucket(Bucket=bucket)
 
 
+def test_unfinished_uploads_do_not_keep_a_bucket(s3):
+    s3.create_bucket(Bucket="half-done")
+    for key in ("a", "b"):
+        upload = s3.create_multipart_upload(Bucket="half-done", Key=key)["UploadId"]
+        s3.upload_part(Bucket="half-done", Key=key, UploadId=upload, PartNumber=1, Body=b"part")
+    s3.put_object(Bucket="half-done", Key="k", Body=b"x")
+    with refused("BucketNotEmpty", 409):
+        s3.delete_bucket(Bucket="half-done")
+    assert len(s3.list_multipart_uploads(Bucket="half-done")["Uploads"]) == 2, "a refusal aborts nothing"
+    s3.delete_object(Bucket="half-done", Key="k")
+    s3.delete_bucket(Bucket="half-done")
+    s3.create_bucket(Bucket="half-done")
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket="half-done")
+    s3.delete_bucket(Bucket="half-done")
+
+
+def test_no_object_has_a_torrent(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for key in ("k", "missing"):
+        with refused("NoSuchKey", 404):
+            s3.get_object_torrent(Bucket=bucket, Key=key)
+
+
+def test_what_is_not_there_is_no_delete_marker(s3, bucket):
+    with refused(("NoSuchKey", "404"), 404) as error:
+        s3.head_object(Bucket=bucket, Key="missing")
+    assert error.error.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-delete-marker"] == "false"
+
+
 @pytest.mark.parametrize("name", ["UPPER", "under_score", "..dots", "192.168.1.1"])
 def test_a_bad_bucket_name_is_refused(shared, name):
     from s3util import send

@@ -227,7 +227,7 @@ HERE = {
     "DeleteBucketLifecycle", "GetBucketLifecycle", "GetBucketLifecycleConfiguration", "PutBucketLifecycle",
     "PutBucketLifecycleConfiguration",
     "DeleteBucketOwnershipControls", "DeleteBucketPolicy", "DeletePublicAccessBlock", "GetBucketAcl",
-    "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetPublicAccessBlock",
+    "GetBucketOwnershipControls", "GetBucketPolicy", "GetBucketPolicyStatus", "GetObjectAcl", "GetObjectTorrent", "GetPublicAccessBlock",
     "GetObjectLegalHold", "GetObjectLockConfiguration", "GetObjectRetention",
     "PutObjectLegalHold", "PutObjectLockConfiguration", "PutObjectRetention",
     "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",

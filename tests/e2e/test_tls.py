@@ -269,3 +269,11 @@ def test_a_policy_tells_tls_from_plain_connections(secure):
     assert read_body(client, "tls-only", "k") == b"body"
     with denied():
         plain.get_object(Bucket="tls-only", Key="k")
+    old = {"NumericLessThan": {"s3:TlsVersion": "1.3"}}
+    client.put_bucket_policy(Bucket="tls-only", Policy=policy(statement("Deny", "s3:GetObject", "tls-only/*", condition=old)))
+    assert read_body(client, "tls-only", "k") == b"body", "this client speaks TLS 1.3"
+    some = {"NumericGreaterThanEquals": {"s3:TlsVersion": "1.2"}}
+    client.put_bucket_policy(Bucket="tls-only", Policy=policy(statement("Deny", "s3:GetObject", "tls-only/*", condition=some)))
+    with denied():
+        client.get_object(Bucket="tls-only", Key="k")
+    assert read_body(plain, "tls-only", "k") == b"body", "without TLS there is no version"

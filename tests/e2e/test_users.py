@@ -418,6 +418,17 @@ def test_policies_limit_users_and_sessions(server):
     assert refused(client(server, wider).put_object, Bucket=BUCKET, Key="x", Body=b"") == ("AccessDenied", 403)
 
 
+def test_policies_see_the_region_that_a_new_bucket_names(server, tmp_path):
+    names = {"StringEquals": {"s3:LocationConstraint": harness.REGION}}
+    make = {"Effect": "Allow", "Action": "s3:CreateBucket", "Resource": "*", "Condition": names}
+    (file := tmp_path / "make.json").write_text(json.dumps({"Version": "2012-10-17", "Statement": [make]}))
+    maker = client(server, add(server, "maker", "--policy", file))
+    assert refused(maker.create_bucket, Bucket="no-region") == ("AccessDenied", 403)
+    where = {"LocationConstraint": harness.REGION}
+    maker.create_bucket(Bucket="with-region", CreateBucketConfiguration=where)
+    assert "with-region" in [b["Name"] for b in server.client().list_buckets()["Buckets"]]
+
+
 def test_the_aws_command_line_takes_sessions(server):
     aws = harness.TOOLS / "aws"
     env = server.client_env()

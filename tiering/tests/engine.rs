@@ -106,7 +106,7 @@ async fn write_conditions_hold_at_the_commit_point_under_contention() {
                 key: "only-one".into(),
                 attributes: ObjectAttributes::default(),
                 expect: BodyExpectation { length: Some(1_000), ..Default::default() },
-                condition: WriteCondition { if_none_match: true, ..Default::default() },
+                condition: WriteCondition { if_none_match: vec!["*".into()], ..Default::default() },
             };
             engine.put_object(put, body(&bytes)).await.is_ok()
         }

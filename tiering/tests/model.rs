@@ -169,8 +169,10 @@ impl Walk {
         let (key, bytes, attributes) = (self.any_key(), self.any_body(), self.attributes());
         let length = (self.dice.below(2) == 0).then_some(bytes.len() as u64);
         let expect = BodyExpectation { length, ..Default::default() };
-        let condition = WriteCondition { if_none_match: self.dice.below(8) == 0, ..Default::default() };
-        let fails = condition.if_none_match && self.objects.contains_key(&key);
+        let only_new = self.dice.below(8) == 0;
+        let if_none_match = only_new.then(|| "*".to_owned()).into_iter().collect();
+        let condition = WriteCondition { if_none_match, ..Default::default() };
+        let fails = only_new && self.objects.contains_key(&key);
         let put = PutObject { bucket: "bkt".into(), key: key.clone(), attributes, expect, condition };
         let outcome = self.engine.put_object(put, body(&bytes)).await;
         if fails {

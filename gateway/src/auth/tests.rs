@@ -190,11 +190,10 @@ fn document_says(document: &Value, case: &Case, resource: &str) -> (bool, Means)
 
 fn lets_in_everybody(document: &Value) -> bool {
     document["Statement"].as_array().unwrap().iter().any(|statement| {
-        let everybody = statement.get("NotPrincipal").is_some()
-            || statement.get("Principal").is_some_and(|principal| match principal {
-                Value::Object(groups) => groups.values().flat_map(list).any(|name| name == "*"),
-                other => other == "*",
-            });
+        let everybody = statement.get("Principal").is_some_and(|principal| match principal {
+            Value::Object(groups) => groups.values().flat_map(list).any(|name| name == "*"),
+            other => other == "*",
+        });
         // Of the conditions that are made here, only this one says from where.
         let fixed = statement["Condition"]["IpAddress"].is_object();
         statement["Effect"] == "Allow" && everybody && !fixed
@@ -360,7 +359,7 @@ fn statement(of_bucket: bool) -> impl Strategy<Value = Value> {
             statement[if no_action { "NotAction" } else { "Action" }] = json!(action);
             statement[if no_resource { "NotResource" } else { "Resource" }] = json!(resource);
             if of_bucket {
-                statement[if no_principal { "NotPrincipal" } else { "Principal" }] = principal;
+                statement[if no_principal && denies { "NotPrincipal" } else { "Principal" }] = principal;
             }
             if condition != json!({}) {
                 statement["Condition"] = condition;

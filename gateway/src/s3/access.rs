@@ -2,11 +2,12 @@
 
 use http::HeaderMap;
 use s3s::access::{S3Access, S3AccessContext};
+use s3s::dto::{CreateBucketInput, PutObjectTaggingInput};
 use s3s::host::{S3Host, VirtualHost};
-use s3s::{S3Result, s3_error};
+use s3s::{S3Request, S3Result, s3_error};
 use std::sync::Arc;
 
-use super::admit::{admit, caller_of};
+use super::admit::{admit, admit_bucket, admit_tags, caller_of};
 use super::authority::Authority;
 use super::checksums::{ChecksumsOf, of_xml};
 use crate::server::metrics::Operation;
@@ -134,6 +135,14 @@ impl S3Access for Gate {
         super::lock::refuse(cx.headers(), operation)?;
         refuse_headers(cx.headers())
     }
+
+    async fn put_object_tagging(&self, request: &mut S3Request<PutObjectTaggingInput>) -> S3Result<()> {
+        self.authority.as_ref().map_or(Ok(()), |authority| admit_tags(authority, request))
+    }
+
+    async fn create_bucket(&self, request: &mut S3Request<CreateBucketInput>) -> S3Result<()> {
+        self.authority.as_ref().map_or(Ok(()), |authority| admit_bucket(authority, request))
+    }
 }
 
 /// Whether an operation changes nothing.
@@ -168,6 +177,7 @@ fn reads(operation: Operation) -> bool {
             | O::GetObjectLockConfiguration
             | O::GetObjectRetention
             | O::GetObjectLegalHold
+            | O::GetObjectTorrent
     )
 }
 

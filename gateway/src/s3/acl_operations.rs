@@ -7,7 +7,7 @@ use tidegate_tiering::engine::{BucketSettings, EngineError};
 use super::admit::Admitted;
 use super::authority::{ACL, OWNERSHIP};
 use super::error::from_engine;
-use super::grants::{admissible, of_put, shown};
+use super::grants::{admissible, of_put, settable, shown};
 use super::{Gateway, versions};
 use crate::auth::acl::Acl;
 use crate::auth::settings::{Ownership, OwnershipControls as Controls};
@@ -29,6 +29,7 @@ pub(super) async fn put_bucket(
     request: S3Request<PutBucketAclInput>,
 ) -> S3Result<S3Response<PutBucketAclOutput>> {
     let facts = Admitted::of(&request)?;
+    settable(&facts, &request.headers)?;
     let input = request.input;
     let owner = facts.owner.as_str();
     let identities = gateway.authority.identities();
@@ -59,6 +60,7 @@ pub(super) async fn put_object(
     let version = versions::named(input.version_id.as_deref())?;
     let object = gateway.engine.open_version(&input.bucket, &input.key, version).map_err(from_engine)?;
     let owner = gateway.authority.object_facts(&facts, &object.info().attributes)?.owner;
+    settable(&facts, &request.headers)?;
     let identities = gateway.authority.identities();
     let acl = of_put(&request.headers, input.access_control_policy, identities, (&owner, &facts.owner))?;
     let kept = admissible(&facts, acl, &owner)?;

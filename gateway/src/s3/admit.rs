@@ -2,13 +2,14 @@
 
 use http::{Extensions, HeaderMap};
 use s3s::access::S3AccessContext;
-use s3s::dto::CopySource;
+use s3s::dto::{CopySource, CreateBucketInput, PutObjectTaggingInput};
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tidegate_tiering::engine::ObjectHandle;
 
-use super::authority::{Authority, Place, access_denied};
-use super::condition_keys::Asking;
+use super::authority::{Authority, Look, Place, access_denied};
+use super::condition_keys::{Asking, Content};
 use crate::auth::decide::{BucketFacts, Decision};
 use crate::auth::identity::{Account, Caller};
 use crate::auth::needs::{Governed, Need, On, Shape, governed, needs};
@@ -54,6 +55,21 @@ impl Unlisted {
     }
 }
 
+/// In the extensions of a request: its object, where the decision was about that. What was decided about is read.
+#[derive(Clone)]
+pub(crate) struct Found(Arc<Mutex<Option<ObjectHandle>>>);
+
+impl Found {
+    fn new(object: ObjectHandle) -> Self {
+        Self(Arc::new(Mutex::new(Some(object))))
+    }
+
+    /// That of a request; once.
+    pub(crate) fn take(extensions: &Extensions) -> Option<ObjectHandle> {
+        extensions.get::<Self>()?.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Who sent a request.
 pub(crate) fn caller_of(extensions: &Extensions) -> Caller {
     let context = extensions.get::<Arc<RequestContext>>();
@@ -67,9 +83,9 @@ pub(crate) fn asking<'a>(
     context: Option<&RequestContext>,
     (headers, query): (&'a HeaderMap, &'a str),
 ) -> Asking<'a> {
-    let (peer, secure) = context.map_or((None, false), |context| (context.peer(), context.is_secure()));
+    let (peer, tls) = context.map_or((None, None), |context| (context.peer(), context.tls()));
     let signed = context.and_then(RequestContext::signed);
-    Asking { caller, headers, query, peer, secure, signed, now: authority.now() }
+    Asking { caller, headers, query, peer, tls, signed, now: authority.now(), content: None }
 }
 
 /// Operations that are decided about once their body is read, as policies ask for what it says.
@@ -100,9 +116,13 @@ pub(crate) fn admit(authority: &Authority, cx: &mut S3AccessContext<'_>, caller:
             key,
             version: version.as_deref(),
             is_new: needs.iter().any(|need| need.action == "s3:PutObject"),
+            listed: None,
         },
     };
     if place.bucket.is_empty() || name == "CreateBucket" {
+        if name == "CreateBucket" && is_judged_by_content(caller) {
+            return Ok(());
+        }
         for need in &needs {
             match authority.decide_alone(&asking, need.action, &place) {
                 Decision::Allowed => {}
@@ -115,15 +135,20 @@ pub(crate) fn admit(authority: &Authority, cx: &mut S3AccessContext<'_>, caller:
     expect_owner(&asking, &bucket, "x-amz-expected-bucket-owner")?;
     let admission = Admission { authority, asking: &asking, name };
     let mut unlisted = false;
-    for need in &needs {
-        if need.on == On::Source {
-            unlisted |= admission.source(need, decided)?;
-        } else {
-            unlisted |= admission.target(need, &bucket, &place, decided)?;
-        }
+    let (object, itself) = (Look::new(authority, place), Look::new(authority, place.of_bucket()));
+    for need in needs.iter().filter(|_| name != "PutObjectTagging") {
+        unlisted |= match need.on {
+            On::Source => admission.source(need, decided)?,
+            On::Bucket => admission.target(need, &bucket, &itself, decided)?,
+            _ => admission.target(need, &bucket, &object, decided)?,
+        };
     }
+    let found = object.into_object();
     if unlisted {
         cx.extensions_mut().insert(Unlisted);
+    }
+    if let Some(found) = found {
+        cx.extensions_mut().insert(Found::new(found));
     }
     cx.extensions_mut().insert(Admitted(bucket));
     Ok(())
@@ -145,13 +170,13 @@ impl Admission<'_> {
         };
         let facts = self.authority.bucket(&bucket)?;
         expect_owner(self.asking, &facts, "x-amz-source-expected-bucket-owner")?;
-        let place = Place { bucket: &bucket, key: &key, version: version_id.as_deref(), is_new: false };
-        self.target(need, &facts, &place, decided)
+        let place = Place { bucket: &bucket, key: &key, version: version_id.as_deref(), ..Place::default() };
+        self.target(need, &facts, &Look::new(self.authority, place), decided)
     }
 
-    fn target(&self, need: &Need, bucket: &BucketFacts, place: &Place<'_>, decided: bool) -> S3Result<bool> {
-        let at = if need.on == On::Bucket { Place { bucket: place.bucket, ..Place::default() } } else { *place };
-        let decision = self.authority.decide(self.asking, need.action, bucket, &at)?;
+    fn target(&self, need: &Need, bucket: &BucketFacts, look: &Look<'_>, decided: bool) -> S3Result<bool> {
+        let at = &look.place;
+        let decision = self.authority.decide(self.asking, need.action, bucket, look)?;
         // Whoever writes an object into the bucket of another account may own it then, and says who else has access to it.
         // So may nobody in particular, whom the bucket's list lets write.
         let is_own = need.action == "s3:PutObjectAcl"
@@ -160,21 +185,26 @@ impl Admission<'_> {
                 Some(identity) => identity.account.id != bucket.owner,
                 None => bucket.list_lets_write(self.asking.caller),
             };
+        // The tags that such a writer brings along are part of what it writes.
+        let is_tagged = need.action == "s3:PutObjectTagging"
+            && at.is_new
+            && self.asking.caller.identity().is_none()
+            && bucket.list_lets_write(self.asking.caller);
         let reads = need.on != On::Bucket && !at.is_new && reads_object(need.action);
         match decision {
             _ if decided => {}
             Decision::Allowed => {}
-            Decision::NotAllowed if is_own => {}
-            Decision::NotAllowed if reads && self.may_list(bucket, place)? && self.authority.is_missing(&at)? => {
+            Decision::NotAllowed if is_own || is_tagged => {}
+            Decision::NotAllowed if reads && self.may_list(bucket, at)? && look.object()?.is_none() => {
                 return Err(s3_error!(NoSuchKey, "The specified key does not exist."));
             }
-            refused => return Err(access_denied(refused, need.action, &at)),
+            refused => return Err(access_denied(refused, need.action, at)),
         }
-        Ok(reads && !self.may_list(bucket, place)?)
+        Ok(reads && !self.may_list(bucket, at)?)
     }
 
     fn may_list(&self, bucket: &BucketFacts, place: &Place<'_>) -> S3Result<bool> {
-        let at = Place { bucket: place.bucket, ..Place::default() };
+        let at = Look::new(self.authority, Place { listed: Some(place.key), ..place.of_bucket() });
         let identity = self.asking.caller.identity();
         let is_plain_owner = bucket.policy.is_none()
             && bucket.acl.is_none()
@@ -184,6 +214,58 @@ impl Admission<'_> {
         // The common case, without asking.
         Ok(is_plain_owner || self.authority.decide(self.asking, "s3:ListBucket", bucket, &at)? == Decision::Allowed)
     }
+}
+
+/// Whether only policies can let a caller make a bucket: they may ask for the region, which the body names.
+fn is_judged_by_content(caller: &Caller) -> bool {
+    caller.identity().is_some_and(|identity| identity.user.is_some() || identity.session.is_some())
+}
+
+/// As [`admit`], for PutObjectTagging: policies may ask for the tags, which the body has.
+///
+/// # Errors
+/// As there.
+pub(crate) fn admit_tags(authority: &Authority, request: &S3Request<PutObjectTaggingInput>) -> S3Result<()> {
+    let bucket = Admitted::of(request)?;
+    let tags = request.input.tagging.tag_set.iter();
+    let tags = tags.map(|tag| (tag.key.clone().unwrap_or_default(), tag.value.clone().unwrap_or_default()));
+    let caller = caller_of(&request.extensions);
+    let context = super::context(request);
+    let head = (&request.headers, request.uri.query().unwrap_or_default());
+    let asking =
+        Asking { content: Some(Content::Tags(tags.collect())), ..asking(authority, &caller, context.as_deref(), head) };
+    let input = &request.input;
+    let version = input.version_id.as_deref().filter(|version| !version.is_empty());
+    let place = Place { bucket: &input.bucket, key: &input.key, version, ..Place::default() };
+    let needs = needs("PutObjectTagging", shape(&asking)).unwrap_or_default();
+    needs.iter().try_for_each(|need| authority.require(&asking, need.action, &bucket, &place))
+}
+
+/// As [`admit`], for CreateBucket by those whom only policies let.
+///
+/// # Errors
+/// `AccessDenied`.
+pub(crate) fn admit_bucket(authority: &Authority, request: &S3Request<CreateBucketInput>) -> S3Result<()> {
+    let caller = caller_of(&request.extensions);
+    if !is_judged_by_content(&caller) {
+        return Ok(());
+    }
+    let context = super::context(request);
+    let head = (&request.headers, request.uri.query().unwrap_or_default());
+    let configuration = request.input.create_bucket_configuration.as_ref();
+    let region = configuration.and_then(|configuration| configuration.location_constraint.as_ref());
+    let asking = Asking {
+        content: region.map(|region| Content::Location(region.as_str().to_owned())),
+        ..asking(authority, &caller, context.as_deref(), head)
+    };
+    let place = Place { bucket: &request.input.bucket, ..Place::default() };
+    for need in needs("CreateBucket", shape(&asking)).unwrap_or_default() {
+        match authority.decide_alone(&asking, need.action, &place) {
+            Decision::Allowed => {}
+            refused => return Err(access_denied(refused, need.action, &place)),
+        }
+    }
+    Ok(())
 }
 
 /// Whether an action tells what is in an object that exists.

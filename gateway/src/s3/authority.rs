@@ -1,17 +1,18 @@
 //! Gathers the facts that a decision needs, and asks for it.
 //!
-//! What a bucket says is parsed once and kept as long as the bucket's record says the same; of the request itself, nothing is looked
-//! up before a policy or an access control list asks for it.
+//! What a bucket says is parsed once and kept as long as the bucket's record says the same (`parsed`); of the request itself, nothing is
+//! looked up before a policy or an access control list asks for it.
 
 use s3s::dto;
 use s3s::{S3Error, S3Result, s3_error};
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
 use tidegate_tiering::clock::{Clock, Timestamp};
-use tidegate_tiering::engine::{BucketInfo, BucketSettings, Engine, EngineError, ObjectAttributes};
+use tidegate_tiering::engine::{BucketInfo, Engine, EngineError, ObjectAttributes, ObjectHandle};
 
 use super::condition_keys::{Asking, AskingFor};
 use super::error::from_engine;
+use super::parsed::Parsed;
 use super::versions;
 use crate::auth::acl::Acl;
 use crate::auth::decide::{BucketFacts, Decision, ObjectFacts, decide, decide_alone};
@@ -26,9 +27,6 @@ pub(crate) const OWNERSHIP: &str = "ownership";
 pub(crate) const PUBLIC_ACCESS_BLOCK: &str = "public-access-block";
 const KEPT: [&str; 4] = [POLICY, ACL, OWNERSHIP, PUBLIC_ACCESS_BLOCK];
 
-/// Buckets whose documents are kept parsed. A policy has at most 20 KiB.
-const MAX_PARSED: usize = 1024;
-
 /// What is asked about.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Place<'a> {
@@ -38,9 +36,16 @@ pub(crate) struct Place<'a> {
     pub(crate) version: Option<&'a str>,
     /// The object is made by the request: whose the one of that name was does not matter.
     pub(crate) is_new: bool,
+    /// It is asked whether a list of the bucket may tell of this key: to policies, the prefix of that list.
+    pub(crate) listed: Option<&'a str>,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// The bucket itself.
+    pub(crate) fn of_bucket(&self) -> Place<'a> {
+        Place { bucket: self.bucket, ..Place::default() }
+    }
+
     fn arn(&self) -> String {
         match (self.bucket, self.key) {
             ("", _) => "arn:aws:s3:::*".to_owned(),
@@ -50,25 +55,12 @@ impl Place<'_> {
     }
 }
 
-struct Parsed {
-    from: Vec<Option<Vec<u8>>>,
-    owner: Option<String>,
-    facts: Arc<BucketFacts>,
-}
-
-impl Parsed {
-    fn is_of(&self, settings: &BucketSettings) -> bool {
-        self.owner == settings.owner
-            && KEPT.iter().zip(&self.from).all(|(name, kept)| settings.config.get(*name) == kept.as_ref())
-    }
-}
-
 /// Who may do what.
 pub(crate) struct Authority {
     engine: Engine,
     identities: Arc<dyn IdentitySource>,
     clock: Arc<dyn Clock>,
-    parsed: RwLock<HashMap<String, Parsed>>,
+    parsed: Parsed<BucketFacts>,
     /// The ownership controls of new buckets.
     pub(crate) default_ownership: Ownership,
 }
@@ -76,7 +68,7 @@ pub(crate) struct Authority {
 impl Authority {
     pub(crate) fn new(engine: Engine, identities: Arc<dyn IdentitySource>, default_ownership: Ownership) -> Self {
         let clock = engine.clock();
-        Self { engine, identities, clock, parsed: RwLock::default(), default_ownership }
+        Self { engine, identities, clock, parsed: Parsed::new(&KEPT), default_ownership }
     }
 
     pub(crate) fn identities(&self) -> &dyn IdentitySource {
@@ -116,27 +108,12 @@ impl Authority {
     /// # Errors
     /// As there.
     pub(crate) fn facts(&self, bucket: &BucketInfo) -> S3Result<Arc<BucketFacts>> {
-        let settings = &bucket.settings;
-        {
-            let parsed = self.parsed.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = parsed.get(&bucket.name).filter(|known| known.is_of(settings)) {
-                return Ok(Arc::clone(&known.facts));
-            }
-        }
-        let facts = self.parse(bucket).map_err(|what| {
-            let error = format!("the {what} that is kept for the bucket {} cannot be read", bucket.name);
-            from_engine(EngineError::Corrupt(error))
-        })?;
-        let facts = Arc::new(facts);
-        let from = KEPT.iter().map(|name| settings.config.get(*name).cloned()).collect();
-        let known = Parsed { from, owner: settings.owner.clone(), facts: Arc::clone(&facts) };
-        let mut parsed = self.parsed.write().unwrap_or_else(PoisonError::into_inner);
-        if parsed.len() >= MAX_PARSED && !parsed.contains_key(&bucket.name) {
-            let any = parsed.keys().next().cloned();
-            any.map(|name| parsed.remove(&name));
-        }
-        parsed.insert(bucket.name.clone(), known);
-        Ok(facts)
+        self.parsed.of(bucket, || {
+            self.parse(bucket).map_err(|what| {
+                let error = format!("the {what} that is kept for the bucket {} cannot be read", bucket.name);
+                from_engine(EngineError::Corrupt(error))
+            })
+        })
     }
 
     fn parse(&self, bucket: &BucketInfo) -> Result<BucketFacts, &'static str> {
@@ -169,22 +146,17 @@ impl Authority {
         Ok(ObjectFacts { owner: self.owner_id(attributes.owner.as_ref()), acl })
     }
 
-    /// What describes an object; `None` when there is none.
-    fn attributes(&self, place: &Place<'_>) -> S3Result<Option<ObjectAttributes>> {
+    /// The object at a place; `None` when there is none.
+    fn open(&self, place: &Place<'_>) -> S3Result<Option<ObjectHandle>> {
         // What is no version id the operation itself refuses.
         let Ok(version) = versions::named(place.version) else { return Ok(None) };
         match self.engine.open_version(place.bucket, place.key, version) {
-            Ok(object) => Ok(Some(object.info().attributes.clone())),
+            Ok(object) => Ok(Some(object)),
             Err(
                 EngineError::NoSuchKey { .. } | EngineError::NoSuchVersion { .. } | EngineError::DeleteMarker { .. },
             ) => Ok(None),
             Err(error) => Err(from_engine(error)),
         }
-    }
-
-    /// The tags of an object; none of one that does not exist.
-    pub(crate) fn object_tags(&self, place: &Place<'_>) -> Vec<(String, String)> {
-        self.attributes(place).ok().flatten().map(|attributes| attributes.tags).unwrap_or_default()
     }
 
     /// Decides about a bucket or an object in it.
@@ -196,19 +168,26 @@ impl Authority {
         asking: &Asking<'_>,
         action: &str,
         bucket: &BucketFacts,
-        place: &Place<'_>,
+        look: &Look<'_>,
     ) -> S3Result<Decision> {
-        let context = AskingFor { asking, authority: self, bucket_owner: Some(&bucket.owner), place };
+        let context =
+            AskingFor { asking, bucket_owner: Some(&bucket.owner), look: Some(look), failed: Cell::default() };
+        let place = &look.place;
         let ask = Ask { caller: asking.caller, action, resource: &place.arn(), context: &context };
-        decide(bucket, &ask, || {
-            let attributes = if place.is_new { None } else { self.attributes(place)? };
-            attributes.map(|attributes| self.object_facts(bucket, &attributes)).transpose()
-        })
+        let decision = decide(bucket, &ask, || {
+            let object = if place.is_new { None } else { look.object()? };
+            object.map(|object| self.object_facts(bucket, &object.info().attributes)).transpose()
+        });
+        // What could not be looked up is no fact, and what was decided without it is no decision.
+        match context.failed.take() {
+            Some(error) => Err(error),
+            None => decision,
+        }
     }
 
     /// Decides about what belongs to no bucket, or to one that is to be made.
     pub(crate) fn decide_alone(&self, asking: &Asking<'_>, action: &str, place: &Place<'_>) -> Decision {
-        let context = AskingFor { asking, authority: self, bucket_owner: None, place };
+        let context = AskingFor { asking, bucket_owner: None, look: None, failed: Cell::default() };
         decide_alone(&Ask { caller: asking.caller, action, resource: &place.arn(), context: &context })
     }
 
@@ -223,18 +202,40 @@ impl Authority {
         bucket: &BucketFacts,
         place: &Place<'_>,
     ) -> S3Result<()> {
-        match self.decide(asking, action, bucket, place)? {
+        match self.decide(asking, action, bucket, &Look::new(self, *place))? {
             Decision::Allowed => Ok(()),
             refused => Err(access_denied(refused, action, place)),
         }
     }
+}
 
-    /// Whether an object does not exist.
+/// A look at a place: the object there is looked up once, when it is first asked for.
+pub(crate) struct Look<'a> {
+    authority: &'a Authority,
+    pub(crate) place: Place<'a>,
+    found: OnceCell<Option<ObjectHandle>>,
+}
+
+impl<'a> Look<'a> {
+    pub(crate) fn new(authority: &'a Authority, place: Place<'a>) -> Self {
+        Self { authority, place, found: OnceCell::new() }
+    }
+
+    /// The object; `None` where there is none.
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) fn is_missing(&self, place: &Place<'_>) -> S3Result<bool> {
-        Ok(self.attributes(place)?.is_none())
+    pub(crate) fn object(&self) -> S3Result<Option<&ObjectHandle>> {
+        if let Some(found) = self.found.get() {
+            return Ok(found.as_ref());
+        }
+        let found = self.authority.open(&self.place)?;
+        Ok(self.found.get_or_init(|| found).as_ref())
+    }
+
+    /// What was found, if it was looked for.
+    pub(crate) fn into_object(self) -> Option<ObjectHandle> {
+        self.found.into_inner().flatten()
     }
 }
 

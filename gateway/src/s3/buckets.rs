@@ -85,7 +85,9 @@ fn settings(gateway: &Gateway, owner: &str, headers: &http::HeaderMap) -> S3Resu
         return Err(with_acls());
     }
     let acl = acl.map(|acl| (ACL.to_owned(), acl.to_text().into_bytes()));
-    let ownership = (OWNERSHIP.to_owned(), OwnershipControls::bytes(Some(ownership)));
+    // Buckets whose writers own what they write had no controls before there were others.
+    let is_old = !headers.contains_key("x-amz-object-ownership") && ownership == Ownership::ObjectWriter;
+    let ownership = (OWNERSHIP.to_owned(), OwnershipControls::bytes((!is_old).then_some(ownership)));
     let config = acl.into_iter().chain([ownership]).collect();
     Ok(BucketSettings { owner: authority.recorded(owner), config, ..BucketSettings::default() })
 }

@@ -133,7 +133,7 @@ pub(crate) fn sdk_algorithm(headers: &HeaderMap) -> Option<dto::ChecksumAlgorith
 /// The one checksum among the five fields of a request, if any.
 ///
 /// # Errors
-/// `InvalidRequest` when there are several, or the value is not the base64 of a value of that algorithm.
+/// `InvalidRequest` when there are several; `BadDigest` for a value that is no base64 of a value of that algorithm.
 pub(crate) fn of_fields(fields: [Option<&String>; 5]) -> S3Result<Option<(ChecksumAlgorithm, String)>> {
     let mut given = HEADERS.into_iter().zip(fields).filter_map(|((algorithm, _), value)| Some((algorithm, value?)));
     let Some((algorithm, value)) = given.next() else { return Ok(None) };
@@ -156,7 +156,7 @@ fn check_value(algorithm: ChecksumAlgorithm, value: &str) -> S3Result<()> {
     match BASE64.decode(plain) {
         Ok(bytes) if bytes.len() == expected => Ok(()),
         _ => Err(s3_error!(
-            InvalidRequest,
+            BadDigest,
             "The {} checksum {value:?} is not the base64 of {expected} bytes.",
             name(algorithm)
         )),

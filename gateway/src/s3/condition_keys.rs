@@ -2,17 +2,20 @@
 
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
+use s3s::S3Error;
+use std::cell::Cell;
 use std::net::IpAddr;
 use tidegate_tiering::clock::Timestamp;
+use tidegate_tiering::engine::ObjectHandle;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::authority::{Authority, Place};
+use super::authority::{Look, Place};
 use super::tagging;
 use crate::auth::identity::{Account, Caller};
 use crate::auth::policy::{Context, Key};
-use crate::server::request::Signed;
+use crate::server::request::{Signed, TlsVersion};
 
 /// A request as policies see it.
 pub(crate) struct Asking<'a> {
@@ -21,11 +24,21 @@ pub(crate) struct Asking<'a> {
     pub(crate) query: &'a str,
     /// The address that the connection comes from.
     pub(crate) peer: Option<IpAddr>,
-    /// Whether it came over TLS.
-    pub(crate) secure: bool,
+    /// The version of TLS that it came over; none without TLS.
+    pub(crate) tls: Option<TlsVersion>,
     /// How it was signed, where what its headers say of that is not what the sender said.
     pub(crate) signed: Option<Signed>,
     pub(crate) now: Timestamp,
+    /// What its body says, once that was read.
+    pub(crate) content: Option<Content>,
+}
+
+/// What the body of a request says that policies ask for.
+pub(crate) enum Content {
+    /// Those of PutObjectTagging.
+    Tags(Vec<(String, String)>),
+    /// That of CreateBucket.
+    Location(String),
 }
 
 impl Asking<'_> {
@@ -72,7 +85,12 @@ impl Asking<'_> {
         let identity = self.caller.identity();
         match key.name() {
             "aws:sourceip" => self.peer.map(|peer| peer.to_canonical().to_string()),
-            "aws:securetransport" => Some(self.secure.to_string()),
+            "aws:securetransport" => Some(self.tls.is_some().to_string()),
+            "s3:tlsversion" => self.tls.map(|version| version.number().to_owned()),
+            "s3:locationconstraint" => match &self.content {
+                Some(Content::Location(region)) => Some(region.clone()),
+                _ => None,
+            },
             "aws:currenttime" => self.time()?.format(&Rfc3339).ok(),
             "aws:epochtime" => Some(self.now.seconds().to_string()),
             "aws:useragent" => self.header("user-agent"),
@@ -110,6 +128,9 @@ impl Asking<'_> {
 
     /// The tags that the request brings.
     fn request_tags(&self) -> Vec<(String, String)> {
+        if let Some(Content::Tags(tags)) = &self.content {
+            return tags.clone();
+        }
         self.header("x-amz-tagging").and_then(|header| tagging::of_header(&header).ok()).unwrap_or_default()
     }
 }
@@ -127,20 +148,37 @@ fn plain_source(source: &str) -> String {
 /// A request, with what it asks for.
 pub(crate) struct AskingFor<'a> {
     pub(crate) asking: &'a Asking<'a>,
-    pub(crate) authority: &'a Authority,
     /// The account that owns the bucket; none where there is no bucket.
     pub(crate) bucket_owner: Option<&'a str>,
-    pub(crate) place: &'a Place<'a>,
+    /// None where there is nothing to look at.
+    pub(crate) look: Option<&'a Look<'a>>,
+    /// Why something could not be looked up: then nothing may be decided.
+    pub(crate) failed: Cell<Option<S3Error>>,
+}
+
+impl AskingFor<'_> {
+    /// The tags of the object; none of one that does not exist.
+    fn object_tags(&self) -> Vec<(String, String)> {
+        let tags = |object: Option<&ObjectHandle>| object.map(|object| object.info().attributes.tags.clone());
+        match self.look.map(Look::object).transpose() {
+            Ok(found) => tags(found.flatten()).unwrap_or_default(),
+            Err(error) => {
+                self.failed.set(Some(error));
+                Vec::new()
+            }
+        }
+    }
 }
 
 impl Context for AskingFor<'_> {
     fn values(&self, key: &Key) -> Option<Vec<String>> {
+        let place = self.look.map_or_else(Place::default, |look| look.place);
         let found = |tags: Vec<(String, String)>| {
             let part = key.part()?;
             tags.into_iter().find(|(name, _)| name == part).map(|(_, value)| vec![value])
         };
         match key.name() {
-            "s3:existingobjecttag" => found(self.authority.object_tags(self.place)),
+            "s3:existingobjecttag" => found(self.object_tags()),
             "s3:requestobjecttag" => found(self.asking.request_tags()),
             "s3:requestobjecttagkeys" => {
                 let keys: Vec<_> = self.asking.request_tags().into_iter().map(|(name, _)| name).collect();
@@ -150,8 +188,9 @@ impl Context for AskingFor<'_> {
                 let owner = Account { id: self.bucket_owner?.to_owned(), display_name: String::new(), email: None };
                 Some(vec![owner.number()])
             }
+            "s3:prefix" if place.listed.is_some() => place.listed.map(|key| vec![key.to_owned()]),
             // Of a deletion of many and of a copy's source it is not in the query.
-            "s3:versionid" => self.place.version.map(|version| vec![version.to_owned()]),
+            "s3:versionid" => place.version.map(|version| vec![version.to_owned()]),
             _ => self.asking.value(key).map(|value| vec![value]),
         }
     }
@@ -185,14 +224,17 @@ mod tests {
             headers: &headers,
             query: "list-type=2&%70refi%78=a%2Fb+c&max-keys=7&delimiter=/",
             peer: Some("::ffff:10.1.2.3".parse().unwrap()),
-            secure: false,
+            tls: Some(TlsVersion::Tls13),
             signed: None,
             now: Timestamp(1_767_225_600_000),
+            content: Some(Content::Location("eu-west-1".into())),
         };
         let arn = format!("arn:aws:iam::{number}:user/ann");
         let cases = [
             ("aws:SourceIp", Some("10.1.2.3")),
-            ("aws:SecureTransport", Some("false")),
+            ("aws:SecureTransport", Some("true")),
+            ("s3:TlsVersion", Some("1.3")),
+            ("s3:LocationConstraint", Some("eu-west-1")),
             ("aws:CurrentTime", Some("2026-01-01T00:00:00Z")),
             ("aws:EpochTime", Some("1767225600")),
             ("aws:UserAgent", Some("tool/1")),
@@ -224,18 +266,14 @@ mod tests {
         let headers = HeaderMap::new();
         let query = "X-Amz-Date=20260101T000000Z&X-Amz-Signature=a";
         let now = Timestamp(1_767_225_607_000);
-        let asking = Asking {
-            caller: &Caller::Anonymous,
-            headers: &headers,
-            query,
-            peer: None,
-            secure: true,
-            signed: None,
-            now,
-        };
+        let caller = &Caller::Anonymous;
+        let asking =
+            Asking { caller, headers: &headers, query, peer: None, tls: None, signed: None, now, content: None };
         assert_eq!(asking.value(&Key::new("s3:signatureAge")).as_deref(), Some("7000"));
         assert_eq!(asking.value(&Key::new("s3:authType")).as_deref(), Some("REST-QUERY-STRING"));
         assert_eq!(asking.value(&Key::new("aws:SourceIp")), None);
+        assert_eq!(asking.value(&Key::new("aws:SecureTransport")).as_deref(), Some("false"));
+        assert_eq!(asking.value(&Key::new("s3:TlsVersion")), None);
         let form = Asking { signed: Some(("POST", "AWS")), ..asking };
         assert_eq!(form.value(&Key::new("s3:authType")).as_deref(), Some("POST"));
         assert_eq!(form.value(&Key::new("s3:signatureversion")).as_deref(), Some("AWS"));

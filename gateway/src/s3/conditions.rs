@@ -101,8 +101,12 @@ pub(crate) fn range_holds(headers: &http::HeaderMap, etag: &str, modified: u64) 
 
 /// Whether a condition names `etag`; s3s leaves a list of several ETags in one piece.
 fn matches(condition: &ETagCondition, etag: &str) -> bool {
-    let Some(listed) = condition.as_etag() else { return true };
-    listed.value().split(',').map(|one| one.trim().trim_start_matches("W/").trim_matches('"')).any(|one| one == etag)
+    condition.as_etag().is_none_or(|listed| etags(listed).any(|one| one == etag))
+}
+
+/// The ETags of a list.
+fn etags(listed: &ETag) -> impl Iterator<Item = &str> {
+    listed.value().split(',').map(|one| one.trim().trim_start_matches("W/").trim_matches('"'))
 }
 
 /// What an `If-Match` of a write names.
@@ -127,25 +131,19 @@ impl<'a> IfMatch<'a> {
 const NO_ETAG: &str = "\"\"";
 
 /// The conditions of a write. `If-Match: *` asks for any object to be there; a quoted star is an ETag like any other. A weak
-/// ETag matches nothing (RFC 9110, 13.1.1: the comparison is strong): two that are equal may stand for other bytes.
-///
-/// # Errors
-/// NotImplemented, as S3 says, for an `If-None-Match` that is not `*`.
-pub(crate) fn of_write(
-    if_match: Option<&ETagCondition>,
-    if_none_match: Option<&ETagCondition>,
-) -> S3Result<WriteCondition> {
-    let if_none_match = match if_none_match {
-        None => false,
-        Some(condition) if condition.is_any() => true,
-        Some(_) => return Err(s3_error!(NotImplemented, "If-None-Match of a write may only be *.")),
-    };
+/// ETag matches nothing in `If-Match` (RFC 9110, 13.1.1: the comparison is strong): two that are equal may stand for other bytes.
+/// In `If-None-Match` it matches (13.1.2), and several ETags may stand, separated by commas. S3 takes only the star there.
+pub(crate) fn of_write(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> WriteCondition {
+    let if_none_match = if_none_match.map_or_else(Vec::new, |condition| match condition.as_etag() {
+        None => vec!["*".to_owned()],
+        Some(listed) => etags(listed).map(|etag| if etag == "*" { NO_ETAG } else { etag }.to_owned()).collect(),
+    });
     let if_match = if_match.map(|condition| match IfMatch::of(condition) {
         IfMatch::Any => "*".to_owned(),
         IfMatch::Etag(etag) => etag.to_owned(),
         IfMatch::Nothing => NO_ETAG.to_owned(),
     });
-    Ok(WriteCondition { if_match, if_none_match })
+    WriteCondition { if_match, if_none_match }
 }
 
 /// The condition on one key of DeleteObjects: in its XML a star stands for any object.
@@ -224,14 +222,16 @@ mod tests {
 
     #[test]
     fn a_write_takes_an_etag_or_a_star_where_s3_does() {
-        let none = of_write(None, None).unwrap();
-        assert_eq!(none, WriteCondition::default());
-        assert!(of_write(None, Some(&tag("*"))).unwrap().if_none_match);
-        assert_eq!(of_write(Some(&tag("\"e\"")), None).unwrap().if_match.as_deref(), Some("e"));
-        assert!(of_write(None, Some(&tag("\"e\""))).is_err());
-        assert_eq!(of_write(Some(&tag("*")), None).unwrap().if_match.as_deref(), Some("*"));
+        assert_eq!(of_write(None, None), WriteCondition::default());
+        assert_eq!(of_write(Some(&tag("\"e\"")), None).if_match.as_deref(), Some("e"));
+        assert_eq!(of_write(Some(&tag("*")), None).if_match.as_deref(), Some("*"));
         for never in ["\"*\"", "W/\"e\"", "W/\"*\""] {
-            assert_eq!(of_write(Some(&tag(never)), None).unwrap().if_match.as_deref(), Some(NO_ETAG), "{never}");
+            assert_eq!(of_write(Some(&tag(never)), None).if_match.as_deref(), Some(NO_ETAG), "{never}");
         }
+        let unless = |text: &str| of_write(None, Some(&tag(text))).if_none_match;
+        assert_eq!(unless("*"), ["*"]);
+        assert_eq!(unless("\"e\""), ["e"]);
+        assert_eq!(unless("W/\"e\", \"f\""), ["e", "f"]);
+        assert_eq!(unless("\"*\""), [NO_ETAG]);
     }
 }

@@ -60,10 +60,10 @@ fn copies_tags(gateway: &Gateway, request: &S3Request<CopyObjectInput>) -> S3Res
     let query = request.uri.query().unwrap_or_default();
     let authority = &gateway.authority;
     let asking = asking(authority, &caller, context.as_deref(), (&request.headers, query));
-    let source = Place { bucket, key, version: version_id.as_deref(), is_new: false };
+    let source = Place { bucket, key, version: version_id.as_deref(), ..Place::default() };
     let read = if version_id.is_some() { "s3:GetObjectVersionTagging" } else { "s3:GetObjectTagging" };
     authority.require(&asking, read, authority.bucket(bucket)?.as_ref(), &source)?;
-    let target = Place { bucket: &input.bucket, key: &input.key, version: None, is_new: true };
+    let target = Place { bucket: &input.bucket, key: &input.key, is_new: true, ..Place::default() };
     authority.require(&asking, "s3:PutObjectTagging", Admitted::of(request)?.as_ref(), &target)
 }
 
@@ -169,7 +169,7 @@ fn condition_of_target(headers: &http::HeaderMap) -> S3Result<tidegate_tiering::
             .map_err(|_| s3_error!(InvalidArgument, "{name} is not an ETag."))
     };
     let (if_match, if_none_match) = (parse(http::header::IF_MATCH)?, parse(http::header::IF_NONE_MATCH)?);
-    of_write(if_match.as_ref(), if_none_match.as_ref())
+    Ok(of_write(if_match.as_ref(), if_none_match.as_ref()))
 }
 
 pub(super) async fn part(

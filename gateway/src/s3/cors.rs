@@ -9,7 +9,7 @@ use super::Gateway;
 use super::error::from_engine;
 
 /// The configuration's name among the settings of a bucket; its form there is S3's XML.
-const NAME: &str = "cors";
+pub(crate) const NAME: &str = "cors";
 /// S3's limits.
 const MAX_RULES: usize = 100;
 const MAX_ID_CHARS: usize = 255;

@@ -16,6 +16,8 @@ use crate::auth::needs::{Shape, needs};
 
 /// S3's limit for one request.
 const MAX_KEYS: usize = 1000;
+/// Keys that are judged before others get their turn.
+const KEYS_AT_ONCE: usize = 32;
 
 pub(super) async fn object(
     gateway: &Gateway,
@@ -23,16 +25,12 @@ pub(super) async fn object(
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
     let owner = owner_of_marker(gateway, &caller_of(&request.extensions));
     let input = request.input;
-    if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
-        return Err(s3_error!(
-            NotImplemented,
-            "x-amz-if-match-last-modified-time and -size are not implemented; use If-Match."
-        ));
-    }
     let version = versions::named(input.version_id.as_deref())?;
-    let if_match = of_write(input.if_match.as_ref(), None)?.if_match;
+    let if_match = of_write(input.if_match.as_ref(), None).if_match;
+    let if_size = input.if_match_size.map(size).transpose()?;
+    let if_modified = input.if_match_last_modified_time.map(second);
     let bypass_governance = input.bypass_governance_retention == Some(true);
-    let delete = DeleteRequest { version, if_match, owner, bypass_governance };
+    let delete = DeleteRequest { version, if_match, if_size, if_modified, owner, bypass_governance };
     let deleted = gateway.engine.delete_object(&input.bucket, &input.key, delete).await.map_err(from_engine)?;
     Ok(S3Response::new(DeleteObjectOutput {
         delete_marker: deleted.marker.then_some(true),
@@ -40,6 +38,17 @@ pub(super) async fn object(
         version_id: input.version_id.or_else(|| made(&deleted)),
         request_charged: None,
     }))
+}
+
+/// # Errors
+/// `InvalidArgument` for a size that is negative.
+fn size(asked: i64) -> S3Result<u64> {
+    u64::try_from(asked).map_err(|_| s3_error!(InvalidArgument, "The size {asked} of a condition is negative."))
+}
+
+/// The second of a time; none before 1970 is any object's.
+fn second(time: Timestamp) -> u64 {
+    u64::try_from(time::OffsetDateTime::from(time).unix_timestamp()).unwrap_or(u64::MAX)
 }
 
 /// The account that a delete marker is recorded with: whoever asks for it.
@@ -74,7 +83,11 @@ pub(super) async fn objects(
     let bypass_governance = input.bypass_governance_retention == Some(true);
     let mut errors = Vec::new();
     let (mut deletes, mut named) = (Vec::with_capacity(objects.len()), Vec::with_capacity(objects.len()));
-    for object in objects {
+    for (count, object) in objects.into_iter().enumerate() {
+        // Policies may have much to say to each: others are served meanwhile.
+        if count % KEYS_AT_ONCE == KEYS_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         let allowed = || allowed(gateway, &asking, &facts, (&input.bucket, &object, bypass_governance));
         match asked(&object).and_then(|delete| allowed().map(|()| delete)) {
             Ok(delete) => {
@@ -106,7 +119,7 @@ fn allowed(
     (bucket, object, bypass): (&str, &ObjectIdentifier, bool),
 ) -> S3Result<()> {
     let version = object.version_id.as_deref();
-    let place = Place { bucket, key: &object.key, version, is_new: false };
+    let place = Place { bucket, key: &object.key, version, ..Place::default() };
     let shape = Shape { version: version.is_some(), bypass, ..Shape::default() };
     let needs = needs("DeleteObject", shape).unwrap_or_default();
     needs.iter().try_for_each(|need| gateway.authority.require(asking, need.action, facts, &place))
@@ -114,9 +127,6 @@ fn allowed(
 
 /// What is asked for one key, or why it is not even tried.
 fn asked(object: &ObjectIdentifier) -> S3Result<DeleteRequest> {
-    if object.last_modified_time.is_some() || object.size.is_some() {
-        return Err(s3_error!(NotImplemented, "LastModifiedTime and Size are not implemented; use ETag."));
-    }
     if !s3s::path::check_key(&object.key) {
         return Err(s3_error!(KeyTooLongError, "The key is longer than 1024 bytes."));
     }
@@ -127,7 +137,13 @@ fn asked(object: &ObjectIdentifier) -> S3Result<DeleteRequest> {
             VersionRef::parse(id).ok_or_else(|| s3_error!(NoSuchVersion, "The specified version does not exist."))?
         }
     };
-    Ok(DeleteRequest { version, if_match: object.e_tag.as_ref().map(of_delete), ..DeleteRequest::default() })
+    Ok(DeleteRequest {
+        version,
+        if_match: object.e_tag.as_ref().map(of_delete),
+        if_size: object.size.map(size).transpose()?,
+        if_modified: object.last_modified_time.clone().map(second),
+        ..DeleteRequest::default()
+    })
 }
 
 fn success(key: String, version_id: Option<String>, done: &Deleted) -> DeletedObject {

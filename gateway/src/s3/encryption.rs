@@ -68,12 +68,23 @@ pub(crate) fn md5_of(key: &CustomerKey) -> String {
     BASE64.encode(key.md5())
 }
 
+/// As [`echo_key`], for an output that has no fields for it.
+pub(crate) fn tell_key(headers: &mut HeaderMap, key: &CustomerKey) {
+    let md5 = md5_of(key);
+    for (name, value) in [("algorithm", AES256), ("key-md5", md5.as_str())] {
+        let name = http::HeaderName::try_from(format!("{CUSTOMER}{name}"));
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
 /// What a key is for: S3 checks it in two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyFor {
     /// All three headers must come.
     Writing,
-    /// The MD5 may be left out, and a key that can be no key is a wrong one.
+    /// The MD5 may be left out.
     Reading,
 }
 
@@ -82,7 +93,7 @@ impl KeyHeaders<'_> {
     ///
     /// # Errors
     /// `InvalidRequest` on a connection that anybody may listen to; `InvalidArgument` for a header that is missing or that is not
-    /// what it must be; `InvalidEncryptionAlgorithmError`; `AccessDenied` for a key to read with that is none.
+    /// what it must be; `InvalidEncryptionAlgorithmError`.
     pub(crate) fn key(&self, wanted: KeyFor, private: bool) -> S3Result<Option<CustomerKey>> {
         if (self.algorithm, self.key, self.md5) == (None, None, None) {
             return Ok(None);
@@ -110,12 +121,11 @@ impl KeyHeaders<'_> {
         if self.md5.is_none() && wanted == KeyFor::Writing {
             return Err(missing("the client calculated MD5 of the secret key"));
         }
-        let key = CustomerKey::from_base64(text).ok_or_else(|| match wanted {
-            KeyFor::Writing => s3_error!(
+        let key = CustomerKey::from_base64(text).ok_or_else(|| {
+            s3_error!(
                 InvalidArgument,
                 "The secret key was invalid for the specified algorithm: it must be the base64 of 32 bytes."
-            ),
-            KeyFor::Reading => s3_error!(AccessDenied, "The secret key is not the base64 of 32 bytes."),
+            )
         })?;
         match self.md5 {
             Some(md5) if BASE64.decode(md5).ok().as_deref() != Some(&key.md5()) => Err(s3_error!(
@@ -262,7 +272,7 @@ mod tests {
             (headers(None, None, md5), Writing, Some("InvalidArgument")),
             (headers(Some("AES128"), key, md5), Writing, Some("InvalidEncryptionAlgorithmError")),
             (headers(aes, Some("c2hvcnQ="), md5), Writing, Some("InvalidArgument")),
-            (headers(aes, Some("c2hvcnQ="), md5), Reading, Some("AccessDenied")),
+            (headers(aes, Some("c2hvcnQ="), md5), Reading, Some("InvalidArgument")),
             (headers(aes, Some("no base64!"), md5), Writing, Some("InvalidArgument")),
             (headers(aes, key, Some("1B2M2Y8AsgTpgAmY7PhCfg==")), Reading, Some("InvalidArgument")),
         ];

@@ -40,8 +40,9 @@ pub fn from_engine(error: EngineError) -> S3Error {
         EngineError::Conflict => Code::ConditionalRequestConflict,
         EngineError::BadDigest { .. } => Code::BadDigest,
         EngineError::Body(_) => Code::IncompleteBody,
-        EngineError::WrongKey | EngineError::Locked(_) => Code::AccessDenied,
+        EngineError::Locked(_) => Code::AccessDenied,
         EngineError::InvalidBucketState(_) => Code::InvalidBucketState,
+        EngineError::WrongKey => Code::InvalidRequest,
         EngineError::InvalidObjectState { .. } => Code::InvalidObjectState,
         EngineError::RestoreInProgress => Code::RestoreAlreadyInProgress,
         // S3's own answer to RestoreObject on a class that needs none.
@@ -62,7 +63,12 @@ pub fn from_engine(error: EngineError) -> S3Error {
     } else {
         S3Error::with_message(code, message)
     };
-    if let EngineError::DeleteMarker { version, null, modified, named } = error {
+    if let EngineError::NoSuchKey { .. } = error {
+        s3.set_headers(xml_headers(
+            HeaderName::from_static("x-amz-delete-marker"),
+            Some(HeaderValue::from_static("false")),
+        ));
+    } else if let EngineError::DeleteMarker { version, null, modified, named } = error {
         s3.set_headers(of_marker(&versions::shown(version, null), modified, named));
     } else if let EngineError::InvalidRange { size } = error {
         s3.set_headers(xml_headers(header::CONTENT_RANGE, HeaderValue::try_from(format!("bytes */{size}")).ok()));
@@ -206,7 +212,7 @@ mod tests {
             (EngineError::Conflict, "ConditionalRequestConflict", 409),
             (EngineError::BadDigest { what: "Content-MD5", expected: text(), computed: text() }, "BadDigest", 400),
             (EngineError::Body(BodyError::Incomplete(text())), "IncompleteBody", 400),
-            (EngineError::WrongKey, "AccessDenied", 403),
+            (EngineError::WrongKey, "InvalidRequest", 400),
             (EngineError::Locked(text()), "AccessDenied", 403),
             (EngineError::InvalidBucketState(text()), "InvalidBucketState", 409),
             (EngineError::InvalidObjectState { class: text() }, "InvalidObjectState", 403),

@@ -145,6 +145,25 @@ pub(crate) fn of_put(
     }
 }
 
+/// Whether there is anything to set: where lists are off, S3 takes none but the one that is there anyway, and not by the name `private`.
+///
+/// # Errors
+/// `AccessControlListNotSupported`.
+pub(crate) fn settable(bucket: &BucketFacts, headers: &HeaderMap) -> S3Result<()> {
+    let is_private = headers.get("x-amz-acl").is_some_and(|value| value.as_bytes() == b"private");
+    if is_private && !bucket.controls.ownership.has_acls() {
+        return Err(not_supported());
+    }
+    Ok(())
+}
+
+fn not_supported() -> S3Error {
+    s3_error!(
+        AccessControlListNotSupported,
+        "The bucket does not allow ACLs: its object ownership is BucketOwnerEnforced."
+    )
+}
+
 /// Whether a list may be set in a bucket; gives it as it is kept, `None` for the owner's alone.
 ///
 /// # Errors
@@ -154,10 +173,7 @@ pub(crate) fn admissible(bucket: &BucketFacts, acl: Acl, owner: &str) -> S3Resul
         return Ok(None);
     }
     if !bucket.controls.ownership.has_acls() {
-        return Err(s3_error!(
-            AccessControlListNotSupported,
-            "The bucket does not allow ACLs: its object ownership is BucketOwnerEnforced."
-        ));
+        return Err(not_supported());
     }
     if bucket.block.block_public_acls && acl.is_public() {
         return Err(s3_error!(AccessDenied, "Access Denied: the bucket's public access block refuses public ACLs."));
@@ -205,7 +221,13 @@ impl OfNew {
             (Ownership::BucketOwnerPreferred, Some(_)) if is_given => &bucket.owner,
             (_, Some(identity)) => &identity.account.id,
         };
-        let acl = of_headers(headers, authority.identities(), writer, &bucket.owner)?;
+        // Where the bucket's owner owns everything, another writer's private list would keep that owner out.
+        let listed_for = caller.identity().map_or(&bucket.owner, |identity| &identity.account.id);
+        let acl = match bucket.controls.ownership.has_acls() {
+            false if is_given => None,
+            false => of_headers(headers, authority.identities(), listed_for, &bucket.owner)?,
+            true => of_headers(headers, authority.identities(), writer, &bucket.owner)?,
+        };
         let acl = acl.map(|acl| admissible(bucket, acl, writer)).transpose()?.flatten();
         let (retention, legal_hold) = lock::of_headers(headers)?;
         Ok(Self { owner: authority.recorded(writer), acl, retention, legal_hold })

@@ -9,7 +9,7 @@ use tidegate_tiering::engine::{
 };
 
 use super::admit::{Admitted, asking, caller_of};
-use super::authority::Place;
+use super::authority::{Look, Place};
 use super::error::{custom, from_engine};
 use super::{Gateway, context, time, versions};
 use crate::auth::decide::Decision;
@@ -205,7 +205,7 @@ pub(super) async fn put_retention(
     let retention = retention_of(input.retention.as_ref())?;
     let bypass = input.bypass_governance_retention == Some(true);
     let version = input.version_id.as_deref();
-    let place = Place { bucket: &input.bucket, key: &input.key, version, is_new: false };
+    let place = Place { bucket: &input.bucket, key: &input.key, version, ..Place::default() };
     let mode = retention.map(|retention| retention.mode.as_str().to_owned());
     let said = [(MODE, mode), (UNTIL, retention.map(|retention| retention.until.to_string()))];
     authorize(gateway, &request, ("PutObjectRetention", &place), (bypass, said))?;
@@ -263,7 +263,7 @@ pub(super) async fn put_hold(
         _ => return Err(s3_error!(MalformedXML, "The Status of a LegalHold is ON or OFF.")),
     };
     let version = input.version_id.as_deref();
-    let place = Place { bucket: &input.bucket, key: &input.key, version, is_new: false };
+    let place = Place { bucket: &input.bucket, key: &input.key, version, ..Place::default() };
     let said = [(HOLD, status.map(|status| status.as_str().to_owned())), (MODE, None)];
     authorize(gateway, &request, ("PutObjectLegalHold", &place), (false, said))?;
     let version = versions::named(version)?;
@@ -312,9 +312,10 @@ pub(super) fn shown<T>(gateway: &Gateway, request: &S3Request<T>, info: &ObjectI
     let query = request.uri.query().unwrap_or_default();
     let asking = asking(&gateway.authority, &caller, context.as_deref(), (&request.headers, query));
     let version = asking.parameter("versionId");
-    let place = Place { bucket: &info.bucket, key: &info.key, version: version.as_deref(), is_new: false };
+    let place = Place { bucket: &info.bucket, key: &info.key, version: version.as_deref(), ..Place::default() };
+    let look = Look::new(&gateway.authority, place);
     let may = |action| -> S3Result<bool> {
-        Ok(gateway.authority.decide(&asking, action, &facts, &place)? == Decision::Allowed)
+        Ok(gateway.authority.decide(&asking, action, &facts, &look)? == Decision::Allowed)
     };
     if let Some(retention) = attributes.retention
         && may("s3:GetObjectRetention")?

@@ -26,6 +26,7 @@ mod lock;
 mod multipart;
 mod notification;
 pub(crate) mod parameters;
+pub(crate) mod parsed;
 mod policy_operations;
 mod ranges;
 mod read;
@@ -87,7 +88,7 @@ impl Gateway {
 
     /// Whether a key of a client's may come with a request: over TLS, or where the settings say that nobody listens.
     fn hides_keys(&self, extensions: &http::Extensions) -> bool {
-        self.ssec_over_http || extensions.get::<Transport>().is_some_and(|transport| transport.tls)
+        self.ssec_over_http || extensions.get::<Transport>().is_some_and(|transport| transport.tls.is_some())
     }
 }
 
@@ -240,5 +241,6 @@ operations! {
     get_bucket_acl => acl_operations::get_bucket, GetBucketAclInput, GetBucketAclOutput;
     put_bucket_acl => acl_operations::put_bucket, PutBucketAclInput, PutBucketAclOutput;
     get_object_acl => acl_operations::get_object, GetObjectAclInput, GetObjectAclOutput;
+    get_object_torrent => read::torrent, GetObjectTorrentInput, GetObjectTorrentOutput;
     put_object_acl => acl_operations::put_object, PutObjectAclInput, PutObjectAclOutput;
 }

@@ -13,7 +13,7 @@ use super::authority::Owners;
 use super::body::body_in;
 use super::checksums::{announced, by_name, given, name, show, type_name};
 use super::conditions::of_write;
-use super::encryption::{KeyFor, echo_key, key_headers};
+use super::encryption::{KeyFor, echo_key, key_headers, tell_key};
 use super::error::{from_engine, from_engine_with_body};
 use super::grants::OfNew;
 use super::lifecycle::{add_abort, expiration};
@@ -140,10 +140,11 @@ pub(super) async fn complete(
             gateway.max_object_bytes
         ));
     }
-    // S3 asks for the key only to show checksums; the parts' own keys have been checked.
-    key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
-    if let Some(named) = &input.checksum_type {
-        check_type(gateway, (&input.bucket, &input.key, &input.upload_id), named)?;
+    let customer_key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
+    let named = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
+    gateway.engine.check_upload_key(named, customer_key.as_ref()).map_err(from_engine)?;
+    if let Some(kind) = &input.checksum_type {
+        check_type(gateway, (&input.bucket, &input.key, &input.upload_id), kind)?;
     }
     let complete = CompleteUpload {
         bucket: input.bucket.clone(),
@@ -152,7 +153,7 @@ pub(super) async fn complete(
         parts,
         expect_checksum: given!(input)?,
         expect_size,
-        condition: of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?,
+        condition: of_write(input.if_match.as_ref(), input.if_none_match.as_ref()),
     };
     let written = gateway.engine.complete_upload(complete).await.map_err(from_engine)?;
     let location = format!("/{}/{}", input.bucket, Encoding::Url.apply(input.key.clone()));
@@ -166,7 +167,11 @@ pub(super) async fn complete(
         ..Default::default()
     };
     output.checksum_type = show!(output, written.checksum.as_ref());
-    Ok(S3Response::new(output))
+    let mut response = S3Response::new(output);
+    if let Some(key) = &customer_key {
+        tell_key(&mut response.headers, key);
+    }
+    Ok(response)
 }
 
 /// The type that a completion names must be the upload's.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Gateway;
 use super::acl_operations::keep;
 use super::admit::{Admitted, asking, caller_of};
-use super::authority::{POLICY, PUBLIC_ACCESS_BLOCK, Place};
+use super::authority::{Look, POLICY, PUBLIC_ACCESS_BLOCK, Place};
 use super::error::{custom, from_engine};
 use crate::auth::decide::{BucketFacts, Decision};
 use crate::auth::policy::PolicyDocument;
@@ -57,7 +57,7 @@ fn keeps_access(
     let asking = asking(&gateway.authority, &caller, context.as_deref(), (&request.headers, query));
     let then = BucketFacts { policy: Some(Arc::new(policy)), ..facts.clone() };
     let place = Place { bucket: &request.input.bucket, ..Place::default() };
-    match gateway.authority.decide(&asking, "s3:PutBucketPolicy", &then, &place)? {
+    match gateway.authority.decide(&asking, "s3:PutBucketPolicy", &then, &Look::new(&gateway.authority, place))? {
         Decision::Denied => Err(s3_error!(
             MalformedPolicy,
             "The new policy denies you to change it again. Send x-amz-confirm-remove-self-bucket-access: true if that is meant."

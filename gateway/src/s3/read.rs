@@ -5,8 +5,9 @@ use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{Checksum as EngineChecksum, ObjectHandle, ObjectInfo, RestoreStatus as Restored};
 
+use super::admit::Found;
 use super::attributes::STANDARD;
-use super::checksums::show;
+use super::checksums::{show, type_name};
 use super::conditions::{self, Conditions, Verdict, failed, of_read};
 use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, http_date};
@@ -86,7 +87,9 @@ macro_rules! described {
             version_id: versions::of_object($info),
             ..Default::default()
         };
-        output.checksum_type = show!(output, $wanted.checksum($info, &$selection));
+        let shown = show!(output, $wanted.checksum($info, &$selection));
+        // Also beside a part's checksum it is the whole object's.
+        output.checksum_type = shown.map(|own| $info.checksum.as_ref().map_or(own, |whole| type_name(whole.composite)));
         let mut response = S3Response::new(output);
         if $input.response_expires.is_none() {
             add_expires(&mut response.headers, $info);
@@ -97,9 +100,17 @@ macro_rules! described {
     }};
 }
 
-/// Opens the version that a request names, the latest when it names none.
-fn open(gateway: &Gateway, (bucket, key): (&str, &str), version: Option<&str>) -> S3Result<ObjectHandle> {
-    gateway.engine.open_version(bucket, key, versions::named(version)?).map_err(from_engine)
+/// The version that a request names, the latest when it names none: as it was looked up already, or looked up now.
+fn open(
+    gateway: &Gateway,
+    extensions: &http::Extensions,
+    (bucket, key): (&str, &str),
+    version: Option<&str>,
+) -> S3Result<ObjectHandle> {
+    match Found::take(extensions) {
+        Some(object) => Ok(object),
+        None => gateway.engine.open_version(bucket, key, versions::named(version)?).map_err(from_engine),
+    }
 }
 
 pub(super) async fn get(
@@ -109,7 +120,7 @@ pub(super) async fn get(
     let input = &request.input;
     check_overrides(&overrides!(input), is_anonymous(&request))?;
     let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
-    let mut object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
+    let mut object = open(gateway, &request.extensions, (&input.bucket, &input.key), input.version_id.as_deref())?;
     object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
@@ -131,7 +142,7 @@ pub(super) async fn head(
     let input = &request.input;
     check_overrides(&overrides!(input), is_anonymous(&request))?;
     let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
-    let mut object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
+    let mut object = open(gateway, &request.extensions, (&input.bucket, &input.key), input.version_id.as_deref())?;
     object.unlock(key.clone()).map_err(from_engine)?;
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
@@ -142,6 +153,15 @@ pub(super) async fn head(
         response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));
     }
     Ok(response)
+}
+
+/// There are no torrents here: of no object is there one.
+pub(super) async fn torrent(
+    gateway: &Gateway,
+    request: S3Request<GetObjectTorrentInput>,
+) -> S3Result<S3Response<GetObjectTorrentOutput>> {
+    open(gateway, &request.extensions, (&request.input.bucket, &request.input.key), None)?;
+    Err(s3_error!(NoSuchKey, "There is no torrent of this object."))
 }
 
 /// Whether a request came without a signature.
@@ -276,7 +296,7 @@ pub(super) async fn attributes(
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
     let input = request.input;
     let key = key_headers!(input).key(KeyFor::Reading, gateway.hides_keys(&request.extensions))?;
-    let mut object = open(gateway, (&input.bucket, &input.key), input.version_id.as_deref())?;
+    let mut object = open(gateway, &request.extensions, (&input.bucket, &input.key), input.version_id.as_deref())?;
     object.unlock(key).map_err(from_engine)?;
     let info = object.info();
     // Clients send the names in one header line or in several.

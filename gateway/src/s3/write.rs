@@ -34,7 +34,7 @@ pub(super) async fn put(
     let mut expect = if from_form { announced.expectation_without_length()? } else { announced.expectation()? };
     expect.customer_key.clone_from(&key);
     let attributes = describe!(input, &headers, &gateway.storage_classes, of_new)?;
-    let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+    let condition = of_write(input.if_match.as_ref(), input.if_none_match.as_ref());
     let body = body_in(input.body, &headers, trailing.as_ref(), context.clone());
     let put = PutObject { bucket: input.bucket, key: input.key, attributes, expect, condition };
     let written =

@@ -38,7 +38,7 @@ use super::metrics::{HttpMetrics, Operation};
 use super::pipe::pipe;
 use super::range;
 use super::rechunk::Rechunked;
-use super::request::{BodyFailure, RequestContext, RequestIds, random};
+use super::request::{BodyFailure, RequestContext, RequestIds, TlsVersion, random};
 use super::settings::S3Settings;
 use super::sig_v2;
 use super::xml::{self, Whole};
@@ -55,8 +55,8 @@ const CLIENT_GONE: u16 = 499;
 /// How a request came: in the extensions of requests to s3s, for rules that ask for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transport {
-    /// Over TLS to this very server: what a proxy says in `x-forwarded-proto` is not believed.
-    pub tls: bool,
+    /// The version of TLS to this very server; none without: what a proxy says in `x-forwarded-proto` is not believed.
+    pub tls: Option<TlsVersion>,
     /// The version of HTTP.
     pub version: http::Version,
 }
@@ -79,7 +79,7 @@ impl Arrival {
             actix_http::Version::HTTP_10 => http::Version::HTTP_10,
             _ => http::Version::HTTP_11,
         };
-        let transport = Transport { tls: on.is_some_and(|on| on.tls), version };
+        let transport = Transport { tls: on.and_then(|on| on.tls), version };
         let connection = on.and_then(|on| on.watched.clone());
         Self { request, transport, connection, wanted: None, unsized_body: false }
     }
@@ -166,7 +166,7 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    fn enter(&self, peer: Option<IpAddr>, tls: bool) -> (InFlight, bool) {
+    fn enter(&self, peer: Option<IpAddr>, tls: Option<TlsVersion>) -> (InFlight, bool) {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.metrics.in_flight.inc();
         let context = Arc::new(RequestContext::new(self.ids.next()).from_peer(peer, tls));
@@ -326,7 +326,7 @@ async fn with_body(
 async fn with_form(shared: &Shared, request: http::Request<Body>, incoming: Incoming) -> http::Response<Body> {
     let (writer, reader) = pipe(shared.body_channel_bytes, None);
     let context = Arc::clone(&incoming.context);
-    let tls = request.extensions().get::<Transport>().is_some_and(|transport| transport.tls);
+    let tls = request.extensions().get::<Transport>().is_some_and(|transport| transport.tls.is_some());
     let answering = async {
         let (mut put, wish) = match shared.forms.put((&request, tls), reader, context).await {
             Ok(put) => put,

@@ -1,19 +1,22 @@
 //! Requests of pages of other origins: the preflight, which is answered without a signature, and what is told beside an answer.
 
 use http::{HeaderMap, Method, Request, header};
+use s3s::dto::CORSRule;
 use s3s::host::S3Host;
 use s3s::{Body, S3Error, S3Result};
 use tidegate_tiering::engine::{Engine, EngineError};
 
 use super::settings::S3Settings;
 use crate::s3::access::Domains;
-use crate::s3::cors::{Asked, rules};
+use crate::s3::cors::{Asked, NAME, rules};
 use crate::s3::error::from_engine;
+use crate::s3::parsed::Parsed;
 
 /// The rules of all buckets.
 pub(crate) struct Cors {
     engine: Engine,
     domains: Domains,
+    parsed: Parsed<Option<Vec<CORSRule>>>,
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
@@ -30,7 +33,7 @@ fn forbidden(message: &'static str) -> S3Error {
 
 impl Cors {
     pub(crate) fn new(settings: &S3Settings, engine: Engine) -> Self {
-        Self { engine, domains: Domains::new(&settings.domains) }
+        Self { engine, domains: Domains::new(&settings.domains), parsed: Parsed::new(&[NAME]) }
     }
 
     fn bucket(&self, request: &Request<Body>) -> Option<String> {
@@ -62,9 +65,10 @@ impl Cors {
             EngineError::NoSuchBucket(_) => forbidden("CORSResponse: Bucket not found"),
             other => from_engine(other),
         })?;
+        let rules = self.parsed.of(&bucket, || rules(&bucket.settings))?;
         let rules =
-            rules(&bucket.settings)?.ok_or_else(|| forbidden("CORSResponse: CORS is not enabled for this bucket."))?;
-        let rule = asked.allowed_by(&rules).ok_or_else(|| {
+            rules.as_ref().as_ref().ok_or_else(|| forbidden("CORSResponse: CORS is not enabled for this bucket."))?;
+        let rule = asked.allowed_by(rules).ok_or_else(|| {
             forbidden(
                 "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request method / \
                  Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.",
@@ -85,8 +89,8 @@ impl Cors {
             None => request.method().as_str(),
         };
         let bucket = self.engine.bucket(&self.bucket(request)?).ok()?;
-        let rules = rules(&bucket.settings).ok()??;
+        let rules = self.parsed.of(&bucket, || rules(&bucket.settings)).ok()?;
         let asked = Asked { origin, method, headers: Vec::new() };
-        asked.allowed_by(&rules).map(|rule| asked.told(rule))
+        asked.allowed_by(rules.as_ref().as_ref()?).map(|rule| asked.told(rule))
     }
 }

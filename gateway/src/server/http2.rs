@@ -28,6 +28,7 @@ use super::body::Outgoing;
 use super::connections::Connection;
 use super::convert;
 use super::listen::Listening;
+use super::request::TlsVersion;
 use super::settings::PARSER_HEADER_BYTES;
 
 /// Bytes of a request's body that a client may send before the store takes them.
@@ -41,7 +42,8 @@ const FRAME_BYTES: usize = 16 * 1024;
 
 /// Serves the streams of a connection until it ends.
 pub(crate) async fn serve(listening: Listening, io: TlsStream<TcpStream>, peer: Option<SocketAddr>) {
-    let watched = listening.connections.begun(io.get_ref().0);
+    let (socket, tls) = io.get_ref();
+    let (watched, tls) = (listening.connections.begun(socket), TlsVersion::of(tls));
     let settings = &listening.settings;
     let mut builder = h2::server::Builder::new();
     builder
@@ -60,7 +62,7 @@ pub(crate) async fn serve(listening: Listening, io: TlsStream<TcpStream>, peer: 
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
-                    streams.push(Box::pin(stream(listening.clone(), request, respond, (watched.clone(), peer))));
+                    streams.push(Box::pin(stream(listening.clone(), request, respond, (watched.clone(), peer, tls))));
                 }
                 // Nothing comes or goes any more.
                 Some(Err(_)) | None => return,
@@ -79,7 +81,7 @@ async fn stream(
     listening: Listening,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    (connection, peer): (Option<Arc<Connection>>, Option<SocketAddr>),
+    (connection, peer, tls): (Option<Arc<Connection>>, Option<SocketAddr>, TlsVersion),
 ) {
     let is_head = request.method() == http::Method::HEAD;
     let expects = request
@@ -87,7 +89,7 @@ async fn stream(
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let (wanted, mut asked) = oneshot::channel();
-    let Some(arrival) = arrival(request, connection, peer, expects.then_some(wanted)) else {
+    let Some(arrival) = arrival(request, connection, (peer, tls), expects.then_some(wanted)) else {
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     };
     let mut call = Box::pin(adapter::handle(Arc::clone(&listening.shared), arrival));
@@ -116,7 +118,7 @@ async fn stream(
 fn arrival(
     request: http::Request<RecvStream>,
     connection: Option<Arc<Connection>>,
-    peer: Option<SocketAddr>,
+    (peer, tls): (Option<SocketAddr>, TlsVersion),
     wanted: Option<oneshot::Sender<()>>,
 ) -> Option<Arrival> {
     let (parts, body) = request.into_parts();
@@ -129,7 +131,7 @@ fn arrival(
     head.version = actix_http::Version::HTTP_2;
     head.peer_addr = peer;
     convert::request_headers(&parts.headers, &mut head.headers)?;
-    let transport = Transport { tls: true, version: http::Version::HTTP_2 };
+    let transport = Transport { tls: Some(tls), version: http::Version::HTTP_2 };
     Some(Arrival { request, transport, connection, wanted, unsized_body })
 }
 

@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::adapter::{self, Arrival, Shared};
 use super::connections::{Connection, Connections};
+use super::request::TlsVersion;
 use super::settings::S3Settings;
 use super::tls::Certificates;
 use super::{body, expect, http2};
@@ -34,7 +35,7 @@ pub(crate) struct Listening {
 #[derive(Debug, Clone)]
 pub(crate) struct OnConnection {
     pub(crate) watched: Option<Arc<Connection>>,
-    pub(crate) tls: bool,
+    pub(crate) tls: Option<TlsVersion>,
 }
 
 impl Listening {
@@ -45,8 +46,7 @@ impl Listening {
 
     fn http1<T>(
         &self,
-        tls: bool,
-        socket: fn(&T) -> &TcpStream,
+        parts: fn(&T) -> (&TcpStream, Option<TlsVersion>),
     ) -> impl ServiceFactory<(T, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()>
     + use<T>
     where
@@ -64,7 +64,8 @@ impl Listening {
             .graceful_shutdown_signal(move || Self::stopped(stopping.clone()))
             .expect(fn_service(move |request: Request| expect::go_on(Arc::clone(&expects), request)))
             .on_connect_ext(move |io: &T, data| {
-                data.insert(OnConnection { watched: connections.begun(socket(io)), tls });
+                let (socket, tls) = parts(io);
+                data.insert(OnConnection { watched: connections.begun(socket), tls });
             })
             .h1(fn_service(move |mut request: Request| {
                 let shared = Arc::clone(&calls);
@@ -84,7 +85,7 @@ pub(crate) fn plain(
     listening: Listening,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
     fn_factory(move || {
-        let http1 = listening.http1(false, |io: &TcpStream| io).new_service(());
+        let http1 = listening.http1(unsecured).new_service(());
         async move {
             let http1 = Rc::new(http1.await?);
             Ok::<_, ()>(fn_service(move |io: TcpStream| {
@@ -106,7 +107,7 @@ pub(crate) fn tls(
     let acceptor = TlsAcceptor::from(certificates.config());
     fn_factory(move || {
         let (listening, acceptor) = (listening.clone(), acceptor.clone());
-        let http1 = listening.http1(true, |io: &TlsStream<TcpStream>| io.get_ref().0).new_service(());
+        let http1 = listening.http1(secured).new_service(());
         async move {
             let http1 = Rc::new(http1.await?);
             Ok::<_, ()>(fn_service(move |io: TcpStream| {
@@ -131,6 +132,15 @@ pub(crate) fn tls(
             }))
         }
     })
+}
+
+fn unsecured(io: &TcpStream) -> (&TcpStream, Option<TlsVersion>) {
+    (io, None)
+}
+
+fn secured(io: &TlsStream<TcpStream>) -> (&TcpStream, Option<TlsVersion>) {
+    let (socket, tls) = io.get_ref();
+    (socket, Some(TlsVersion::of(tls)))
 }
 
 /// Head and body of a small answer in one packet, and none of them held back.

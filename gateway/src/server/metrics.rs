@@ -54,7 +54,7 @@ operations! {
     GetBucketPolicy, PutBucketPolicy, DeleteBucketPolicy, GetBucketPolicyStatus,
     GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
     GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
-    GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl,
+    GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl, GetObjectTorrent,
     GetObjectLockConfiguration, PutObjectLockConfiguration, GetObjectRetention, PutObjectRetention,
     GetObjectLegalHold, PutObjectLegalHold,
     GetBucketNotificationConfiguration, PutBucketNotificationConfiguration,

@@ -111,12 +111,39 @@ impl BodyFailure {
 /// How a request was signed, as the keys `s3:authType` and `s3:signatureversion` say it.
 pub(crate) type Signed = (&'static str, &'static str);
 
+/// A version of TLS that is spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    Tls12,
+    /// 1.3
+    Tls13,
+}
+
+impl TlsVersion {
+    /// That of a connection whose handshake is done.
+    pub(crate) fn of(connection: &rustls::ServerConnection) -> Self {
+        match connection.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => Self::Tls13,
+            _ => Self::Tls12,
+        }
+    }
+
+    /// As policies compare it.
+    pub(crate) fn number(self) -> &'static str {
+        match self {
+            Self::Tls12 => "1.2",
+            Self::Tls13 => "1.3",
+        }
+    }
+}
+
 /// Shared between the HTTP side and the S3 side of one request, by way of the request's extensions.
 #[derive(Debug)]
 pub struct RequestContext {
     id: RequestId,
     peer: Option<IpAddr>,
-    secure: bool,
+    tls: Option<TlsVersion>,
     identity: OnceLock<Arc<Identity>>,
     signed: OnceLock<Signed>,
     operation: AtomicU8,
@@ -143,7 +170,7 @@ impl RequestContext {
         Self {
             id,
             peer: None,
-            secure: false,
+            tls: None,
             identity: OnceLock::new(),
             signed: OnceLock::new(),
             operation: AtomicU8::new(Operation::Unknown as u8),
@@ -152,9 +179,9 @@ impl RequestContext {
         }
     }
 
-    /// For a request that came from this address, over TLS or not.
-    pub fn from_peer(self, peer: Option<IpAddr>, secure: bool) -> Self {
-        Self { peer, secure, ..self }
+    /// For a request that came from this address, over this version of TLS or without any.
+    pub fn from_peer(self, peer: Option<IpAddr>, tls: Option<TlsVersion>) -> Self {
+        Self { peer, tls, ..self }
     }
 
     /// The address that the connection comes from.
@@ -162,9 +189,9 @@ impl RequestContext {
         self.peer
     }
 
-    /// Whether the connection is one of TLS.
-    pub fn is_secure(&self) -> bool {
-        self.secure
+    /// The version of TLS of the connection; none without TLS.
+    pub fn tls(&self) -> Option<TlsVersion> {
+        self.tls
     }
 
     /// Who signed the request, once the signature was found right.

@@ -120,10 +120,10 @@ impl World {
             0 => {
                 let etag = there.etags.first().filter(|_| there.etags.len() == 1).cloned();
                 let if_match = Some(etag.unwrap_or_else(|| "*".to_owned()));
-                return self.put_with(key, bytes, (false, WriteCondition { if_match, if_none_match: false }));
+                return self.put_with(key, bytes, (false, WriteCondition { if_match, ..Default::default() }));
             }
-            1 => WriteCondition { if_match: Some("another".into()), if_none_match: false },
-            _ => WriteCondition { if_match: None, if_none_match: true },
+            1 => WriteCondition { if_match: Some("another".into()), ..Default::default() },
+            _ => WriteCondition { if_none_match: vec!["*".into()], ..Default::default() },
         };
         let text = format!("put {key} with {condition:?}, which does not hold");
         let put = PutObject {

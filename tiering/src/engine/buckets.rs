@@ -14,6 +14,9 @@ use std::ops::Bound;
 /// How often a change is tried again after another change of the same bucket won.
 const MAX_RACES: usize = 32;
 
+/// Uploads that the deletion of a bucket looks up at once.
+const UPLOADS_AT_ONCE: usize = 1000;
+
 /// Whether a bucket gives version ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Versioning {
@@ -129,23 +132,53 @@ impl Engine {
         Err(EngineError::Conflict)
     }
 
-    /// Deletes an empty bucket. Versions, delete markers and unfinished uploads count as content: nothing is lost unseen.
+    /// Deletes an empty bucket. Versions and delete markers count as content. Unfinished uploads do not, as in S3: they are aborted, once
+    /// there is nothing else in the bucket.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`], [`EngineError::BucketNotEmpty`].
+    /// [`EngineError::NoSuchBucket`], [`EngineError::BucketNotEmpty`]; [`EngineError::Conflict`] when uploads begin all the while.
     pub async fn delete_bucket(&self, name: &str) -> Result<(), EngineError> {
         self.bucket(name)?;
         let inside = keys::object(name, "");
-        let batch = Batch::new(Reason::DeleteBucket)
-            .expect(Expect::Present(Table::Bucket, name.into()))
-            .expect(Expect::EmptyPrefix(Table::Object, inside.clone()))
-            .expect(Expect::EmptyPrefix(Table::Version, inside.clone()))
-            .expect(Expect::EmptyPrefix(Table::Upload, inside))
-            .delete(Table::Bucket, name);
-        match self.core.meta.commit(lifecycle::forget(batch, name)).await {
-            Err(MetaError::Conflict { table: Table::Bucket, .. }) => Err(EngineError::NoSuchBucket(name.to_owned())),
-            Err(MetaError::Conflict { .. }) => Err(EngineError::BucketNotEmpty(name.to_owned())),
-            other => Ok(other.map(drop)?),
+        for _ in 0..MAX_RACES {
+            // In the order in which they are judged: a conflict about uploads tells that all else is gone.
+            let batch = Batch::new(Reason::DeleteBucket)
+                .expect(Expect::Present(Table::Bucket, name.into()))
+                .expect(Expect::EmptyPrefix(Table::Object, inside.clone()))
+                .expect(Expect::EmptyPrefix(Table::Version, inside.clone()))
+                .expect(Expect::EmptyPrefix(Table::Upload, inside.clone()))
+                .delete(Table::Bucket, name);
+            return match self.core.meta.commit(lifecycle::forget(batch, name)).await {
+                Err(MetaError::Conflict { table: Table::Upload, .. }) => {
+                    self.abort_uploads(&inside).await?;
+                    continue;
+                }
+                Err(MetaError::Conflict { table: Table::Bucket, .. }) => {
+                    Err(EngineError::NoSuchBucket(name.to_owned()))
+                }
+                Err(MetaError::Conflict { .. }) => Err(EngineError::BucketNotEmpty(name.to_owned())),
+                other => Ok(other.map(drop)?),
+            };
+        }
+        Err(EngineError::Conflict)
+    }
+
+    /// Aborts all uploads whose keys begin so.
+    async fn abort_uploads(&self, inside: &[u8]) -> Result<(), EngineError> {
+        loop {
+            let page = self.core.meta.scan(Table::Upload, keys::prefix(inside), UPLOADS_AT_ONCE, false)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for (key, _) in page {
+                let (_, _, id) = keys::split_upload(&key)
+                    .ok_or_else(|| EngineError::Corrupt("the key of an upload cannot be read".into()))?;
+                match self.core.abort_upload(&key, id).await {
+                    // Completed or aborted by somebody else meanwhile.
+                    Ok(()) | Err(EngineError::NoSuchUpload(_)) => {}
+                    Err(other) => return Err(other),
+                }
+            }
         }
     }
 

@@ -259,6 +259,30 @@ impl Engine {
         Ok(written)
     }
 
+    /// Whether an upload may be completed with this key: where its parts have checksums and a key of the client's, as S3, only with that
+    /// key, and with no other anywhere. Of an upload that is not there nothing is said.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidRequest`].
+    pub fn check_upload_key(
+        &self,
+        (bucket, key, upload_id): (&str, &str, &str),
+        given: Option<&CustomerKey>,
+    ) -> Result<(), EngineError> {
+        let upload = match self.core.upload(&keys::upload(bucket, key, upload_id), upload_id) {
+            Err(EngineError::NoSuchUpload(_)) => return Ok(()),
+            other => other?,
+        };
+        let has_checksums = || -> Result<bool, EngineError> {
+            let parts = self.core.parts(upload_id, 0, usize::MAX)?;
+            Ok(upload.checksum.is_some() || parts.iter().any(|part| part.info.checksum.is_some()))
+        };
+        match given {
+            None if upload.attributes.encryption.is_none() || !has_checksums()? => Ok(()),
+            _ => check_part_key(upload.attributes.encryption.as_ref(), given),
+        }
+    }
+
     /// Gives an upload up; its parts become unreferenced.
     ///
     /// # Errors

@@ -216,10 +216,9 @@ impl Core {
     }
 
     async fn delete(&self, bucket: &str, key: &str, delete: &DeleteRequest) -> Result<Deleted, EngineError> {
-        let DeleteRequest { version, if_match, owner, bypass_governance } = delete;
-        match version {
-            VersionRef::Current => self.delete_key(bucket, key, if_match.as_deref(), owner.as_deref()).await,
-            named => self.delete_named(bucket, key, (*named, if_match.as_deref()), *bypass_governance).await,
+        match delete.version {
+            VersionRef::Current => self.delete_key(bucket, key, delete).await,
+            _ => self.delete_named(bucket, key, delete).await,
         }
     }
 
@@ -301,7 +300,8 @@ fn contradicts(expect: &Expect, subject: &[u8], stored: Option<&[u8]>) -> bool {
 
 fn check_condition(target: &Target<'_>, old: Option<&ObjectRecord>) -> Result<(), EngineError> {
     let Target { bucket, key, condition } = *target;
-    if condition.if_none_match && old.is_some() {
+    let is_named = |old: &ObjectRecord| condition.if_none_match.iter().any(|etag| etag == "*" || *etag == old.etag);
+    if old.is_some_and(is_named) {
         return Err(EngineError::PreconditionFailed("If-None-Match"));
     }
     match (&condition.if_match, old) {

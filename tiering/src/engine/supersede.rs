@@ -9,7 +9,7 @@ use super::events::EventKind;
 use super::keys;
 use super::lock::{self, BucketLock};
 use super::record::{BucketRecord, ObjectRecord};
-use super::types::{Deleted, Residency, VersionId, VersionRef};
+use super::types::{DeleteRequest, Deleted, Residency, VersionId, VersionRef};
 use super::versions::{MAX_RACES, Stored};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::mutants::{self, Mutant};
@@ -32,6 +32,11 @@ pub(crate) struct Sight {
 }
 
 impl Sight {
+    /// The delete marker that is the latest.
+    fn latest_marker(&self) -> Option<&Stored> {
+        self.marker.iter().chain(&self.null).find(|one| one.record.marker && one.is_latest())
+    }
+
     fn newest_id(&self) -> Option<VersionId> {
         let all = self.current.iter().chain(&self.marker).chain(&self.null);
         all.map(|stored| stored.record.version).max()
@@ -192,30 +197,34 @@ impl Core {
         Ok(Some((batch, planned, Deleted { existed, version, marker: true })))
     }
 
-    /// Makes a key look deleted.
+    /// Makes a key look deleted. Conditions on size and time judge a delete marker like an object, and of a key that has nothing they ask
+    /// nothing: then nothing is done.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`], [`EngineError::PreconditionFailed`].
+    /// [`EngineError::NoSuchBucket`], [`EngineError::PreconditionFailed`], [`EngineError::NoSuchKey`].
     pub(crate) async fn delete_key(
         &self,
         bucket: &str,
         key: &str,
-        if_match: Option<&str>,
-        owner: Option<&str>,
+        delete: &DeleteRequest,
     ) -> Result<Deleted, EngineError> {
         for _ in 0..MAX_RACES {
             let planned_by = self.rules_of(bucket);
             let sight = self.look(bucket, key)?;
-            match (&sight.current, if_match) {
-                (Some(current), Some(etag)) => check_etag(etag, current)?,
+            match (&sight.current, sight.latest_marker()) {
+                (Some(current), _) => check_delete(delete, current)?,
                 // S3's answer: there is nothing that could match.
-                (None, Some(_)) => {
+                (None, _) if delete.if_match.is_some() => {
                     return Err(EngineError::NoSuchKey { bucket: bucket.to_owned(), key: key.to_owned() });
                 }
-                (_, None) => {}
+                (None, Some(marker)) => check_delete(delete, marker)?,
+                (None, None) if delete.if_size.is_some() || delete.if_modified.is_some() => {
+                    return Ok(Deleted::default());
+                }
+                (None, None) => {}
             }
             let Some((batch, planned, deleted)) =
-                self.plan_delete(&sight, (bucket, key), (Reason::DeleteObject, owner))?
+                self.plan_delete(&sight, (bucket, key), (Reason::DeleteObject, delete.owner.as_deref()))?
             else {
                 return Ok(Deleted::default());
             };
@@ -239,22 +248,19 @@ impl Core {
         &self,
         bucket: &str,
         key: &str,
-        (version, if_match): (VersionRef, Option<&str>),
-        bypass: bool,
+        delete: &DeleteRequest,
     ) -> Result<Deleted, EngineError> {
         for _ in 0..MAX_RACES {
             let planned_by = self.rules_of(bucket);
-            let found = match version {
-                VersionRef::Current => return self.delete_key(bucket, key, if_match, None).await,
+            let found = match delete.version {
+                VersionRef::Current => return self.delete_key(bucket, key, delete).await,
                 VersionRef::Null => self.null_version(bucket, key)?,
                 VersionRef::Id(id) => self.by_id(bucket, key, id)?.filter(|found| !found.record.null),
             };
             // What is gone is what was asked for, whatever it was.
             let Some(found) = found else { return Ok(Deleted::default()) };
-            if let Some(etag) = if_match {
-                check_etag(etag, &found)?;
-            }
-            let (batch, planned) = self.plan_removal(&found, Reason::DeleteVersion, bypass)?;
+            check_delete(delete, &found)?;
+            let (batch, planned) = self.plan_removal(&found, Reason::DeleteVersion, delete.bypass_governance)?;
             match self.meta.commit(batch).await {
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
@@ -422,9 +428,17 @@ fn is_local(record: &ObjectRecord) -> bool {
     !record.marker && !matches!(record.residency, Residency::Cold { .. })
 }
 
-fn check_etag(if_match: &str, found: &Stored) -> Result<(), EngineError> {
-    if if_match == "*" || if_match == found.record.etag {
-        return Ok(());
+/// Judges what is to be deleted by the conditions of the request.
+fn check_delete(delete: &DeleteRequest, found: &Stored) -> Result<(), EngineError> {
+    let record = &found.record;
+    if delete.if_match.as_ref().is_some_and(|etag| etag != "*" && *etag != record.etag) {
+        return Err(EngineError::PreconditionFailed("If-Match"));
     }
-    Err(EngineError::PreconditionFailed("If-Match"))
+    if delete.if_size.is_some_and(|size| size != record.size) {
+        return Err(EngineError::PreconditionFailed("x-amz-if-match-size"));
+    }
+    if delete.if_modified.is_some_and(|second| second != record.modified.seconds()) {
+        return Err(EngineError::PreconditionFailed("x-amz-if-match-last-modified-time"));
+    }
+    Ok(())
 }

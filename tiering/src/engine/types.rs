@@ -150,13 +150,13 @@ pub enum Encryption {
     },
 }
 
-/// Preconditions of a write (`If-Match`, `If-None-Match: *`), checked at the commit point.
+/// Preconditions of a write (`If-Match`, `If-None-Match`), checked at the commit point.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteCondition {
     /// The current object must have this ETag (without quotes).
     pub if_match: Option<String>,
-    /// There must be no object.
-    pub if_none_match: bool,
+    /// The current object must have none of these ETags (without quotes; `*`: there must be no object).
+    pub if_none_match: Vec<String>,
 }
 
 /// Gives the checksums that came after the body (trailers); called once the body has ended.
@@ -450,6 +450,10 @@ pub struct DeleteRequest {
     pub version: VersionRef,
     /// The version that goes, or the visible one when none is named, must have this ETag (without quotes; `*`: be there).
     pub if_match: Option<String>,
+    /// It must have this many bytes.
+    pub if_size: Option<u64>,
+    /// It must have been modified in this second (Unix time).
+    pub if_modified: Option<u64>,
     /// The account that a delete marker belongs to; none: the first one.
     pub owner: Option<String>,
     /// The caller may remove what is retained in governance mode.

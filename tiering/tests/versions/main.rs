@@ -193,12 +193,27 @@ async fn conditions_look_at_what_is_visible() {
             PutObject { bucket: "bkt".into(), key: key.into(), attributes: Default::default(), expect, condition };
         engine.put_object(put, body(b"x")).await
     };
-    let absent = || WriteCondition { if_none_match: true, ..Default::default() };
+    let absent = || WriteCondition { if_none_match: vec!["*".into()], ..Default::default() };
     let first = write("k", absent()).await.unwrap();
     assert!(matches!(write("k", absent()).await, Err(EngineError::PreconditionFailed(_))));
     let wrong = DeleteRequest { if_match: Some("other".into()), ..Default::default() };
     let outcome = engine.delete_object("bkt", "k", wrong).await;
     assert!(matches!(outcome, Err(EngineError::PreconditionFailed(_))));
+    let other_than =
+        |etag: &str| WriteCondition { if_none_match: vec!["other".into(), etag.into()], ..Default::default() };
+    assert!(matches!(write("k", other_than(&first.etag)).await, Err(EngineError::PreconditionFailed(_))));
+    write("k", other_than("another")).await.unwrap();
+    let sized = |size| DeleteRequest { if_size: Some(size), ..Default::default() };
+    let outcome = engine.delete_object("bkt", "k", sized(7)).await;
+    assert!(matches!(outcome, Err(EngineError::PreconditionFailed(_))));
+    let at = engine.open_object("bkt", "k").unwrap().info().last_modified.seconds();
+    let dated = |second| DeleteRequest { if_modified: Some(second), ..sized(1) };
+    let outcome = engine.delete_object("bkt", "k", dated(at + 1)).await;
+    assert!(matches!(outcome, Err(EngineError::PreconditionFailed(_))));
+    assert!(engine.delete_object("bkt", "k", dated(at)).await.unwrap().marker);
+    let outcome = engine.delete_object("bkt", "k", sized(1)).await;
+    assert!(matches!(outcome, Err(EngineError::PreconditionFailed(_))), "a marker has no bytes");
+    assert_eq!(engine.delete_object("bkt", "never", sized(1)).await.unwrap(), Default::default());
     delete(&engine, "k").await;
     let matching = WriteCondition { if_match: Some(first.etag.clone()), ..Default::default() };
     assert!(matches!(write("k", matching).await, Err(EngineError::NoSuchKey { .. })), "a marker is no object");

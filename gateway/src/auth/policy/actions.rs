@@ -1,13 +1,6 @@
-//! The actions that a bucket policy may name, and whether each is about a bucket or about its objects.
+//! The actions that a bucket policy may name.
 
 use super::pattern::wildcard;
-
-/// What an action is done to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
-    Bucket,
-    Object,
-}
 
 /// Without their prefix `s3:`.
 const OF_OBJECTS: [&str; 40] = [
@@ -118,16 +111,14 @@ const OF_BUCKETS: [&str; 62] = [
     "UpdateBucketMetadataInventoryTableConfiguration",
 ];
 
-/// What an action of a policy, which may have wildcards, can be done to: nothing when there is no such action.
-pub(super) fn targets(pattern: &str) -> Vec<Target> {
+/// Whether there is such an action; it may have wildcards.
+pub(super) fn is_known(pattern: &str) -> bool {
     if pattern == "*" {
-        return vec![Target::Bucket, Target::Object];
+        return true;
     }
     let pattern = pattern.to_ascii_lowercase();
-    let Some(name) = pattern.strip_prefix("s3:") else { return Vec::new() };
-    let any = |names: &[&str]| names.iter().any(|known| wildcard(name, &known.to_ascii_lowercase()));
-    let targets = [(Target::Bucket, any(&OF_BUCKETS)), (Target::Object, any(&OF_OBJECTS))];
-    targets.into_iter().filter_map(|(target, found)| found.then_some(target)).collect()
+    let Some(name) = pattern.strip_prefix("s3:") else { return false };
+    OF_OBJECTS.iter().chain(&OF_BUCKETS).any(|known| wildcard(name, &known.to_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -135,19 +126,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_action_is_about_buckets_or_objects() {
-        let cases: [(&str, &[Target]); 8] = [
-            ("s3:GetObject", &[Target::Object]),
-            ("S3:getobject", &[Target::Object]),
-            ("s3:ListBucket", &[Target::Bucket]),
-            ("s3:Get*", &[Target::Bucket, Target::Object]),
-            ("s3:*Object", &[Target::Object]),
-            ("*", &[Target::Bucket, Target::Object]),
-            ("s3:GetObjet", &[]),
-            ("ec2:RunInstances", &[]),
+    fn actions_are_known_by_name_or_by_wildcards() {
+        let cases = [
+            ("s3:GetObject", true),
+            ("S3:getobject", true),
+            ("s3:ListBucket", true),
+            ("s3:Get*", true),
+            ("s3:*Object", true),
+            ("*", true),
+            ("s3:GetObjet", false),
+            ("ec2:RunInstances", false),
         ];
         for (action, expected) in cases {
-            assert_eq!(targets(action), expected, "{action}");
+            assert_eq!(is_known(action), expected, "{action}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A policy, read and checked.
 
-use super::actions::{Target, targets};
+use super::actions::is_known;
 use super::condition::Condition;
 use super::json::Json;
 use super::pattern::Pattern;
@@ -152,8 +152,11 @@ impl Reader<'_> {
             resource: resource.ok_or_else(|| missing("Resource"))?,
             conditions,
         };
-        if let Some(bucket) = self.bucket {
-            check_reach(&statement, bucket)?;
+        if self.bucket.is_some()
+            && statement.effect == Effect::Allow
+            && matches!(statement.principal, Some(Only::Others(_)))
+        {
+            return Err(malformed("Allow with NotPrincipal is not allowed: it would let in everybody else"));
         }
         Ok(statement)
     }
@@ -162,7 +165,7 @@ impl Reader<'_> {
         let actions = texts(json, "Action")?;
         let read = |action: &String| {
             let known = if self.bucket.is_some() {
-                !targets(action).is_empty()
+                is_known(action)
             } else {
                 action == "*"
                     || action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
@@ -207,25 +210,6 @@ fn is_of_bucket(pattern: &Pattern, resource: &str, bucket: &str) -> bool {
     let arn = format!("arn:aws:s3:::{bucket}");
     let of_bucket = pattern.before('/').unwrap_or_else(|| pattern.clone());
     of_bucket.may_match(&arn)
-}
-
-/// An action without wildcards that none of the statement's resources is good for would never do anything: S3 says so.
-fn check_reach(statement: &Statement, bucket: &str) -> Result<(), PolicyError> {
-    let (Only::These(actions), Only::These(resources)) = (&statement.action, &statement.resource) else {
-        return Ok(());
-    };
-    let of_bucket = resources.iter().any(|resource| resource.may_match(&format!("arn:aws:s3:::{bucket}")));
-    let of_objects = resources.iter().any(|resource| resource.before('/').is_some() || resource.is_open());
-    for action in actions.iter().filter_map(Pattern::plain) {
-        let reaches = targets(&action).into_iter().any(|target| match target {
-            Target::Bucket => of_bucket,
-            Target::Object => of_objects,
-        });
-        if !reaches {
-            return Err(malformed(format!("Action does not apply to any resource(s) in statement: {action}")));
-        }
-    }
-    Ok(())
 }
 
 fn only<T>(others: bool, list: Vec<T>) -> Only<T> {

@@ -29,10 +29,9 @@ impl PolicyDocument {
 impl Statement {
     fn is_public(&self) -> bool {
         let everybody = match &self.principal {
-            None => false,
             Some(Only::These(list)) => list.contains(&Principal::Everyone),
-            // All but some is nearly everybody.
-            Some(Only::Others(_)) => true,
+            // Those of users have none, and what allows something names whom.
+            None | Some(Only::Others(_)) => false,
         };
         let limited = |condition: &super::condition::Condition| {
             LIMITING.contains(&condition.key.name()) && condition.fixes_values()

@@ -44,9 +44,14 @@ fn what_is_no_policy_is_refused_by_the_name_of_the_field() {
         (set("Principal", json!({"AWS": "arn:aws:iam::123456789012:user/*"})), "Invalid principal"),
         (set("Principal", json!("me")), "Invalid principal"),
         (set("NotPrincipal", json!("*")), "besides its opposite"),
+        (
+            r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "NotPrincipal": {"AWS": "123456789012"},
+                "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/*"}}"#
+                .to_owned(),
+            "Allow with NotPrincipal",
+        ),
         (set("Action", json!("s3:Fly")), "invalid action: s3:Fly"),
         (set("Action", json!([])), "Action must be"),
-        (set("Action", json!("s3:ListBucket")), "Action does not apply to any resource(s)"),
         (set("Resource", json!("arn:aws:s3:::c/*")), "invalid resource: arn:aws:s3:::c/*"),
         (set("Resource", json!("b/*")), "invalid resource"),
         (set("Resource", json!("arn:aws:s3:::b/${aws:username")), "no closing brace"),

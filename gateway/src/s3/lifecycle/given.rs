@@ -99,28 +99,20 @@ fn filter(given: Option<LifecycleRuleFilter>, prefix: Option<Prefix>) -> S3Resul
         (Some(filter), None) => filter,
     };
     let LifecycleRuleFilter { and, object_size_greater_than, object_size_less_than, prefix, tag } = given;
-    let named = [
-        and.is_some(),
-        object_size_greater_than.is_some(),
-        object_size_less_than.is_some(),
-        prefix.is_some(),
-        tag.is_some(),
-    ];
-    if named.iter().filter(|named| **named).count() > 1 {
-        return Err(malformed("a Filter has more than one condition; put them into And."));
-    }
-    let (prefix, tags, sizes, in_and) = match and {
-        None => (prefix, tag.into_iter().collect(), (object_size_greater_than, object_size_less_than), false),
-        Some(and) => {
-            let sizes = (and.object_size_greater_than, and.object_size_less_than);
-            (and.prefix, and.tags.unwrap_or_default(), sizes, true)
-        }
-    };
+    let named = [prefix.is_some(), object_size_greater_than.is_some(), object_size_less_than.is_some(), tag.is_some()];
+    let beside = named.iter().filter(|named| **named).count();
+    let in_and = and.is_some() || beside > 1;
+    // S3 takes one condition, or an And. Several beside each other, which others take, say as clearly what is meant.
+    let and = and.unwrap_or_default();
+    let larger = object_size_greater_than.into_iter().chain(and.object_size_greater_than);
+    let smaller = object_size_less_than.into_iter().chain(and.object_size_less_than);
+    let larger = larger.map(|size| self::size(size, "ObjectSizeGreaterThan")).collect::<S3Result<Vec<_>>>()?;
+    let smaller = smaller.map(|size| self::size(size, "ObjectSizeLessThan")).collect::<S3Result<Vec<_>>>()?;
     let conditions = Conditions {
-        prefix: prefix.map(checked_prefix).transpose()?,
-        tags: self::tags(tags)?,
-        larger: sizes.0.map(|size| self::size(size, "ObjectSizeGreaterThan")).transpose()?,
-        smaller: sizes.1.map(|size| self::size(size, "ObjectSizeLessThan")).transpose()?,
+        prefix: both_prefixes(prefix, and.prefix)?,
+        tags: self::tags(tag.into_iter().chain(and.tags.into_iter().flatten()).collect())?,
+        larger: larger.into_iter().max(),
+        smaller: smaller.into_iter().min(),
     };
     if conditions.smaller == Some(0) {
         return Err(s3_error!(
@@ -139,11 +131,26 @@ fn filter(given: Option<LifecycleRuleFilter>, prefix: Option<Prefix>) -> S3Resul
     if !in_and {
         return Ok(BucketFilter::One(conditions));
     }
+    // One that two prefixes make stays where it is.
+    if beside > 0 {
+        return Ok(BucketFilter::And(conditions));
+    }
     let count = [conditions.prefix.is_some(), conditions.larger.is_some(), conditions.smaller.is_some()];
     if count.iter().filter(|named| **named).count() + conditions.tags.len() < 2 {
         return Err(malformed("And has fewer than two conditions."));
     }
     Ok(BucketFilter::And(conditions))
+}
+
+/// The prefix of what begins with both.
+fn both_prefixes(one: Option<Prefix>, other: Option<Prefix>) -> S3Result<Option<String>> {
+    let longer = match (one, other) {
+        (Some(one), Some(other)) if one.starts_with(&other) => Some(one),
+        (Some(one), Some(other)) if other.starts_with(&one) => Some(other),
+        (Some(_), Some(_)) => return Err(malformed("no key begins with both prefixes of the Filter.")),
+        (one, other) => one.or(other),
+    };
+    longer.map(checked_prefix).transpose()
 }
 
 fn checked_prefix(prefix: String) -> S3Result<String> {

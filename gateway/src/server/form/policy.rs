@@ -75,7 +75,9 @@ pub(super) fn check(base64: &str, fields: &Fields, bucket: &str, now: Timestamp)
             Condition::ContentLengthRange { .. } => false,
         })
     };
-    let must = |name: &&str| !FREE.contains(name) && !name.starts_with("x-ignore-");
+    // A checksum of the file allows nothing.
+    let is_free = |name: &str| ["x-ignore-", "x-amz-checksum-"].iter().any(|free| name.starts_with(free));
+    let must = |name: &&str| !FREE.contains(name) && !is_free(name);
     if let Some(extra) = fields.names().chain(["bucket"]).filter(must).find(|name| !named(name)) {
         return Err(denied(format!("Extra input fields: {extra}")));
     }

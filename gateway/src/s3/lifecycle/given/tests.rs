@@ -123,6 +123,32 @@ fn tagged() -> Option<LifecycleRuleFilter> {
     Some(LifecycleRuleFilter { tag: Some(tag("k")), ..Default::default() })
 }
 
+#[test]
+fn conditions_beside_each_other_count_together_like_those_in_and() {
+    let and = LifecycleRuleAndOperator {
+        prefix: Some("days".into()),
+        tags: Some(vec![tag("b")]),
+        object_size_greater_than: Some(1),
+        ..Default::default()
+    };
+    let beside = LifecycleRuleFilter {
+        prefix: Some("days/".into()),
+        tag: Some(tag("a")),
+        object_size_greater_than: Some(2),
+        and: Some(and),
+        ..Default::default()
+    };
+    let expected = LifecycleRuleAndOperator {
+        prefix: Some("days/".into()),
+        tags: Some(vec![tag("a"), tag("b")]),
+        object_size_greater_than: Some(2),
+        ..Default::default()
+    };
+    let read = rules(vec![filtered(beside)], &configured()).unwrap().pop().unwrap();
+    let shown = super::super::shown::rule(read).filter.unwrap();
+    assert_eq!(shown, LifecycleRuleFilter { and: Some(expected), ..Default::default() });
+}
+
 /// Each rule is refused with its code, and a message that has the word.
 fn assert_refused(cases: Vec<(LifecycleRule, &str, &str)>) {
     for (rule, code, word) in cases {
@@ -149,9 +175,13 @@ fn rules_and_expirations_that_s3_refuses_are_refused_with_its_code() {
         (LifecycleRule { prefix: Some("p".into()), ..base("x") }, "MalformedXML", "both"),
         (LifecycleRule { filter: None, ..base("x") }, "MalformedXML", "neither"),
         (
-            filtered(LifecycleRuleFilter { prefix: Some("p".into()), tag: Some(tag("k")), ..Default::default() }),
+            filtered(LifecycleRuleFilter {
+                prefix: Some("p".into()),
+                and: Some(LifecycleRuleAndOperator { prefix: Some("q".into()), ..Default::default() }),
+                ..Default::default()
+            }),
             "MalformedXML",
-            "And",
+            "both prefixes",
         ),
         (sizes(Some(1), None), "MalformedXML", "fewer than two"),
         (sizes(Some(5), Some(5)), "InvalidRequest", "ObjectSizeLessThan"),
