@@ -61,7 +61,8 @@ def mount(shared, bucket, tmp_path):
         assert process.alive(), process.tail()
         yield folder
     finally:
-        subprocess.run(["fusermount", "-u", str(folder)], capture_output=True, check=False)
+        unmount = shutil.which("fusermount") or program("fusermount3")
+        subprocess.run([unmount, "-u", str(folder)], capture_output=True, check=False)
         process.stop()
 
 
