@@ -7,11 +7,13 @@ import io
 import json
 import sys
 
+import boto3
 import pytest
 import requests
+from botocore.config import Config
 
 from harness import ACCESS_KEY, REGION, ROOT, SECRET_KEY, TOOLS, run
-from s3util import MIB
+from s3util import MIB, refused
 from test_clients import assert_same_trees, make_tree
 from test_oss_clients import node
 
@@ -182,6 +184,38 @@ def test_minio_py_signs_urls_and_forms(minio, shared, bucket):
     answer = requests.post(f"{shared.endpoint}/{bucket}", data=fields, files={"file": b"by a form"}, timeout=10)
     assert answer.status_code == 204, answer.text
     assert minio.get_object(bucket, "form/k").read() == b"by a form"
+
+
+def test_signatures_of_version_2_of_buckets_with_and_without_a_slash(shared, s3, bucket, tmp_path):
+    # boto3 asks for /bucket and signs /bucket/; rclone signs the path that it sends.
+    client = shared.client(signature_version="s3")
+    client.create_bucket(Bucket=f"{bucket}-v2")
+    client.put_object(Bucket=bucket, Key="ä +k", Body=b"x")
+    assert client.list_objects_v2(Bucket=bucket, Prefix="ä +")["KeyCount"] == 1
+    assert client.list_multipart_uploads(Bucket=bucket).get("Uploads") is None
+    url = client.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket}, ExpiresIn=60)
+    assert "<KeyCount>1</KeyCount>" in requests.get(url, timeout=10).text
+    client.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    assert client.get_bucket_tagging(Bucket=bucket)["TagSet"] == [{"Key": "a", "Value": "b"}]
+    assert "Errors" not in client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "ä +k"}]})
+    client.delete_bucket(Bucket=f"{bucket}-v2")
+    wrong = boto3.client(
+        "s3", endpoint_url=shared.endpoint, region_name=REGION, aws_access_key_id=ACCESS_KEY, aws_secret_access_key="wrong",
+        config=Config(signature_version="s3", s3={"addressing_style": "path"}, retries={"max_attempts": 0}),
+    )  # fmt: skip
+    with refused("SignatureDoesNotMatch", 403):
+        wrong.list_objects_v2(Bucket=bucket)
+
+    (tmp_path / "f").write_bytes(b"by rclone")
+    (tmp_path / "conf").write_text(
+        f"[t]\ntype = s3\nprovider = Other\nendpoint = {shared.endpoint}\nregion = other-v2-signature\nv2_auth = true\n"
+        f"access_key_id = {ACCESS_KEY}\nsecret_access_key = {SECRET_KEY}\nforce_path_style = true\n"
+    )
+    rclone = [TOOLS / "rclone", "--config", tmp_path / "conf", "--retries", "1", "--low-level-retries", "1"]
+    run([*rclone, "copyto", tmp_path / "f", f"t:{bucket}/a/f"], env=shared.client_env())
+    assert run([*rclone, "lsf", "-R", f"t:{bucket}"], env=shared.client_env()).stdout.split() == ["a/", "a/f"]
+    run([*rclone, "purge", f"t:{bucket}/a"], env=shared.client_env())
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
 def test_the_javascript_sdk_streams_lists_and_copies(shared, bucket, tmp_path):

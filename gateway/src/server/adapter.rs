@@ -234,6 +234,7 @@ async fn call(
 ) -> http::Response<Body> {
     match head::checked(&shared.limits, request.head(), unsized_body) {
         Ok((mut to_s3s, length)) => {
+            shared.forms.end_with_slash(&mut to_s3s).await;
             to_s3s.extensions_mut().insert(transport);
             to_s3s.extensions_mut().insert(Arc::clone(&incoming.context));
             if shared.standby.is_some() {

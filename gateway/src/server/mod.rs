@@ -23,6 +23,7 @@ pub mod request;
 mod settings;
 pub mod tls;
 mod validity;
+mod version2;
 mod xml;
 
 pub(crate) use adapter::ReadOnly;

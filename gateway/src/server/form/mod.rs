@@ -19,6 +19,7 @@ use tidegate_tiering::clock::{Clock, SystemClock};
 
 use super::request::RequestContext;
 use super::settings::S3Settings;
+use super::version2;
 use crate::s3::access::Domains;
 use fields::{Fields, Parts};
 use sign::Signature;
@@ -59,6 +60,11 @@ fn invalid(message: impl Into<String>) -> S3Error {
 impl Forms {
     pub(crate) fn new(settings: &S3Settings, auth: Box<dyn S3Auth>) -> Self {
         Self { auth, domains: Domains::new(&settings.domains), max_body_bytes: settings.max_body_bytes }
+    }
+
+    /// [`version2::end_with_slash`] with the keys and domains of forms.
+    pub(crate) async fn end_with_slash(&self, request: &mut http::Request<Body>) {
+        version2::end_with_slash(self.auth.as_ref(), &self.domains, request).await;
     }
 
     /// The PutObject that the form is. Reads the form up to its file.
