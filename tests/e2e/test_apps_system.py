@@ -32,9 +32,9 @@ def no_fuse():
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
-        return f"s3fs was not run: /dev/fuse cannot be opened ({error.strerror}); a container needs --device /dev/fuse"
+        return f"/dev/fuse cannot be opened ({error.strerror}); a container needs --device /dev/fuse"
     if os.geteuid() == 0 and not can_mount():
-        return "s3fs was not run: this root may not mount; a container needs --cap-add SYS_ADMIN"
+        return "this root may not mount; a container needs --cap-add SYS_ADMIN"
     return None
 
 
