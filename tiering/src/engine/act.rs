@@ -56,6 +56,11 @@ impl Core {
                 let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees: 0 };
                 return Ok(self.claims().claim(&Aim::new(Work::Release, &tier), claim, now, most));
             }
+            Action::Tell { tier } => {
+                // Of the body not a byte is sent.
+                let claim = Claim { subject: subject.to_vec(), version: record.version, size: 0, frees: 0 };
+                return Ok(self.claims().claim(&Aim::new(Work::Tell, &tier), claim, now, most));
+            }
             Action::Expire { rule } => {
                 tracing::debug!(bucket, key, %rule, "expire");
                 self.metrics.expired_versions.inc();

@@ -85,7 +85,7 @@ impl Core {
         let Some(record) = self.usable(table, subject, ObjectRecord::decode(&stored)) else { return Ok(None) };
         let Some((bucket, name)) = keys::split_object(subject) else { return Ok(None) };
         let version = self.standing(&active.policy, subject, &record)?;
-        let facts = super::due::facts((bucket, name), &record, self.last_access(bucket, name, &record), version);
+        let facts = super::due::facts((bucket, name), &record, self.last_access(bucket, name, &record), version, None);
         let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { return Ok(None) };
         let (version, size) = (record.version, record.size);
         let claim = Claim { subject: subject.to_vec(), version, size, frees: size };

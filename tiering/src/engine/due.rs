@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Protect { tier: String },
     /// Be hot only: the tier's copy is needed no more.
     Release { tier: String },
+    /// Tell the tier that has the body what locks it.
+    Tell { tier: String },
 }
 
 /// An action, and when to ask again if there is none.
@@ -62,6 +64,7 @@ pub(crate) fn facts<'a>(
     record: &'a ObjectRecord,
     last_access: Option<Timestamp>,
     version: Version,
+    kept_until: Option<Timestamp>,
 ) -> ObjectFacts<'a> {
     let (protected_in, current_tier) = match record.residency.is_hot() {
         true => (record.residency.tier(), None),
@@ -80,6 +83,7 @@ pub(crate) fn facts<'a>(
         current_tier,
         protected_in,
         version,
+        kept_until: kept_until.map(Timestamp::millis),
     }
 }
 
@@ -117,7 +121,10 @@ pub(crate) fn decide(
                 let tier = record.residency.tier().unwrap_or_default().to_owned();
                 Plan { action: Action::Release { tier }, next }
             }
-            _ => Plan { action: Action::Keep, next },
+            _ => match record.residency.tier().filter(|_| record.retell) {
+                Some(tier) => Plan { action: Action::Tell { tier: tier.to_owned() }, next },
+                None => Plan { action: Action::Keep, next },
+            },
         },
     }
 }
@@ -133,7 +140,9 @@ impl Core {
         let (bucket, key) = names(subject)?;
         let active = self.rules_of(bucket);
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key, record) } else { None };
-        let facts = facts((bucket, key), record, access, self.standing(&active.policy, subject, record)?);
+        let version = self.standing(&active.policy, subject, record)?;
+        let kept_until = self.kept_until(bucket, record, version)?;
+        let facts = facts((bucket, key), record, access, version, kept_until);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
         Ok(decide(&active.policy, &facts, record, declared, now))
     }

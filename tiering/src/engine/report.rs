@@ -2,6 +2,7 @@
 //! command line as tables. Sizes are bytes, points in time are milliseconds since the epoch, lengths of time say `_ms`.
 //! Fields are only ever added, so that an older command line understands a newer server.
 
+use super::lock::Retention;
 use super::protect::ProtectStats;
 use super::types::{Checksum, Residency};
 use crate::clock::Timestamp;
@@ -183,6 +184,12 @@ pub struct ObjectStatusReport {
     pub checksum: Option<Checksum>,
     /// Parts of a multipart object; 0 for a single PUT.
     pub parts: u32,
+    /// Until when object lock keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// It is under legal hold.
+    #[serde(default)]
+    pub legal_hold: bool,
     /// The class that the client declared; what is physically true is `residency`.
     pub declared_class: String,
     /// The class that S3 clients see.

@@ -69,7 +69,7 @@ impl Core {
     ) -> Result<bool, EngineError> {
         let (names, alone) = (names(subject)?, Version::DeleteMarker { only: true });
         let active = self.rules_of(names.0);
-        let verdict = active.policy.evaluate(&facts(names, marker, None, alone), now.millis());
+        let verdict = active.policy.evaluate(&facts(names, marker, None, alone, None), now.millis());
         Ok(matches!(verdict.decision, Decision::Expire) || verdict.next.is_some())
     }
 

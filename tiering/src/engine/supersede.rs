@@ -6,6 +6,7 @@ use super::buckets::Versioning;
 use super::due::names;
 use super::error::EngineError;
 use super::keys;
+use super::lock::{self, BucketLock};
 use super::record::{BucketRecord, ObjectRecord};
 use super::types::{Deleted, Residency, VersionId, VersionRef};
 use super::versions::{MAX_RACES, Stored};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 /// A key as it was found before a change.
 pub(crate) struct Sight {
     pub versioning: Versioning,
+    /// The object lock of the bucket.
+    pub lock: Option<BucketLock>,
     /// The visible version.
     pub current: Option<Stored>,
     /// The delete marker that is the latest instead, unless it is `null` and gives way.
@@ -62,6 +65,8 @@ impl Core {
         let value = self.meta.get(Table::Bucket, bucket.as_bytes())?;
         let value = value.ok_or_else(|| EngineError::NoSuchBucket(bucket.to_owned()))?;
         let versioning = BucketRecord::versioning(&value)?;
+        // There is none without versions; most buckets need not be read to their end.
+        let lock = if versioning == Versioning::Off { None } else { BucketRecord::object_lock(&value)? };
         let object = keys::object(bucket, key);
         let current = self.current(&object)?;
         let mut expects = vec![Expect::Equals(Table::Bucket, bucket.into(), value.to_vec())];
@@ -85,10 +90,13 @@ impl Core {
                 expects.extend(null.iter().map(Stored::unchanged));
             }
         }
-        Ok(Sight { versioning, current, marker, null, expects })
+        Ok(Sight { versioning, lock, current, marker, null, expects })
     }
 
     /// Adds all to `batch` that makes `newest` the latest version of its key.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`] when a version would have to give way that must stay.
     pub(crate) fn supersede(
         &self,
         batch: &mut Batch,
@@ -116,11 +124,12 @@ impl Core {
             planned.written.push(subject);
         }
         if let Some(null) = &sight.null {
-            self.drop_version(batch, null);
+            self.drop_version(batch, null, false)?;
             planned.frees |= is_local(&null.record);
         }
         let object = keys::object(bucket, key);
         let old = replaced.map(|replaced| &replaced.record);
+        old.map_or(Ok(()), |old| lock::check_removable(old, false, self.clock.now()))?;
         planned.frees |= old.is_some_and(is_local);
         // A change of metadata in place carries a running restore along; it stays with what is not replaced.
         if newest.restoring.is_some() && old.is_none_or(|old| old.restoring != newest.restoring) {
@@ -165,7 +174,7 @@ impl Core {
         if sight.versioning == Versioning::Off {
             let Some(current) = &sight.current else { return Ok(None) };
             batch.expects.extend(sight.expects.iter().cloned());
-            self.drop_version(&mut batch, current);
+            self.drop_version(&mut batch, current, false)?;
             let planned = Planned { frees: is_local(&current.record), ..Planned::default() };
             return Ok(Some((batch, planned, Deleted { existed, ..Deleted::default() })));
         }
@@ -220,12 +229,13 @@ impl Core {
     /// Removes the version that is named, marker or not, and makes the next newest the latest when it was that.
     ///
     /// # Errors
-    /// [`EngineError::PreconditionFailed`].
+    /// [`EngineError::PreconditionFailed`]; [`EngineError::Locked`] for one that must stay.
     pub(crate) async fn delete_named(
         &self,
         bucket: &str,
         key: &str,
         (version, if_match): (VersionRef, Option<&str>),
+        bypass: bool,
     ) -> Result<Deleted, EngineError> {
         for _ in 0..MAX_RACES {
             let planned_by = self.rules_of(bucket);
@@ -239,7 +249,7 @@ impl Core {
             if let Some(etag) = if_match {
                 check_etag(etag, &found)?;
             }
-            let (batch, planned) = self.plan_removal(&found, Reason::DeleteVersion)?;
+            let (batch, planned) = self.plan_removal(&found, Reason::DeleteVersion, bypass)?;
             match self.meta.commit(batch).await {
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
@@ -253,10 +263,10 @@ impl Core {
     }
 
     /// What removes exactly this version.
-    fn plan_removal(&self, found: &Stored, reason: Reason) -> Result<(Batch, Planned), EngineError> {
+    fn plan_removal(&self, found: &Stored, reason: Reason, bypass: bool) -> Result<(Batch, Planned), EngineError> {
         let mut batch = Batch::new(reason).expect(found.unchanged());
         let mut planned = Planned { frees: is_local(&found.record), ..Planned::default() };
-        self.drop_version(&mut batch, found);
+        self.drop_version(&mut batch, found, bypass)?;
         if !found.is_latest() {
             self.review_marker(&mut batch, &mut planned, &found.subject)?;
             return Ok((batch, planned));
@@ -309,7 +319,7 @@ impl Core {
         let (bucket, key) = names(&found.subject)?;
         let planned_by = self.rules_of(bucket);
         let (batch, planned) = if keys::table_of(&found.subject) == Table::Version {
-            self.plan_removal(found, Reason::Expire)?
+            self.plan_removal(found, Reason::Expire, false)?
         } else {
             let sight = self.look(bucket, key)?;
             if sight.current.as_ref().is_none_or(|current| current.bytes != found.bytes) {
@@ -328,7 +338,11 @@ impl Core {
     }
 
     /// Takes a version out, with all that stands for it elsewhere.
-    fn drop_version(&self, batch: &mut Batch, version: &Stored) {
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`].
+    fn drop_version(&self, batch: &mut Batch, version: &Stored, bypass: bool) -> Result<(), EngineError> {
+        lock::check_removable(&version.record, bypass, self.clock.now())?;
         let table = keys::table_of(&version.subject);
         batch.ops.push(gone(table, &version.subject));
         if table == Table::Object {
@@ -336,6 +350,7 @@ impl Core {
         }
         self.drop_due(batch, &version.subject, Some(&version.record));
         self.doom_restore_job(batch, Some(&version.record));
+        Ok(())
     }
 
     fn doom_restore_job(&self, batch: &mut Batch, old: Option<&ObjectRecord>) {

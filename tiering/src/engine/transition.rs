@@ -204,6 +204,10 @@ impl Transition {
             return Ok(());
         };
         let record = ObjectRecord::decode(&stored)?;
+        if self.aim.work == Work::Tell {
+            self.add_told(claim, stored.to_vec(), record);
+            return Ok(());
+        }
         let already = match &record.residency {
             Residency::Cold { tier } => self.protects() || *tier == self.tier,
             Residency::Protected { tier } => self.protects() && *tier == self.tier,
@@ -224,7 +228,7 @@ impl Transition {
             return Ok(());
         }
         // What was protected in this tier has been told of there.
-        let manifest = record.manifest.filter(|_| source.as_deref() == Some(self.tier.as_str()));
+        let manifest = record.manifest.filter(|_| source.as_deref() == Some(self.tier.as_str()) && !record.retell);
         let mut member = Member {
             subject: claim.subject.clone(),
             stored: stored.to_vec(),
@@ -249,6 +253,20 @@ impl Transition {
         Ok(())
     }
 
+    /// Plans to tell of a version that is in the tier already: of its bytes nothing is needed.
+    fn add_told(&mut self, claim: &Claim, stored: Vec<u8>, record: ObjectRecord) {
+        let is_there = match &record.residency {
+            Residency::Cold { tier } | Residency::Protected { tier } => *tier == self.tier,
+            Residency::Hot | Residency::Restored { .. } => false,
+        };
+        if record.version != claim.version || !record.retell || record.restoring.is_some() || !is_there {
+            self.moved.skipped += 1;
+            return;
+        }
+        let (subject, packs) = (claim.subject.clone(), BTreeSet::new());
+        self.ready.push(Member { subject, stored, record, packs, in_draft: false, manifest: None });
+    }
+
     /// Whether a version that was to be protected has come to be due for something else, or is to be protected no more.
     fn is_overtaken(&self, claim: &Claim, record: &ObjectRecord) -> Result<bool, EngineError> {
         if !self.protects() {
@@ -262,10 +280,14 @@ impl Transition {
         self.aim.work == Work::Protect
     }
 
-    /// What the versions are to be.
-    fn aimed(&self) -> Residency {
+    /// What a version is to be.
+    fn aimed(&self, record: &ObjectRecord) -> Residency {
         let tier = self.tier.clone();
-        if self.protects() { Residency::Protected { tier } } else { Residency::Cold { tier } }
+        match self.aim.work {
+            Work::Protect => Residency::Protected { tier },
+            Work::Tell => record.residency.clone(),
+            Work::Move | Work::Release => Residency::Cold { tier },
+        }
     }
 
     async fn place_all(
@@ -354,7 +376,7 @@ impl Transition {
         let mut telling = Telling::default();
         for member in members.iter().filter(|member| member.manifest.is_none()) {
             let bucket = |name: &[u8]| Ok(self.core.meta.get(Table::Bucket, name)?.map(|v| v.to_vec()));
-            telling.object(&member.subject, (&member.record, self.aimed()), bucket)?;
+            telling.object(&member.subject, (&member.record, self.aimed(&member.record)), bucket)?;
         }
         let level = self.core.settings.chunks.zstd_level;
         let frames = tokio::task::spawn_blocking(move || telling.frames(level));
@@ -434,13 +456,17 @@ impl Transition {
         Ok(id)
     }
 
-    /// Hot to Cold (or to Protected) for all members at once; those that changed meanwhile drop out, which is not an error.
+    /// Hot to Cold (or to Protected, or told of anew) for all members at once; those that changed meanwhile drop out, which is not an error.
     async fn commit(&mut self, mut members: Vec<Member>) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             if members.is_empty() {
                 return Ok(());
             }
-            let mut batch = Batch::new(if self.protects() { Reason::Protect } else { Reason::Transition });
+            let mut batch = Batch::new(match self.aim.work {
+                Work::Protect => Reason::Protect,
+                Work::Tell => Reason::TellLocks,
+                Work::Move | Work::Release => Reason::Transition,
+            });
             let mut packs = BTreeSet::new();
             for member in &members {
                 packs.extend(member.packs.iter().copied());
@@ -452,8 +478,9 @@ impl Transition {
                 if mutants::active(Mutant::TransitionModifies) {
                     record.modified = self.core.clock.now();
                 }
-                record.residency = self.aimed();
+                record.residency = self.aimed(&member.record);
                 record.manifest = member.manifest;
+                record.retell = false;
                 self.core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record)?;
             }
             let referred = match packs.len() > MAX_REFERRED {
@@ -470,9 +497,11 @@ impl Transition {
                     failpoint::hit("transition.after_commit");
                     self.moved.versions += members.len() as u64;
                     let metrics = &self.core.metrics;
-                    let count =
-                        if self.protects() { &metrics.protected_versions } else { &metrics.transitioned_versions };
-                    count.inc_by(members.len() as u64);
+                    match self.aim.work {
+                        Work::Protect => metrics.protected_versions.inc_by(members.len() as u64),
+                        Work::Tell => {}
+                        Work::Move | Work::Release => metrics.transitioned_versions.inc_by(members.len() as u64),
+                    }
                     return Ok(());
                 }
                 Err(MetaError::Conflict { table: Table::Object | Table::Version, key }) => {

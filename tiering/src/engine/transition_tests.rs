@@ -83,6 +83,7 @@ async fn version(core: &Core, nodes: u32) -> Member {
         null: true,
         marker: false,
         noncurrent_since: None,
+        retell: false,
     };
     let mut batch = Batch::new(Reason::PutObject);
     core.put_version(&mut batch, &keys::object("bkt", "large"), None, &mut record).unwrap();

@@ -66,12 +66,18 @@ impl Engine {
     /// Turns versions on, or suspends them.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`]; [`EngineError::InvalidRequest`] for [`Versioning::Off`] where versions are: S3 knows no way back.
+    /// [`EngineError::NoSuchBucket`]; [`EngineError::InvalidRequest`] for [`Versioning::Off`] where versions are: S3 knows no way back;
+    /// [`EngineError::InvalidBucketState`] for [`Versioning::Suspended`] where there is object lock.
     pub async fn set_versioning(&self, bucket: &str, versioning: Versioning) -> Result<(), EngineError> {
         self.configure_bucket(bucket, |settings| {
             if versioning == Versioning::Off && settings.versioning != Versioning::Off {
                 let what = "versions cannot be turned off once they were on: suspend them";
                 return Err(EngineError::InvalidRequest(what.into()));
+            }
+            if versioning == Versioning::Suspended && settings.object_lock()?.is_some() {
+                let what =
+                    "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.";
+                return Err(EngineError::InvalidBucketState(what.into()));
             }
             settings.versioning = versioning;
             Ok(())
@@ -91,13 +97,24 @@ impl Engine {
         version: VersionRef,
         change: impl Fn(&mut ObjectAttributes) -> Result<(), EngineError>,
     ) -> Result<ObjectInfo, EngineError> {
+        self.change_attributes((bucket, key), version, Reason::UpdateObject, change).await
+    }
+
+    pub(super) async fn change_attributes(
+        &self,
+        (bucket, key): (&str, &str),
+        version: VersionRef,
+        reason: Reason,
+        change: impl Fn(&mut ObjectAttributes) -> Result<(), EngineError>,
+    ) -> Result<ObjectInfo, EngineError> {
         for _ in 0..MAX_RACES {
             let found = self.core.find(bucket, key, version)?;
             let mut next = found.record.clone();
             change(&mut next.attributes)?;
             if next.attributes != found.record.attributes {
+                next.retell |= reason == Reason::LockObject && next.residency.tier().is_some();
                 let Stored { subject, bytes, record } = &found;
-                match self.core.replace(subject, bytes, record, next.clone(), Reason::UpdateObject).await? {
+                match self.core.replace(subject, bytes, record, next.clone(), reason).await? {
                     Err(MetaError::Conflict { .. }) => continue,
                     other => other?,
                 }

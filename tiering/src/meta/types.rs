@@ -158,6 +158,10 @@ reasons! {
     User = 30,
     /// An account was made.
     Account = 31,
+    /// The retention or the legal hold of a version changed.
+    LockObject = 32,
+    /// Tiers were told of versions whose locks changed.
+    TellLocks = 33,
 }
 
 /// One physical change: `value` replaces what is at `key`, `None` removes it. Applying it twice is applying it once.

@@ -6,6 +6,9 @@ use std::time::Duration;
 use tidegate_tiering::clock::ManualClock;
 use tidegate_tiering::tier::RestorePriority;
 
+/// Time that goes on between two looks: more than a thaw takes, and so little that no copy ends before somebody has looked.
+const STEP: Duration = Duration::from_secs(61);
+
 fn policy(rule: &str) -> String {
     format!(
         "
@@ -64,7 +67,7 @@ async fn a_version_that_is_not_visible_is_moved_restored_by_its_id_and_comes_bac
     assert_eq!(engine.restore_object(restore()).await.unwrap(), RestoreOutcome::Accepted);
     assert!(matches!(engine.restore_object(restore()).await, Err(EngineError::RestoreInProgress)));
     until("the old version is restored", || {
-        bed.clock.advance(Duration::from_secs(3_600));
+        bed.clock.advance(STEP);
         matches!(residency_of(&engine, "k", old), Residency::Restored { .. })
     })
     .await;
@@ -78,7 +81,7 @@ async fn a_version_that_is_not_visible_is_moved_restored_by_its_id_and_comes_bac
     remove(&engine, "k", id(new)).await;
     assert_eq!(engine.open_object("bkt", "k").unwrap().info().version, old);
     until("it is restored where it is now", || {
-        bed.clock.advance(Duration::from_secs(3_600));
+        bed.clock.advance(STEP);
         matches!(residency_of(&engine, "k", old), Residency::Restored { .. })
     })
     .await;
