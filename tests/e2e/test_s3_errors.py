@@ -63,13 +63,13 @@ ZERO = {"x-amz-checksum-crc32": "AAAAAA=="}
 # code: method, path (B stands for the bucket, U for an upload), headers, body
 CASES = {
     "BadDigest": ("PUT", "/B/k", ZERO, b"x"),
-    "BucketAlreadyOwnedByYou": ("PUT", "/B", {}, b""),
+    "BucketAlreadyOwnedByYou": ("PUT", "/B", {"x-amz-object-ownership": "ObjectWriter"}, b""),
     "BucketNotEmpty": ("DELETE", "/B", {}, b""),
     "IllegalLocationConstraintException": ("PUT", "/B-new", {}, XML % b"eu-west-1"),
     "InvalidLocationConstraint": ("PUT", "/B-new", {}, XML % b"nowhere"),
     "InvalidArgument": ("GET", "/?max-buckets=0", {}, b""),
     "InvalidBucketName": ("PUT", "/A", {}, b""),
-    "InvalidDigest": ("PUT", "/B/k", {"content-md5": "x"}, b"x"),
+    "InvalidDigest": ("PUT", "/B/k", {"content-md5": ""}, b"x"),
     "InvalidPart": ("POST", "/B/k?uploadId=U", {}, COMPLETE % (PART % 1)),
     "InvalidPartOrder": ("POST", "/B/k?uploadId=U", {}, COMPLETE % (PART % 2 + PART % 1)),
     "InvalidPartNumber": ("GET", "/B/there?partNumber=9", {}, b""),

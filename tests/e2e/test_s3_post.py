@@ -166,6 +166,31 @@ def test_what_a_policy_does_not_allow_is_refused_and_nothing_is_stored(shared, s
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
+def test_conditions_see_the_form_and_not_the_put_that_it_becomes(shared, s3, bucket):
+    def answer(key, value, **more):
+        condition = {"StringEquals": {key: value}}
+        deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+        document = {"Version": "2012-10-17", "Statement": [{**deny, "Condition": condition}]}
+        s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
+        return post(shared, bucket, form(policy(usual(bucket))), **more).status_code
+
+    assert answer("s3:authType", "REST-HEADER") == 204
+    assert answer("s3:authType", "POST") == 403
+    assert answer("s3:signatureversion", "AWS4-HMAC-SHA256") == 204
+    assert answer("s3:signatureversion", "AWS") == 403
+    page = {"headers": {"Referer": "http://page.test/", "User-Agent": "browser/1"}}
+    assert answer("aws:Referer", "http://page.test/") == 204
+    assert answer("aws:Referer", "http://page.test/", **page) == 403
+    assert answer("aws:UserAgent", "browser/1", **page) == 403
+
+
+def test_anybody_may_set_a_list_where_the_buckets_list_lets_anybody_write(shared, s3):
+    s3.create_bucket(Bucket="open-to-forms", ACL="public-read-write", ObjectOwnership="ObjectWriter")
+    fields = {"key": "k", "acl": "public-read", "Content-Type": "text/plain"}
+    assert post(shared, "open-to-forms", fields).status_code == 204
+    assert requests.get(f"{shared.endpoint}/open-to-forms/k", timeout=30).content == b"bar"
+
+
 def test_a_large_file_that_is_too_large_is_stopped_on_its_way(shared, s3, bucket):
     document = policy([*usual(bucket)[:4], ["content-length-range", 0, MIB]])
     # The answer may overtake the rest of the file.

@@ -231,6 +231,8 @@ HERE = {
     "GetObjectLegalHold", "GetObjectLockConfiguration", "GetObjectRetention",
     "PutObjectLegalHold", "PutObjectLockConfiguration", "PutObjectRetention",
     "PutBucketAcl", "PutBucketOwnershipControls", "PutBucketPolicy", "PutObjectAcl", "PutPublicAccessBlock",
+    "GetBucketNotification", "GetBucketNotificationConfiguration", "PutBucketNotification",
+    "PutBucketNotificationConfiguration",
 }  # fmt: skip
 # Sent to another service or host, or refused by the SDK itself.
 ELSEWHERE = {"ListDirectoryBuckets", "UpdateObjectEncryption", "WriteGetObjectResponse"}

@@ -26,6 +26,7 @@ class Table(enum.IntEnum):
     MANIFEST = 11
     VERSION = 12
     USER = 13
+    EVENT = 14
 
 
 ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
@@ -413,6 +414,40 @@ def read_key_owner(data: bytes) -> tuple[str, str]:
     """(account, user) of an access key."""
     r = Reader(data)
     return r.end(r.pair())
+
+
+EVENTS = (
+    "s3:TestEvent", "s3:ObjectCreated:Put", "s3:ObjectCreated:Post", "s3:ObjectCreated:Copy",
+    "s3:ObjectCreated:CompleteMultipartUpload", "s3:ObjectRemoved:Delete", "s3:ObjectRemoved:DeleteMarkerCreated",
+    "s3:ObjectRestore:Post", "s3:ObjectRestore:Completed", "s3:ObjectRestore:Delete", "s3:LifecycleTransition",
+    "s3:LifecycleExpiration:Delete", "s3:LifecycleExpiration:DeleteMarkerCreated", "s3:ObjectTagging:Put",
+    "s3:ObjectTagging:Delete", "s3:ObjectAcl:Put",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    kind: str
+    at: int
+    bucket: str
+    owner: str | None
+    rule: str
+    key: str
+    size: int | None
+    etag: str | None
+    version: tuple[int, bool] | None
+    principal: str
+    address: str
+    request: str
+    until: int | None
+    storage_class: str | None
+
+
+def read_event(data: bytes) -> Event:
+    r = Reader(data)
+    head = (EVENTS[r.choice(len(EVENTS))], r.u64(), r.text(), r.optional(r.text), r.text(), r.text())
+    what = (r.optional(r.u64), r.optional(r.text), r.optional(lambda: (r.u128(), r.flag())))
+    return r.end(Event(*head, *what, r.text(), r.text(), r.text(), r.optional(r.u64), r.optional(r.text)))
 
 
 def read_access(data: bytes) -> int:

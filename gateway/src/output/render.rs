@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, Table};
 use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
-    Amount, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency, Retention,
-    StatsReport, TierPackReport, TierReport, Unreadable,
+    Amount, EventQueueStats, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency,
+    Retention, StatsReport, TierPackReport, TierReport, Unreadable,
 };
 
 pub use super::render_fsck::{fsck, fsck_estimate};
@@ -100,6 +100,7 @@ pub fn stats(report: &StatsReport) -> String {
     if let Some(following) = &report.standby {
         text += &standby(following);
     }
+    text += &notifications(report);
     text.push('\n');
     if !report.tiers.is_empty() {
         let mut tiers = table(["tier", "objects", "logical", "packs", "stored", "dead"]);
@@ -123,6 +124,18 @@ pub fn stats(report: &StatsReport) -> String {
         text += &finish(jobs, &[2]);
     }
     text
+}
+
+/// What waits for the targets of notifications.
+fn notifications(report: &StatsReport) -> String {
+    let line = |queue: &EventQueueStats| {
+        let age = show_duration(Duration::from_millis(queue.oldest_age_ms));
+        let waits = if queue.queued == 0 { String::new() } else { format!(", the oldest for {age}") };
+        let gone = if queue.configured { "" } else { ", the configuration does not name it" };
+        let lost = if queue.dropped == 0 { String::new() } else { format!(", {} LOST", queue.dropped) };
+        format!("{}: {} events wait{waits}{gone}{lost}", queue.target, queue.queued)
+    };
+    pairs(report.notifications.iter().map(|queue| ("notifications", line(queue))).collect())
 }
 
 fn late(ms: u64) -> String {

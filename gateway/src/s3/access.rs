@@ -114,6 +114,7 @@ impl S3Access for Gate {
             | Operation::PutBucketTagging
             | Operation::PutObjectTagging
             | Operation::PutBucketCors
+            | Operation::PutBucketNotificationConfiguration
             | Operation::PutBucketAcl
             | Operation::PutObjectAcl
             | Operation::PutBucketPolicy
@@ -124,6 +125,10 @@ impl S3Access for Gate {
             | Operation::PutBucketOwnershipControls => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
+        }
+        // s3s takes an empty header for none.
+        if !reads(operation) && cx.headers().get("content-md5").is_some_and(http::HeaderValue::is_empty) {
+            return Err(s3_error!(InvalidDigest, "Content-MD5 is empty; it must be the base64 of 16 bytes."));
         }
         super::encryption::refuse(cx.headers(), operation)?;
         super::lock::refuse(cx.headers(), operation)?;
@@ -150,6 +155,7 @@ fn reads(operation: Operation) -> bool {
             | O::GetObjectTagging
             | O::ListObjectVersions
             | O::GetBucketCors
+            | O::GetBucketNotificationConfiguration
             | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads

@@ -68,7 +68,8 @@ pub(crate) fn asking<'a>(
     (headers, query): (&'a HeaderMap, &'a str),
 ) -> Asking<'a> {
     let (peer, secure) = context.map_or((None, false), |context| (context.peer(), context.is_secure()));
-    Asking { caller, headers, query, peer, secure, now: authority.now() }
+    let signed = context.and_then(RequestContext::signed);
+    Asking { caller, headers, query, peer, secure, signed, now: authority.now() }
 }
 
 /// Operations that are decided about once their body is read, as policies ask for what it says.
@@ -152,9 +153,13 @@ impl Admission<'_> {
         let at = if need.on == On::Bucket { Place { bucket: place.bucket, ..Place::default() } } else { *place };
         let decision = self.authority.decide(self.asking, need.action, bucket, &at)?;
         // Whoever writes an object into the bucket of another account may own it then, and says who else has access to it.
+        // So may nobody in particular, whom the bucket's list lets write.
         let is_own = need.action == "s3:PutObjectAcl"
             && self.name != "PutObjectAcl"
-            && self.asking.caller.identity().is_some_and(|identity| identity.account.id != bucket.owner);
+            && match self.asking.caller.identity() {
+                Some(identity) => identity.account.id != bucket.owner,
+                None => bucket.list_lets_write(self.asking.caller),
+            };
         let reads = need.on != On::Bucket && !at.is_new && reads_object(need.action);
         match decision {
             _ if decided => {}

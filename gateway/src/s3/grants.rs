@@ -13,13 +13,13 @@ use crate::auth::decide::BucketFacts;
 use crate::auth::identity::{Caller, IdentitySource};
 use crate::auth::settings::Ownership;
 
-/// The headers that bring grants.
+/// The headers that bring grants, in the order in which their grants are kept.
 const GRANT_HEADERS: [(&str, Permission); 5] = [
-    ("x-amz-grant-full-control", Permission::FullControl),
     ("x-amz-grant-read", Permission::Read),
     ("x-amz-grant-write", Permission::Write),
     ("x-amz-grant-read-acp", Permission::ReadAcp),
     ("x-amz-grant-write-acp", Permission::WriteAcp),
+    ("x-amz-grant-full-control", Permission::FullControl),
 ];
 
 /// The list that the headers of a request bring: a canned one or grants; `None` when there are none.

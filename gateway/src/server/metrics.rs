@@ -57,6 +57,7 @@ operations! {
     GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl,
     GetObjectLockConfiguration, PutObjectLockConfiguration, GetObjectRetention, PutObjectRetention,
     GetObjectLegalHold, PutObjectLegalHold,
+    GetBucketNotificationConfiguration, PutBucketNotificationConfiguration,
 }
 
 impl Operation {

@@ -1,6 +1,7 @@
 //! Stored records for [`crate::fuzzing`].
 
 use super::body::decode_node;
+use super::events::{Event, NotificationRule};
 use super::keys;
 use super::record::{
     AccessRecord, BucketRecord, ObjectRecord, PartRecord, Record, RemoteFooter, RemotePackRecord, RestoreJob,
@@ -25,6 +26,10 @@ pub(crate) fn decode_value(kind: u8, data: &[u8]) {
         7 => there_and_back::<ThawRecord>(data),
         8 => there_and_back::<AccessRecord>(data),
         9 => drop(decode_node(data)),
+        11 => {
+            let _ = NotificationRule::decode(data);
+            there_and_back::<Event>(data);
+        }
         _ => {
             let _ = keys::split_object(data);
             let _ = keys::split_version(data);
@@ -117,8 +122,31 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         (8, AccessRecord { at: Timestamp(10) }.encode()),
         (9, Ok(encode_node(&[chunk(1), chunk(2)]))),
         (10, Ok(keys::upload("bkt", "k", &"0".repeat(32)))),
+        (11, sample_event().encode()),
     ];
     values.into_iter().map(|(kind, value)| (kind, value.unwrap())).collect()
+}
+
+#[cfg(test)]
+pub(crate) fn sample_event() -> Event {
+    use super::events::{EventKind, Origin};
+    use super::types::VersionId;
+    use crate::clock::Timestamp;
+
+    Event {
+        kind: EventKind::RestoreCompleted,
+        at: Timestamp(1),
+        bucket: "b".into(),
+        owner: None,
+        rule: "r".into(),
+        key: "k".into(),
+        size: Some(5),
+        etag: Some("e".into()),
+        version: Some((VersionId(9), false)),
+        origin: Origin { principal: "p".into(), address: "a".into(), request: "q".into() },
+        until: Some(Timestamp(2)),
+        class: Some("GLACIER".into()),
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub(crate) mod doom;
 mod driven;
 mod due;
 pub mod error;
+mod events;
 pub(crate) mod examine;
 mod follow;
 pub mod fsck;
@@ -68,6 +69,10 @@ pub use buckets::{BucketInfo, BucketSettings, Versioning};
 pub use cipher::CustomerKey;
 pub use driven::Step;
 pub use error::EngineError;
+pub use events::{
+    Asks, Destination, Event, EventKind, EventQueueStats, NotificationRule, Origin, QueuedEvent,
+    SETTING as NOTIFICATION_SETTING, asked_by, is_covered,
+};
 pub use follow::{FollowEnd, PromoteReport, StandbyStats};
 pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
@@ -174,6 +179,7 @@ pub(crate) struct Core {
     pub barrier: Arc<MarkBarrier>,
     pub accounts: Arc<Accounts>,
     pub users: Arc<users::UsersVersion>,
+    pub events: events::Events,
     pub access: AccessBuffer,
     pub claimed: Claimed,
     pub making: transition::Making,
@@ -395,12 +401,15 @@ fn observers(
     barrier: &Arc<MarkBarrier>,
     accounts: &Arc<Accounts>,
     (users, rules): (&Arc<users::UsersVersion>, &Arc<lifecycle::Rules>),
+    events: &events::Events,
 ) -> Vec<Arc<dyn crate::meta::CommitObserver>> {
     vec![
         Arc::clone(barrier) as _,
         Arc::clone(accounts) as _,
         Arc::clone(users) as _,
         Arc::clone(rules) as _,
+        Arc::clone(&events.subscriptions) as _,
+        Arc::clone(&events.queues) as _,
         Arc::new(ObserveGroups(Arc::clone(metrics))),
     ]
 }
@@ -432,7 +441,8 @@ impl Core {
         let accounts = Arc::new(Accounts::default());
         let users = Arc::new(users::UsersVersion::default());
         let rules = rules_of(&components, &settings);
-        let observers = observers(&metrics, &barrier, &accounts, (&users, &rules));
+        let events = events::Events::new(Arc::default(), Arc::new(events::Queues::new(&settings.notifications)));
+        let observers = observers(&metrics, &barrier, &accounts, (&users, &rules), &events);
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let Namespace { meta, clean, follow, ship } = open_namespace(&settings, &components, data, observers)?;
@@ -445,6 +455,7 @@ impl Core {
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;
         rules.load(&meta as &dyn MetaStore)?;
+        events.load(&meta as &dyn MetaStore)?;
         let remote = RemoteIndex::default();
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
@@ -473,6 +484,7 @@ impl Core {
             barrier,
             accounts,
             users,
+            events,
             access: AccessBuffer::default(),
             claimed: Claimed::default(),
             making: transition::Making::default(),

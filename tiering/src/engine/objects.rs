@@ -195,6 +195,7 @@ impl Core {
             let mut record = record.clone();
             lock::settle_new(&mut record, sight.lock.as_ref())?;
             let planned = self.supersede(&mut batch, &sight, (bucket, key), &mut record)?;
+            self.tell_created(&mut batch, (bucket, key), &record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {
                     self.settle(Planned { frees: false, ..planned }, (bucket, &planned_by)).await;
