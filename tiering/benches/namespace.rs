@@ -31,6 +31,7 @@ fn main() {
         fill(&engine, keys).await;
         listings(&engine, keys);
         heads(&engine, keys);
+        measure("the record of the bucket", 20_000, |_| engine.bucket(BUCKET).unwrap().name.len());
         deletions(&engine, keys).await;
         engine.shutdown().await.unwrap();
     });
@@ -111,5 +112,5 @@ fn measure(name: &str, calls: usize, mut call: impl FnMut(usize) -> usize) {
 fn report(name: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    println!("{name}: p50 {:.3} ms, p99 {:.3} ms, most {:.3} ms ({} calls)", at(0.5), at(0.99), at(1.0), took.len());
+    println!("{name}: p50 {:.4} ms, p99 {:.4} ms, most {:.4} ms ({} calls)", at(0.5), at(0.99), at(1.0), took.len());
 }

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const PART: u64 = 16 << 20;
 /// Size of a ranged read.
 const RANGE: u64 = 64 << 10;
+/// Folders of a workload's keys.
+const FOLDERS: u64 = 64;
 /// Of so many reads, one is compared byte by byte.
 const VERIFY_EVERY: u64 = 16;
 
@@ -85,7 +87,7 @@ struct Tally {
 
 impl Job {
     fn key(&self, number: u64) -> String {
-        format!("{}/{:03}/{number:08}", self.workload.prefix, number % 64)
+        format!("{}/{:03}/{number:08}", self.workload.prefix, number % FOLDERS)
     }
 
     /// The prefix keeps workloads from sharing content.
@@ -122,7 +124,7 @@ impl Job {
                 let read = connection.read(&self.key(object), self.range(number), expected).await?;
                 Ok((read, String::new()))
             }
-            Action::List => Err("listings go page by page".to_owned()),
+            Action::List | Action::Folders => Err("listings go page by page".to_owned()),
         }
     }
 
@@ -171,20 +173,26 @@ impl Job {
         }
     }
 
-    /// Pages of 1,000 keys, over and over.
+    /// Pages of 1,000 keys, over and over; or the folders, which are one page.
     async fn list(self: Arc<Self>) -> Tally {
+        let folders = self.workload.action == Action::Folders;
+        let delimiter = if folders { "delimiter=%2F&" } else { "" };
         let mut tally = Tally::default();
         let mut connection = Connection::new(self.run.target.clone());
         let mut token = String::new();
         for _ in 0..self.operations {
             let start = Instant::now();
             let more = if token.is_empty() { String::new() } else { format!("continuation-token={}&", escape(&token)) };
-            let query = format!("{more}list-type=2&max-keys=1000&prefix={}%2F", self.workload.prefix);
+            let query = format!("{more}{delimiter}list-type=2&max-keys=1000&prefix={}%2F", self.workload.prefix);
             let page = connection.call(Method::GET, "", &query, Payload::EMPTY).await;
-            let done = page.map(|answer| {
+            let done = page.and_then(|answer| {
                 let text = String::from_utf8_lossy(&answer.body).into_owned();
+                let found = text.matches("<CommonPrefixes>").count() as u64;
+                if folders && found != FOLDERS.min(self.objects) {
+                    return Err(format!("{found} folders"));
+                }
                 token = between(&text, "<NextContinuationToken>", "</NextContinuationToken>").unwrap_or_default();
-                (answer.body.len() as u64, None)
+                Ok((answer.body.len() as u64, None))
             });
             tally.add(start.elapsed(), done);
         }
@@ -252,7 +260,7 @@ pub async fn run(run: &Run, label: &str, workload: Workload) -> Result<Outcome, 
     measure::reset_peak(run.pid);
     let (cpu, start) = (measure::cpu_seconds(run.pid), Instant::now());
     let mut tally = Tally::default();
-    if workload.action == Action::List {
+    if matches!(workload.action, Action::List | Action::Folders) {
         tally = job.clone().list().await;
     } else {
         let workers: Vec<_> = (0..workload.connections).map(|_| tokio::spawn(job.clone().work())).collect();

@@ -18,6 +18,8 @@ pub enum Action {
     Range,
     /// A page of 1,000 keys; the next one continues.
     List,
+    /// The folders below a prefix: a listing with a delimiter.
+    Folders,
     /// One part of 16 MiB of a multipart upload of `size` bytes.
     Multipart,
     /// One version of six with 1% edited in runs of `edit` bytes.
@@ -82,6 +84,7 @@ pub const SUITE: &[Workload] = &[
     read("HEAD, 16", SMALL, Action::Head, 60_000, 16),
     read("GET 4 KiB, 16", SMALL, Action::Get, 40_000, 16),
     read("LIST, pages of 1,000", SMALL, Action::List, 200, 1),
+    read("LIST with delimiter, 64 folders", SMALL, Action::Folders, 200, 1),
     MEDIUM,
     read("GET 64 KiB, 16", MEDIUM, Action::Get, 20_000, 16),
     LARGE,

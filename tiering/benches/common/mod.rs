@@ -13,6 +13,7 @@ const POLICY: &str = "
 apiVersion: tidegate/v1
 kind: LifecyclePolicy
 metadata: { name: none }
+rules: []
 ";
 
 /// Keeps its data in `dir`.
