@@ -122,7 +122,7 @@ def test_an_error_has_all_that_s3_says(shared, place, code):
 
 
 def raw(shared, head, body=b""):
-    with socket.create_connection(("127.0.0.1", shared.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=60) as connection:
         connection.sendall(head.encode() + b"\r\n" + body)
         connection.shutdown(socket.SHUT_WR)
         answer = b""

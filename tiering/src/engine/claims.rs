@@ -54,6 +54,8 @@ pub(crate) struct Claim {
     pub size: u64,
     /// Bytes by which the hot disks can shrink once that is done: its size, or 0 when they could before, or never can.
     pub frees: u64,
+    /// How full the hot disk was (percent) when a fill level wanted it; none when it was due.
+    pub fill: Option<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -325,7 +327,7 @@ mod tests {
     }
 
     fn claim(n: u8, size: u64) -> Claim {
-        Claim { subject: vec![n], version: VersionId(u128::from(n)), size, frees: size }
+        Claim { subject: vec![n], version: VersionId(u128::from(n)), size, frees: size, fill: None }
     }
 
     #[test]

@@ -58,6 +58,17 @@ pub(crate) struct Orders {
     pub waiting: bool,
 }
 
+/// When a version that is written is looked at next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// When the rules say so.
+    AsPlanned,
+    /// As planned, by the look itself that its neighbours were owed.
+    Taken,
+    /// At once: what is decided about it, or about its neighbours, rests on what the same commit changes.
+    AtOnce,
+}
+
 /// The facts of a version, as policies see them.
 pub(crate) fn facts<'a>(
     (bucket, key): (&'a str, &'a str),
@@ -159,39 +170,12 @@ impl Core {
         &self,
         batch: &mut Batch,
         subject: &[u8],
-        old: Option<&ObjectRecord>,
-        record: &mut ObjectRecord,
-    ) -> Result<bool, super::EngineError> {
-        let now = self.clock.now();
-        record.due = self.plan(subject, record, now)?.due(record, now);
-        self.put_planned(batch, subject, old, record)
-    }
-
-    /// As [`put_version`](Self::put_version), but the version is looked at again at once: what is decided about it rests on what
-    /// the same commit changes.
-    pub(crate) fn put_for_review(
-        &self,
-        batch: &mut Batch,
-        subject: &[u8],
-        old: Option<&ObjectRecord>,
-        record: &mut ObjectRecord,
-    ) -> Result<bool, super::EngineError> {
-        let now = self.clock.now();
-        // Never the time that it has already: with the same bytes, a decision made before this commit could be written after it.
-        let at = if record.due == Some(now) { Timestamp(now.millis().saturating_sub(1)) } else { now };
-        record.due = Some(at);
-        self.put_planned(batch, subject, old, record)
-    }
-
-    fn put_planned(
-        &self,
-        batch: &mut Batch,
-        subject: &[u8],
-        old: Option<&ObjectRecord>,
+        (old, look): (Option<&ObjectRecord>, Look),
         record: &mut ObjectRecord,
     ) -> Result<bool, super::EngineError> {
         use super::record::Record;
         let now = self.clock.now();
+        record.due = self.next_look(subject, (old, look), record, now)?;
         let (bucket, key) = names(subject)?;
         let orders = self.orders(bucket, record);
         record.idle = orders
@@ -213,6 +197,28 @@ impl Core {
         let (table, key) = (keys::table_of(subject), subject.to_vec());
         batch.ops.push(crate::meta::Op { table, key, value: Some(record.encode()?) });
         Ok(record.due.is_some_and(|at| at <= now))
+    }
+
+    /// The due time that a version is written with, in place of `old` if that stands at the same key.
+    pub(crate) fn next_look(
+        &self,
+        subject: &[u8],
+        (old, look): (Option<&ObjectRecord>, Look),
+        record: &ObjectRecord,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, super::EngineError> {
+        match (look, old.and_then(|old| old.due)) {
+            // Never the time that it has already: with the same bytes, a decision made before this commit could be written after it.
+            (Look::AtOnce, _) if record.due == Some(now) => Ok(Some(Timestamp(now.millis().saturating_sub(1)))),
+            (Look::AtOnce, _) => Ok(Some(now)),
+            // It may have been superseded just now: the look at its neighbours that came with that is not this one's to take away.
+            (Look::AsPlanned, Some(at))
+                if at <= now && keys::table_of(subject) == Table::Version && self.moves_others(names(subject)?.0) =>
+            {
+                Ok(Some(at))
+            }
+            _ => Ok(self.plan(subject, record, now)?.due(record, now)),
+        }
     }
 
     /// Takes a version's places out of the due index.

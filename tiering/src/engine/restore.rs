@@ -3,6 +3,7 @@
 
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node, node_len};
 use super::doom::is_silence;
+use super::due::Look;
 use super::error::EngineError;
 use super::keys;
 use super::record::{ObjectRecord, Record, RestoreJob, ThawRecord};
@@ -126,7 +127,7 @@ impl Core {
             }
             _ => return Err(EngineError::NotArchived { class: self.class_shown(&record) }),
         };
-        self.put_version(&mut batch, &subject, Some(&record), &mut next)?;
+        self.put_version(&mut batch, &subject, (Some(&record), Look::AsPlanned), &mut next)?;
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => return Err(EngineError::Conflict),
             other => other?,
@@ -330,7 +331,7 @@ impl Core {
         next.residency = Residency::Restored { tier: job.tier.clone(), until };
         let mut batch =
             Batch::new(Reason::Restored).expect(found.unchanged()).delete(Table::Job, keys::job(*id)).with_data();
-        self.put_version(&mut batch, &found.subject, Some(record), &mut next)?;
+        self.put_version(&mut batch, &found.subject, (Some(record), Look::AsPlanned), &mut next)?;
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Ok(false),
             other => Ok(other.map(|_| true)?),

@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::buckets::Versioning;
-use super::due::names;
+use super::due::{Look, names};
 use super::error::EngineError;
 use super::keys;
 use super::lock::{self, BucketLock};
@@ -11,6 +11,7 @@ use super::record::{BucketRecord, ObjectRecord};
 use super::types::{Deleted, Residency, VersionId, VersionRef};
 use super::versions::{MAX_RACES, Stored};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use crate::mutants::{self, Mutant};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -117,13 +118,15 @@ impl Core {
             let mut moved = ObjectRecord { noncurrent_since: Some(newest.modified), ..old.record.clone() };
             let subject = keys::version(bucket, key, moved.version);
             self.drop_due(batch, &old.subject, Some(&old.record));
-            planned.due_now |= match self.moves_others(bucket) {
-                true => self.put_for_review(batch, &subject, None, &mut moved)?,
-                false => self.put_version(batch, &subject, None, &mut moved)?,
-            };
+            if mutants::active(Mutant::OverwriteLosesVersion) {
+                continue;
+            }
+            let reviewed = self.moves_others(bucket) && !mutants::active(Mutant::NeighboursForgotten);
+            let look = if reviewed { Look::AtOnce } else { Look::AsPlanned };
+            planned.due_now |= self.put_version(batch, &subject, (None, look), &mut moved)?;
             planned.written.push(subject);
         }
-        if let Some(null) = &sight.null {
+        if let Some(null) = sight.null.as_ref().filter(|_| !mutants::active(Mutant::NullStays)) {
             self.drop_version(batch, null, false)?;
             planned.frees |= is_local(&null.record);
         }
@@ -147,8 +150,9 @@ impl Core {
             false => object,
         };
         planned.due_now |= match newest.marker {
+            true if mutants::active(Mutant::DeleteWithoutMarker) => false,
             true => self.put_marker(batch, &subject, newest)?,
-            false => self.put_version(batch, &subject, old, newest)?,
+            false => self.put_version(batch, &subject, (old, Look::AsPlanned), newest)?,
         };
         planned.written.push(subject);
         Ok(planned)
@@ -156,10 +160,8 @@ impl Core {
 
     /// Writes a delete marker that becomes the latest, or may have become all that is left.
     fn put_marker(&self, batch: &mut Batch, subject: &[u8], marker: &mut ObjectRecord) -> Result<bool, EngineError> {
-        match self.ends_alone(subject, marker, self.clock.now())? {
-            true => self.put_for_review(batch, subject, None, marker),
-            false => self.put_version(batch, subject, None, marker),
-        }
+        let ends = self.ends_alone(subject, marker, self.clock.now())?;
+        self.put_version(batch, subject, (None, if ends { Look::AtOnce } else { Look::AsPlanned }), marker)
     }
 
     /// What deletes a key without naming a version: a delete marker where there are versions. None when nothing is to be done.
@@ -277,7 +279,8 @@ impl Core {
             start = Bound::Excluded(found.subject.clone());
             batch.expects.push(Expect::Absent(Table::Object, object.clone()));
         }
-        if let Some(next) = self.first_version((start, end))? {
+        let next = self.first_version((start, end))?.filter(|_| !mutants::active(Mutant::RemovalPromotesNothing));
+        if let Some(next) = next {
             let mut latest = ObjectRecord { noncurrent_since: None, ..next.record.clone() };
             batch.expects.push(next.unchanged());
             self.drop_due(&mut batch, &next.subject, Some(&next.record));
@@ -290,26 +293,43 @@ impl Core {
             };
             planned.due_now |= match latest.marker {
                 true => self.put_marker(&mut batch, &subject, &mut latest)?,
-                false => self.put_version(&mut batch, &subject, None, &mut latest)?,
+                false => self.put_version(&mut batch, &subject, (None, Look::AsPlanned), &mut latest)?,
             };
             planned.written.push(subject);
         }
         Ok((batch, planned))
     }
 
-    /// Has the delete marker looked at again that is the latest of a key of which a version goes: it may be alone then.
-    fn review_marker(&self, batch: &mut Batch, planned: &mut Planned, gone: &[u8]) -> Result<(), EngineError> {
-        let object = keys::object_of(gone);
-        if self.meta.get(Table::Object, object)?.is_some() {
+    /// Has the delete marker looked at again that is the latest of a key of which a version goes, when it is alone then. While others
+    /// are left it is not touched, or a hundred removals at a time would all be in each other's way. Each then expects
+    /// two versions that stay: whichever is the latest at the commit, it has company, and the removal that ends this sees it. As each
+    /// expects the version behind its own, one that is made fails no more than one other, and half of them get through each time.
+    fn review_marker(&self, batch: &mut Batch, planned: &mut Planned, removed: &[u8]) -> Result<(), EngineError> {
+        let object = keys::object_of(removed);
+        let Some(latest) = self.latest_of(object)? else { return Ok(()) };
+        if !latest.record.marker {
+            batch.expects.push(Expect::Present(Table::Object, object.to_vec()));
             return Ok(());
         }
-        let first = self.first_version(keys::prefix(&keys::versions_of(object)))?;
-        let Some(marker) = first.filter(|first| first.is_latest() && first.record.marker) else { return Ok(()) };
-        if self.ends_alone(&marker.subject, &marker.record, self.clock.now())? {
-            batch.expects.push(marker.unchanged());
-            let mut again = marker.record.clone();
-            self.drop_due(batch, &marker.subject, Some(&marker.record));
-            planned.due_now |= self.put_for_review(batch, &marker.subject, None, &mut again)?;
+        // Rules that come meanwhile may be the first that end it.
+        planned.written.push(latest.subject.clone());
+        let all = keys::prefix(&keys::versions_of(object));
+        let behind = self.first_version((Bound::Excluded(removed.to_vec()), all.1))?;
+        let company = match behind {
+            Some(behind) => Some(behind),
+            None => {
+                let between = (Bound::Excluded(latest.subject.clone()), Bound::Excluded(removed.to_vec()));
+                self.first_version(between)?
+            }
+        };
+        if let Some(company) = company {
+            let stay = [latest.subject, company.subject].map(|subject| Expect::Present(Table::Version, subject));
+            batch.expects.extend(stay);
+        } else if self.ends_alone(&latest.subject, &latest.record, self.clock.now())? {
+            batch.expects.push(latest.unchanged());
+            let mut again = latest.record.clone();
+            let old = (Some(&latest.record), Look::AtOnce);
+            planned.due_now |= self.put_version(batch, &latest.subject, old, &mut again)?;
         }
         Ok(())
     }

@@ -11,10 +11,17 @@
 //! again. A pack is streamed from local frames: nothing is spooled, and a job holds one draft at a time, whatever
 //! the size of the object.
 
+mod draft;
+mod names;
+
+pub(crate) use names::{folder, split_name};
+
+use draft::{Draft, Member};
+
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
 use super::claims::{Aim, Claim, Work};
-use super::due::Action;
+use super::due::{Action, Look};
 use super::error::EngineError;
 use super::keys;
 use super::manifests::Telling;
@@ -23,14 +30,13 @@ use super::record::{ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackR
 use super::remote::codec_of;
 use super::restore::Thawed;
 use super::types::Residency;
-use crate::chunk::ChunkId;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::mutants::{self, Mutant};
 use crate::pack::format::FRAME_HEADER_LEN;
-use crate::pack::{Frame, FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
+use crate::pack::{FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
 use crate::tier::{PutReceipt, RestorePriority};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How often a group's commit is tried again after conflicts.
@@ -82,31 +88,6 @@ impl Making {
     pub(crate) fn holds(&self, pack: &PackId) -> bool {
         self.lock().contains(pack)
     }
-}
-
-/// A version on its way.
-struct Member {
-    subject: Vec<u8>,
-    stored: Vec<u8>,
-    record: ObjectRecord,
-    /// Packs of the tier that it will refer to.
-    packs: BTreeSet<PackId>,
-    /// Some of its chunks are in the draft.
-    in_draft: bool,
-    /// The frame of the tier that tells of it.
-    manifest: Option<ChunkId>,
-}
-
-/// The pack that is being put together.
-#[derive(Default)]
-struct Draft {
-    frames: Vec<PlannedFrame>,
-    ids: HashSet<ChunkId>,
-    bytes: u64,
-    /// The tier that a chunk is read from when it is not local: a version's own, which is thawed when it is an archive.
-    sources: HashMap<ChunkId, String>,
-    /// The frames that tell of the versions whose last pack this is.
-    told: HashMap<ChunkId, Arc<Frame>>,
 }
 
 /// One job: moves a group of versions to one tier, or protects them there.
@@ -267,13 +248,19 @@ impl Transition {
         self.ready.push(Member { subject, stored, record, packs, in_draft: false, manifest: None });
     }
 
-    /// Whether a version that was to be protected has come to be due for something else, or is to be protected no more.
+    /// Whether what a version was claimed for is wanted no more: rules have changed while it waited, or something else has come to
+    /// be due for it.
     fn is_overtaken(&self, claim: &Claim, record: &ObjectRecord) -> Result<bool, EngineError> {
-        if !self.protects() {
-            return Ok(false);
+        if let Some(fill) = claim.fill {
+            let wanted = self.core.tier_by_capacity(&claim.subject, record, (&self.core.policy(), fill))?;
+            return Ok(wanted.as_deref() != Some(&self.tier));
         }
         let plan = self.core.plan(&claim.subject, record, self.core.clock.now())?;
-        Ok(!matches!(plan.action, Action::Protect { tier } if tier == self.tier))
+        Ok(match plan.action {
+            Action::Protect { tier } => !self.protects() || tier != self.tier,
+            Action::Transition { tier, .. } => self.protects() || tier != self.tier,
+            _ => true,
+        })
     }
 
     fn protects(&self) -> bool {
@@ -481,7 +468,8 @@ impl Transition {
                 record.residency = self.aimed(&member.record);
                 record.manifest = member.manifest;
                 record.retell = false;
-                self.core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record)?;
+                let old = (Some(&member.record), Look::AsPlanned);
+                self.core.put_version(&mut batch, &member.subject, old, &mut record)?;
             }
             let referred = match packs.len() > MAX_REFERRED {
                 true => self.core.refer_ahead(&mut batch, &self.tier, &packs).await?,
@@ -522,26 +510,6 @@ impl Transition {
         }
         Ok(())
     }
-}
-
-impl Core {
-    /// Names in a tier are fresh: deployment, epoch, pack. An orphan can be told from its name alone.
-    fn remote_name(&self, id: &PackId) -> String {
-        format!("{}/{:08}/{id}.pack", folder(&self.deployment), self.meta.epoch())
-    }
-}
-
-/// Where a deployment's packs are in a tier.
-pub(crate) fn folder(deployment: &str) -> String {
-    format!("packs/{deployment}")
-}
-
-/// Epoch and pack of a name in a deployment's folder, exactly as it is written: what only looks alike is not ours to judge.
-pub(crate) fn split_name(folder: &str, name: &str) -> Option<(u64, PackId)> {
-    let rest = name.strip_prefix(folder)?.strip_prefix('/')?;
-    let (epoch, file) = rest.split_once('/')?;
-    let (epoch, pack): (u64, PackId) = (epoch.parse().ok()?, file.strip_suffix(".pack")?.parse().ok()?);
-    (rest == format!("{epoch:08}/{pack}.pack")).then_some((epoch, pack))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! and nothing is ever put below it.
 
 use super::buckets::Versioning;
+use super::due::Look;
 use super::error::EngineError;
 use super::keys;
 use super::read::ObjectHandle;
@@ -114,7 +115,8 @@ impl Engine {
             if next.attributes != found.record.attributes {
                 next.retell |= reason == Reason::LockObject && next.residency.tier().is_some();
                 let Stored { subject, bytes, record } = &found;
-                match self.core.replace(subject, bytes, record, next.clone(), reason).await? {
+                let how = (reason, Look::AsPlanned);
+                match self.core.replace((subject, bytes, record), next.clone(), how).await? {
                     Err(MetaError::Conflict { .. }) => continue,
                     other => other?,
                 }
@@ -205,13 +207,18 @@ impl Core {
         if let Some(current) = self.current(&object)? {
             return Ok(Some(current));
         }
-        if self.versioning(bucket)? == Versioning::Off {
-            return Ok(None);
+        match self.versioning(bucket)? {
+            Versioning::Off => Ok(None),
+            _ => self.latest_of(&object),
         }
-        self.settled(&object, |current| match current {
+    }
+
+    /// The same in a bucket with versions.
+    pub(super) fn latest_of(&self, object: &[u8]) -> Result<Option<Stored>, EngineError> {
+        self.settled(object, |current| match current {
             Some(current) => Ok(Some(current)),
             None => {
-                Ok(self.first_version(keys::prefix(&keys::versions_of(&object)))?.filter(|first| first.record.marker))
+                Ok(self.first_version(keys::prefix(&keys::versions_of(object)))?.filter(|first| first.record.marker))
             }
         })
     }
