@@ -39,6 +39,7 @@ fn bed(dir: &Path) -> Bed {
     bed.policy = POLICY.to_owned();
     bed.settings.driven = true;
     bed.settings.tiering.linger_ms = 0;
+    bed.settings.tiering.protect_linger_ms = 0;
     bed.settings.limits.min_part_bytes = 0;
     bed
 }

@@ -23,7 +23,6 @@ async fn load(bed: &Bed, engine: &Engine) -> [(&'static str, VersionId); 2] {
     let before = engine.tier_packs("ia", None, 100).unwrap().len();
     engine.set_retention(("bkt", "r"), id(retained), days(Compliance, 90), false).await.unwrap();
     engine.set_legal_hold(("bkt", "h"), id(held), true).await.unwrap();
-    bed.clock.advance(Duration::from_secs(60));
     work(engine).await;
     assert_eq!(engine.tier_packs("ia", None, 100).unwrap().len(), before + 1, "one pack tells of both");
     engine.gc(GcRequest::default()).await.unwrap();

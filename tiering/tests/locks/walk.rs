@@ -26,14 +26,14 @@ fn retention() -> impl Strategy<Value = Option<(RetentionMode, u32)>> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let any = 0usize..1_000;
+    let n = || 0usize..1_000;
     prop_oneof![
-        6 => (any.clone(), retention(), prop::option::of(any::<bool>())).prop_map(|(k, r, h)| Op::Put(k, r, h)),
-        1 => any.clone().prop_map(Op::Copy),
-        2 => any.clone().prop_map(Op::Marker),
-        6 => (any.clone(), any::<bool>()).prop_map(|(n, b)| Op::Remove(n, b)),
-        3 => (any.clone(), retention(), any::<bool>()).prop_map(|(n, r, b)| Op::Retain(n, r, b)),
-        2 => (any.clone(), any::<bool>()).prop_map(|(n, h)| Op::Hold(n, h)),
+        6 => (n(), retention(), prop::option::of(any::<bool>())).prop_map(|(k, r, h)| Op::Put(k, r, h)),
+        1 => n().prop_map(Op::Copy),
+        2 => n().prop_map(Op::Marker),
+        6 => (n(), any::<bool>()).prop_map(|(n, b)| Op::Remove(n, b)),
+        3 => (n(), retention(), any::<bool>()).prop_map(|(n, r, b)| Op::Retain(n, r, b)),
+        2 => (n(), any::<bool>()).prop_map(|(n, h)| Op::Hold(n, h)),
         1 => retention().prop_map(Op::Default),
         5 => (1u32..100).prop_map(Op::Hours),
         1 => Just(Op::Reclaim),
