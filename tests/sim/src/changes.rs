@@ -26,10 +26,12 @@ impl fmt::Display for At {
 }
 
 impl World {
-    /// Of the names on one prefix each begins the next: whoever skips one in a listing is found out.
+    /// Of the names on one prefix each begins the next: whoever skips one in a listing is found out. Where versions are kept, some keys
+    /// get many.
     pub fn any_key(&mut self) -> String {
         let prefix = ["a", "b", "c", "h"][self.dice.below(4) as usize];
-        format!("{prefix}/{}", "1".repeat(1 + self.dice.below(4) as usize))
+        let names = if self.versioning() == Versioning::Enabled && self.dice.below(2) == 0 { 1 } else { 4 };
+        format!("{prefix}/{}", "1".repeat(1 + self.dice.below(names) as usize))
     }
 
     pub fn judge<'a>(&self, key: &'a str) -> Judge<'a> {
