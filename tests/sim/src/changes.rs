@@ -126,7 +126,7 @@ impl World {
     /// Turns versions on, suspends them, sets another lifecycle.
     pub fn settings_change(&mut self) -> Plan {
         let versioning = match (self.versioning(), self.dice.below(3)) {
-            (Versioning::Off, 0) | (Versioning::Enabled, 0 | 1) => Versioning::Suspended,
+            (Versioning::Off | Versioning::Enabled, 0) => Versioning::Suspended,
             _ => Versioning::Enabled,
         };
         let versioning = if self.dice.below(3) == 0 { self.versioning() } else { versioning };
