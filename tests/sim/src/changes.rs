@@ -57,9 +57,10 @@ impl World {
     fn steady(&self) -> Vec<At> {
         let steady = |(key, place, version): (&str, usize, &Version)| {
             let (judge, stack) = (self.judge(key), self.model.stack(key));
-            // What an uncertain latest version leaves behind may be the latest itself.
-            let steady = version.id.is_some() && !self.may_have_gone(key) && !judge.may_go(stack, place);
-            steady.then(|| At { key: key.to_owned(), place, version: version.named() })
+            // What an uncertain latest version leaves behind may be the latest itself; and on an ended one a marker may stand that
+            // nobody has seen yet.
+            let sure = version.id.is_some() && !self.may_have_gone(key) && !judge.ended(version);
+            (sure && !judge.may_go(stack, place)).then(|| At { key: key.to_owned(), place, version: version.named() })
         };
         self.model.versions().filter_map(steady).collect()
     }
