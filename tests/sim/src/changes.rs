@@ -26,10 +26,12 @@ impl fmt::Display for At {
 }
 
 impl World {
-    /// Of the names on one prefix each begins the next: whoever skips one in a listing is found out.
+    /// Of the names on one prefix each begins the next: whoever skips one in a listing is found out. Where versions are kept, some keys
+    /// get many.
     pub fn any_key(&mut self) -> String {
         let prefix = ["a", "b", "c", "h"][self.dice.below(4) as usize];
-        format!("{prefix}/{}", "1".repeat(1 + self.dice.below(4) as usize))
+        let names = if self.versioning() == Versioning::Enabled && self.dice.below(2) == 0 { 1 } else { 4 };
+        format!("{prefix}/{}", "1".repeat(1 + self.dice.below(names) as usize))
     }
 
     pub fn judge<'a>(&self, key: &'a str) -> Judge<'a> {
@@ -55,9 +57,10 @@ impl World {
     fn steady(&self) -> Vec<At> {
         let steady = |(key, place, version): (&str, usize, &Version)| {
             let (judge, stack) = (self.judge(key), self.model.stack(key));
-            // What an uncertain latest version leaves behind may be the latest itself.
-            let steady = version.id.is_some() && !self.may_have_gone(key) && !judge.may_go(stack, place);
-            steady.then(|| At { key: key.to_owned(), place, version: version.named() })
+            // What an uncertain latest version leaves behind may be the latest itself; and on an ended one a marker may stand that
+            // nobody has seen yet.
+            let sure = version.id.is_some() && !self.may_have_gone(key) && !judge.ended(version);
+            (sure && !judge.may_go(stack, place)).then(|| At { key: key.to_owned(), place, version: version.named() })
         };
         self.model.versions().filter_map(steady).collect()
     }
@@ -124,7 +127,7 @@ impl World {
     /// Turns versions on, suspends them, sets another lifecycle.
     pub fn settings_change(&mut self) -> Plan {
         let versioning = match (self.versioning(), self.dice.below(3)) {
-            (Versioning::Off, 0) | (Versioning::Enabled, 0 | 1) => Versioning::Suspended,
+            (Versioning::Off | Versioning::Enabled, 0) => Versioning::Suspended,
             _ => Versioning::Enabled,
         };
         let versioning = if self.dice.below(3) == 0 { self.versioning() } else { versioning };

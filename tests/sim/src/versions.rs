@@ -88,8 +88,8 @@ pub struct Lifecycle {
 pub const LIFECYCLES: [Option<Lifecycle>; 6] = [
     None,
     Some(Lifecycle { ends: Some((5, 0)), moves: None, markers: true }),
-    Some(Lifecycle { ends: Some((3, 2)), moves: None, markers: false }),
-    Some(Lifecycle { ends: Some((30, 1)), moves: Some((2, 0)), markers: true }),
+    Some(Lifecycle { ends: Some((3, 1)), moves: None, markers: false }),
+    Some(Lifecycle { ends: Some((30, 2)), moves: Some((2, 0)), markers: true }),
     Some(Lifecycle { ends: None, moves: Some((3, 1)), markers: false }),
     Some(Lifecycle { ends: None, moves: None, markers: true }),
 ];
