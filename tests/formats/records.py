@@ -133,6 +133,8 @@ class Attributes:
     owner: str | None = None
     acl: str | None = None
     encryption: tuple[bytes, bytes] | None = None
+    retention: tuple[str, int] | None = None
+    legal_hold: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +196,7 @@ class Object:
     null: bool = True
     marker: bool = False
     noncurrent_since: int | None = None
+    retell: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,8 +254,16 @@ class Thaw:
 def attributes(r: Reader, later: bool) -> Attributes:
     kind, cache, disposition, encoding, language, expires = (r.optional(r.text) for _ in range(6))
     metadata, tags, storage_class = r.many(r.pair), r.many(r.pair), r.optional(r.text)
-    new = (r.optional(r.text), r.optional(r.text), r.optional(lambda: encryption(r))) if later else ()
+    new = ()
+    if later:
+        new = (r.optional(r.text), r.optional(r.text), r.optional(lambda: encryption(r)))
+        new += (r.optional(lambda: retention(r)), r.optional(r.flag))
     return Attributes(kind, cache, disposition, encoding, language, expires, metadata, tags, storage_class, *new)
+
+
+def retention(r: Reader) -> tuple[str, int]:
+    """(mode, until)"""
+    return ("governance", "compliance")[r.choice(2)], r.u64()
 
 
 def encryption(r: Reader) -> tuple[bytes, bytes]:
@@ -299,7 +310,7 @@ def read_object(data: bytes) -> Object:
     parts = r.many(lambda: part_info(r, new))
     tail = (body(r), residency(r), r.optional(r.u128), r.optional(r.u64), r.optional(r.u64))
     later = (r.optional(r.u64), r.optional(r.chunk_id)) if r.version > 1 else (None, None)
-    kind = (r.flag(), r.flag(), r.optional(r.u64)) if new else (True, False, None)
+    kind = (r.flag(), r.flag(), r.optional(r.u64), r.flag()) if new else (True, False, None, False)
     return r.end(Object(*head, parts, *tail, *later, *kind))
 
 

@@ -29,7 +29,7 @@ const ROUND: &str = "TIDEGATE_TEST_CRASH_ROUND";
 const WORKERS: u64 = 3;
 const KEYS: u64 = 6;
 /// A child that no failpoint ends does so itself after this time.
-const CHILD_LIFE: Duration = Duration::from_secs(20);
+const CHILD_LIFE: Duration = common::PATIENCE;
 
 fn directory(path: &Path, name: &str) -> Arc<dyn Tier> {
     let settings = DirectorySettings { path: path.join(name) };

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
     Amount, EventQueueStats, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency,
-    StatsReport, TierPackReport, TierReport, Unreadable,
+    Retention, StatsReport, TierPackReport, TierReport, Unreadable,
 };
 
 pub use super::render_fsck::{fsck, fsck_estimate};
@@ -164,6 +164,12 @@ pub fn object_status(report: &ObjectStatusReport) -> String {
         ("residency", residency(&report.residency)),
         ("chunks", format!("{}, {} of them local", report.chunks, report.local_chunks)),
     ];
+    if let Some(Retention { mode, until }) = report.retention {
+        rows.push(("retention", format!("until {until} ({})", mode.as_str())));
+    }
+    if report.legal_hold {
+        rows.push(("legal hold", "on".to_owned()));
+    }
     if report.restore_ongoing {
         rows.push(("restore", "running".to_owned()));
     }
@@ -400,7 +406,7 @@ mod tests {
     use super::*;
     use tidegate_tiering::clock::Timestamp;
     use tidegate_tiering::engine::{
-        JobReport, NextAction, PackReport, PlanCost, PlannedAction, RuleExplanation, TierStats,
+        JobReport, NextAction, PackReport, PlanCost, PlannedAction, RetentionMode, RuleExplanation, TierStats,
     };
 
     #[test]
@@ -443,6 +449,8 @@ mod tests {
             tags: Vec::new(),
             checksum: None,
             parts: 0,
+            retention: Some(Retention { mode: RetentionMode::Compliance, until: Timestamp(2000) }),
+            legal_hold: true,
             declared_class: "STANDARD".into(),
             class_shown: "STANDARD_IA".into(),
             residency: Residency::Cold { tier: "ia".into() },
@@ -458,6 +466,8 @@ mod tests {
         for part in [
             "s3://b/k",
             "cold: in tier ia",
+            "until 1970-01-01T00:00:02.000Z (COMPLIANCE)",
+            "legal hold",
             "expire at 1970-01-01T00:00:01.000Z by rule old",
             "2, 1 of them local",
             "last error: no",

@@ -22,6 +22,7 @@ mod grants;
 mod lifecycle;
 mod list;
 mod listing;
+mod lock;
 mod multipart;
 mod notification;
 pub(crate) mod parameters;
@@ -199,6 +200,12 @@ operations! {
     get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
     put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
     delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;
+    get_object_lock_configuration => lock::get_configuration, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput;
+    put_object_lock_configuration => lock::put_configuration, PutObjectLockConfigurationInput, PutObjectLockConfigurationOutput;
+    get_object_retention => lock::get_retention, GetObjectRetentionInput, GetObjectRetentionOutput;
+    put_object_retention => lock::put_retention, PutObjectRetentionInput, PutObjectRetentionOutput;
+    get_object_legal_hold => lock::get_hold, GetObjectLegalHoldInput, GetObjectLegalHoldOutput;
+    put_object_legal_hold => lock::put_hold, PutObjectLegalHoldInput, PutObjectLegalHoldOutput;
     get_bucket_notification_configuration => notification::get, GetBucketNotificationConfigurationInput,
         GetBucketNotificationConfigurationOutput;
     put_bucket_notification_configuration => notification::put, PutBucketNotificationConfigurationInput,

@@ -59,6 +59,9 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::PutBucketOwnershipControls | O::DeleteBucketOwnershipControls => &["ownershipControls"],
         O::PutBucketAcl => &["acl"],
         O::PutObjectAcl => &["acl", "versionId"],
+        O::PutObjectLockConfiguration => &["object-lock"],
+        O::PutObjectRetention => &["retention", "versionId"],
+        O::PutObjectLegalHold => &["legal-hold", "versionId"],
         _ => return None,
     })
 }

@@ -108,6 +108,9 @@ impl BodyFailure {
     }
 }
 
+/// How a request was signed, as the keys `s3:authType` and `s3:signatureversion` say it.
+pub(crate) type Signed = (&'static str, &'static str);
+
 /// Shared between the HTTP side and the S3 side of one request, by way of the request's extensions.
 #[derive(Debug)]
 pub struct RequestContext {
@@ -115,6 +118,7 @@ pub struct RequestContext {
     peer: Option<IpAddr>,
     secure: bool,
     identity: OnceLock<Arc<Identity>>,
+    signed: OnceLock<Signed>,
     operation: AtomicU8,
     failure: AtomicU8,
     form: AtomicBool,
@@ -141,6 +145,7 @@ impl RequestContext {
             peer: None,
             secure: false,
             identity: OnceLock::new(),
+            signed: OnceLock::new(),
             operation: AtomicU8::new(Operation::Unknown as u8),
             failure: AtomicU8::new(0),
             form: AtomicBool::new(false),
@@ -170,6 +175,16 @@ impl RequestContext {
     /// Notes who signed the request; what was noted first stays.
     pub fn set_identity(&self, identity: Arc<Identity>) {
         let _ = self.identity.set(identity);
+    }
+
+    /// How it was signed, where it was signed anew since.
+    pub(crate) fn signed(&self) -> Option<Signed> {
+        self.signed.get().copied()
+    }
+
+    /// Notes how it was signed before it is signed anew.
+    pub(crate) fn set_signed(&self, signed: Signed) {
+        let _ = self.signed.set(signed);
     }
 
     /// The request's id.

@@ -50,6 +50,7 @@ fn there_and_back<R: Record>(data: &[u8]) {
 #[cfg(test)]
 pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
     use super::body::{BodyRef, ChunkRef, NodeRef, encode_node};
+    use super::lock::{Retention, RetentionMode};
     use super::record::{RemoteEntry, RemotePackState};
     use super::types::{ObjectAttributes, Residency, VersionId};
     use crate::chunk::ChunkId;
@@ -63,7 +64,12 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         etag: "5d41402abc4b2a76b9719d911017c592".into(),
         created: Timestamp(1),
         modified: Timestamp(2),
-        attributes: ObjectAttributes { tags: vec![("a".into(), "b".into())], ..ObjectAttributes::default() },
+        attributes: ObjectAttributes {
+            tags: vec![("a".into(), "b".into())],
+            retention: Some(Retention { mode: RetentionMode::Governance, until: Timestamp(11) }),
+            legal_hold: Some(false),
+            ..ObjectAttributes::default()
+        },
         checksum: None,
         parts: Vec::new(),
         body,
@@ -76,6 +82,7 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         null: true,
         marker: false,
         noncurrent_since: None,
+        retell: false,
     };
     let inline = object(BodyRef::Inline(vec![chunk(1), chunk(2)]), Residency::Hot);
     let node = NodeRef { id: ChunkId::of(b"node"), chunks: 2, bytes: 80_000 };

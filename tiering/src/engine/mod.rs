@@ -29,6 +29,7 @@ mod lifecycle;
 mod list;
 mod list_versions;
 mod listings;
+mod lock;
 pub(crate) mod manifests;
 mod md5;
 mod metrics;
@@ -79,6 +80,7 @@ pub use fsck::{
 pub(crate) use keys::split_object as object_name;
 pub use lifecycle::{Ending, LifecycleWalks, SETTING as LIFECYCLE_SETTING};
 pub use listings::*;
+pub use lock::{BucketLock, DefaultRetention, LOCK_SETTING, Period, Retention, RetentionMode};
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;

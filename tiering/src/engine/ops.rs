@@ -173,6 +173,8 @@ impl Engine {
             tags: info.attributes.tags.clone(),
             checksum: info.checksum.clone(),
             parts: u32::try_from(info.parts.len()).unwrap_or(u32::MAX),
+            retention: info.attributes.retention,
+            legal_hold: info.attributes.legal_hold == Some(true),
             declared_class: info.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".into()),
             class_shown: info.class_shown.clone(),
             residency: info.residency.clone(),
@@ -185,7 +187,9 @@ impl Engine {
             job: None,
         };
         let active = self.core.rules_of(bucket);
-        let facts = facts((bucket, key), record, self.core.last_access(bucket, key, record), Version::Current);
+        let kept_until = self.core.kept_until(bucket, record, Version::Current)?;
+        let access = self.core.last_access(bucket, key, record);
+        let facts = facts((bucket, key), record, access, Version::Current, kept_until);
         report.explanation = active
             .policy
             .explain(&facts, self.core.clock.now().millis())

@@ -161,6 +161,10 @@ reasons! {
     User = 30,
     /// An account was made.
     Account = 31,
+    /// The retention or the legal hold of a version changed.
+    LockObject = 32,
+    /// Tiers were told of versions whose locks changed.
+    TellLocks = 33,
     /// Events have arrived at a target of notifications.
     EventsSent = 34,
 }
