@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import re
+import socket
 
 import pytest
 import urllib3
@@ -293,6 +294,22 @@ def test_a_plus_in_the_source_of_a_copy_is_a_space(shared, bucket):
         part = {"Bucket": bucket, "Key": "parts", "UploadId": upload, "PartNumber": 1}
         etag = s3.upload_part_copy(**part, CopySource="replaced/above")["CopyPartResult"]["ETag"]
         assert etag == f'"{md5(body)}"', written
+
+
+def test_an_empty_body_is_expected_too(shared, bucket):
+    """botocore keeps the status of an answer without a 100 for the next request of the connection, which then hangs."""
+    url = shared.client().generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "empty"})
+    target = url.removeprefix(shared.endpoint)
+    head = f"PUT {target} HTTP/1.1\r\nHost: 127.0.0.1:{shared.port}\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        for _ in range(2):
+            connection.sendall(head.encode())
+            answer = b""
+            while answer.count(b"\r\n\r\n") < 2:
+                piece = connection.recv(4096)
+                assert piece, answer
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), answer
 
 
 def test_headers_in_the_query_of_a_presigned_url_are_no_subresources(shared, bucket):
