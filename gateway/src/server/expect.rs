@@ -22,8 +22,8 @@ struct Begun(Call);
 
 /// Handles a request up to the first read of its body. What comes back has the rest of the call in it, see [`begun`].
 ///
-/// A request that succeeds without its body, or has an empty one, gets its 100 all the same: its connection goes on, and botocore, told
-/// of another status there, takes that one for the status of the next request as well.
+/// An empty body is asked for too, whatever the answer is: the connection goes on, and botocore, which was told another status in
+/// place of 100, takes that one for the status of the connection's next request as well.
 ///
 /// # Errors
 /// The answer of a request that ended without its body.
@@ -35,7 +35,7 @@ pub(crate) async fn go_on(shared: Arc<Shared>, request: Request) -> Result<Reque
     tokio::select! {
         biased;
         answer = &mut call => {
-            if !is_empty && !answer.status().is_success() {
+            if !is_empty {
                 return Err(answer.map_body(|_, body| body.boxed()));
             }
             call = Box::pin(std::future::ready(answer));
