@@ -150,7 +150,7 @@ def plain(server, method, path, headers=None):
     """An unsigned request as it stands."""
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
         connection.request(method, path, headers=headers or {})
         answer = connection.getresponse()
@@ -408,8 +408,17 @@ def test_lists_of_buckets_let_anybody_list_and_write(s3, anonymous, open_bucket)
     anonymous.put_object(Bucket=bucket, Key="new", Body=b"from nobody")
     assert s3.get_object(Bucket=bucket, Key="new")["Body"].read() == b"from nobody"
     anonymous.delete_object(Bucket=bucket, Key="new")
+    anonymous.put_object(Bucket=bucket, Key="new", Body=b"x", ACL="public-read")
+    assert anonymous.get_object(Bucket=bucket, Key="new")["Body"].read() == b"x"
+    with denied():
+        anonymous.put_object_acl(Bucket=bucket, Key="new", ACL="private")
+    may_put = policy(statement("Allow", "s3:PutObject", f"{bucket}/*"))
+    s3.put_bucket_policy(Bucket=bucket, Policy=may_put)
+    s3.put_bucket_acl(Bucket=bucket, ACL="private")
+    anonymous.put_object(Bucket=bucket, Key="new", Body=b"x")
     with denied():
         anonymous.put_object(Bucket=bucket, Key="new", Body=b"x", ACL="public-read")
+    s3.delete_bucket_policy(Bucket=bucket)
     s3.put_bucket_acl(Bucket=bucket, ACL="log-delivery-write")
     assert grants(s3.get_bucket_acl(Bucket=bucket))["http://acs.amazonaws.com/groups/s3/LogDelivery"] == ["WRITE", "READ_ACP"]
     with denied():
@@ -418,12 +427,20 @@ def test_lists_of_buckets_let_anybody_list_and_write(s3, anonymous, open_bucket)
     assert "Contents" not in anonymous.list_objects_v2(Bucket=f"{bucket}-made")
 
 
+def test_groups_stand_before_the_owner_in_canned_lists(s3, open_bucket):
+    for canned, groups in [("public-read-write", [("READ", PUBLIC), ("WRITE", PUBLIC)]), ("authenticated-read", [("READ", SIGNED)])]:
+        s3.put_bucket_acl(Bucket=open_bucket, ACL=canned)
+        shown = s3.get_bucket_acl(Bucket=open_bucket)
+        expected = [*groups, ("FULL_CONTROL", shown["Owner"]["ID"])]
+        assert [(g["Permission"], g["Grantee"].get("URI", g["Grantee"].get("ID"))) for g in shown["Grants"]] == expected
+
+
 def test_grants_in_headers_and_in_xml(s3, anonymous, open_bucket):
     bucket = open_bucket
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     me = s3.list_buckets()["Owner"]
     s3.put_object_acl(Bucket=bucket, Key="k", GrantRead=f'uri="{PUBLIC}", id="{me["ID"]}"', GrantFullControl=f'id={me["ID"]}')
-    assert grants(s3.get_object_acl(Bucket=bucket, Key="k")) == {"me": ["FULL_CONTROL", "READ"], PUBLIC: ["READ"]}
+    assert grants(s3.get_object_acl(Bucket=bucket, Key="k")) == {"me": ["READ", "FULL_CONTROL"], PUBLIC: ["READ"]}
     anonymous.get_object(Bucket=bucket, Key="k")
     owner = {"Grantee": {"Type": "CanonicalUser", "ID": me["ID"]}, "Permission": "FULL_CONTROL"}
     reader = {"Grantee": {"Type": "Group", "URI": SIGNED}, "Permission": "READ_ACP"}

@@ -8,6 +8,14 @@ from s3util import refused
 ALPHABET = ["a", "b", "/", "//", "-", ".", " ", "+", "%", "é", "鍵", "😀", "Z", "0", "~", "\u00a0", "ﬀ"]
 
 
+def test_the_prefix_is_shown_as_it_was_asked_for(s3, bucket):
+    """boto3 decodes it in the second version only."""
+    s3.put_object(Bucket=bucket, Key="a b/ü\nc", Body=b"x")
+    for call in [s3.list_objects, s3.list_objects_v2]:
+        assert call(Bucket=bucket, Prefix="a b/ü\n")["Prefix"] == "a b/ü\n"
+        assert call(Bucket=bucket, Prefix="\n")["Prefix"] == "\n"
+
+
 def expected(keys, prefix="", delimiter="", after=""):
     """What S3 lists: [(kind, name)] in the byte order of UTF-8. `after` is StartAfter or Marker."""
     entries, seen = [], set()

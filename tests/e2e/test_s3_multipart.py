@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from harness import read_body
-from s3util import FIELD, MIB, digest, md5, refused, upload
+from s3util import FIELD, MIB, digest, md5, refused, send, upload
 
 PART = 5 * MIB
 
@@ -267,3 +267,14 @@ def test_attributes_of_parts_come_by_pages(s3, bucket, rng):
             break
         marker = page["NextPartNumberMarker"]
     assert seen == [(p["PartNumber"], len(b), p["ChecksumSHA256"]) for p, b in zip(parts, bodies)]
+
+
+def test_an_object_of_the_type_of_forms_is_uploaded_in_parts(shared, s3, bucket):
+    kind = "multipart/form-data; boundary=xyz"
+    for client in [s3, shared.client(signature_version="s3")]:
+        upload(client, bucket, "k", [(1, b"part")], ContentType=kind)
+        got = s3.get_object(Bucket=bucket, Key="k")
+        assert (got["ContentType"], got["Body"].read()) == (kind, b"part")
+    status, _, _ = send(shared, "POST", f"/{bucket}/bare?uploads=", {"Content-Type": "multipart/form-data"})
+    assert status == 200
+    assert len(s3.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 1

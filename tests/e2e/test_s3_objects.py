@@ -23,9 +23,22 @@ def test_a_bucket_is_created_listed_found_and_deleted(s3):
     assert "made-once" not in {b["Name"] for b in s3.list_buckets()["Buckets"]}
 
 
+def test_a_bucket_is_made_again_by_its_owner_in_the_oldest_region_only(s3, bucket, gateway):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
+    s3.create_bucket(Bucket=bucket)
+    assert read_body(s3, bucket, "k") == b"kept"
+    s3.create_bucket(Bucket="made-with-a-list", ACL="public-read", ObjectOwnership="ObjectWriter")
+    for mistake in [{}, {"ACL": "authenticated-read", "ObjectOwnership": "ObjectWriter"}]:
+        with refused(("BucketAlreadyExists", "BucketAlreadyOwnedByYou"), 409):
+            s3.create_bucket(Bucket="made-with-a-list", **mistake)
+    assert len(s3.get_bucket_acl(Bucket="made-with-a-list")["Grants"]) == 2
+    elsewhere = gateway(s3={"region": "eu-west-1"}).start().client()
+    elsewhere.create_bucket(Bucket=bucket)
+    with refused("BucketAlreadyOwnedByYou", 409):
+        elsewhere.create_bucket(Bucket=bucket)
+
+
 def test_bucket_mistakes_have_the_codes_of_s3(s3, bucket):
-    with refused(("BucketAlreadyOwnedByYou", "BucketAlreadyExists"), 409):
-        s3.create_bucket(Bucket=bucket)
     with refused("NoSuchBucket", 404):
         s3.delete_bucket(Bucket="there-is-no-such-bucket")
     with refused("NoSuchBucket", 404):

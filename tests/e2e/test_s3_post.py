@@ -43,7 +43,7 @@ def form(document, fields=(), secret=SECRET_KEY, access=ACCESS_KEY):
 
 def post(server, bucket, fields, body=b"bar", name="foo.txt", **more):
     parts = [(field, (None, value)) for field, value in fields.items()] + [("file", (name, body))]
-    return requests.post(f"{server.endpoint}/{bucket}", files=parts, timeout=30, **more)
+    return requests.post(f"{server.endpoint}/{bucket}", files=parts, timeout=60, **more)
 
 
 def code(answer):
@@ -60,7 +60,7 @@ def test_what_boto3_makes_of_a_post_is_accepted(shared, s3, bucket, style):
         Conditions=[{"x-amz-meta-colour": "blue"}, ["starts-with", "$Content-Type", "text/"], ["content-length-range", 1, 9 * MIB]],
     )
     body = b"0123456789" * 500_000
-    answer = requests.post(made["url"], data=made["fields"], files={"file": ("C:\\a\\b c.bin", body)}, timeout=30)
+    answer = requests.post(made["url"], data=made["fields"], files={"file": ("C:\\a\\b c.bin", body)}, timeout=60)
     assert (answer.status_code, answer.content) == (204, b""), answer.text
     assert answer.headers["ETag"] == f'"{hashlib.md5(body).hexdigest()}"'
     got = s3.get_object(Bucket=bucket, Key="dir/b c.bin")
@@ -166,6 +166,31 @@ def test_what_a_policy_does_not_allow_is_refused_and_nothing_is_stored(shared, s
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
+def test_conditions_see_the_form_and_not_the_put_that_it_becomes(shared, s3, bucket):
+    def answer(key, value, **more):
+        condition = {"StringEquals": {key: value}}
+        deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+        document = {"Version": "2012-10-17", "Statement": [{**deny, "Condition": condition}]}
+        s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
+        return post(shared, bucket, form(policy(usual(bucket))), **more).status_code
+
+    assert answer("s3:authType", "REST-HEADER") == 204
+    assert answer("s3:authType", "POST") == 403
+    assert answer("s3:signatureversion", "AWS4-HMAC-SHA256") == 204
+    assert answer("s3:signatureversion", "AWS") == 403
+    page = {"headers": {"Referer": "http://page.test/", "User-Agent": "browser/1"}}
+    assert answer("aws:Referer", "http://page.test/") == 204
+    assert answer("aws:Referer", "http://page.test/", **page) == 403
+    assert answer("aws:UserAgent", "browser/1", **page) == 403
+
+
+def test_anybody_may_set_a_list_where_the_buckets_list_lets_anybody_write(shared, s3):
+    s3.create_bucket(Bucket="open-to-forms", ACL="public-read-write", ObjectOwnership="ObjectWriter")
+    fields = {"key": "k", "acl": "public-read", "Content-Type": "text/plain"}
+    assert post(shared, "open-to-forms", fields).status_code == 204
+    assert requests.get(f"{shared.endpoint}/open-to-forms/k", timeout=30).content == b"bar"
+
+
 def test_a_large_file_that_is_too_large_is_stopped_on_its_way(shared, s3, bucket):
     document = policy([*usual(bucket)[:4], ["content-length-range", 0, MIB]])
     # The answer may overtake the rest of the file.
@@ -180,7 +205,7 @@ def test_a_large_file_that_is_too_large_is_stopped_on_its_way(shared, s3, bucket
 
 
 def raw(server, bucket, body, kind="multipart/form-data; boundary=xyz"):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         head = f"POST /{bucket} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: {kind}\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
         answer = b""

@@ -109,23 +109,25 @@ impl Acl {
     /// The list that S3 calls `name`; `None` when there is no such list.
     pub fn canned(name: &str, owner: &str, bucket_owner: &str) -> Option<Self> {
         let group = |grantee, permission| Grant { grantee, permission };
-        let mut grants = Self::private(owner).0;
-        match name {
-            "private" => {}
-            "public-read" => grants.push(group(Grantee::AllUsers, Permission::Read)),
+        // Groups come before the owner, as clients have learned to read them.
+        let mut grants = match name {
+            "private" | "bucket-owner-read" | "bucket-owner-full-control" => vec![],
+            "public-read" => vec![group(Grantee::AllUsers, Permission::Read)],
             "public-read-write" => {
-                grants.push(group(Grantee::AllUsers, Permission::Read));
-                grants.push(group(Grantee::AllUsers, Permission::Write));
+                vec![group(Grantee::AllUsers, Permission::Read), group(Grantee::AllUsers, Permission::Write)]
             }
-            "authenticated-read" => grants.push(group(Grantee::AuthenticatedUsers, Permission::Read)),
-            "bucket-owner-read" | "bucket-owner-full-control" if owner == bucket_owner => {}
-            "bucket-owner-read" => grants.push(Grant::of_account(bucket_owner, Permission::Read)),
-            "bucket-owner-full-control" => grants.push(Grant::of_account(bucket_owner, Permission::FullControl)),
+            "authenticated-read" => vec![group(Grantee::AuthenticatedUsers, Permission::Read)],
             "log-delivery-write" => {
-                grants.push(group(Grantee::LogDelivery, Permission::Write));
-                grants.push(group(Grantee::LogDelivery, Permission::ReadAcp));
+                vec![group(Grantee::LogDelivery, Permission::Write), group(Grantee::LogDelivery, Permission::ReadAcp)]
             }
             _ => return None,
+        };
+        grants.extend(Self::private(owner).0);
+        match name {
+            _ if owner == bucket_owner => {}
+            "bucket-owner-read" => grants.push(Grant::of_account(bucket_owner, Permission::Read)),
+            "bucket-owner-full-control" => grants.push(Grant::of_account(bucket_owner, Permission::FullControl)),
+            _ => {}
         }
         Some(Self(grants))
     }
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn lists_are_kept_as_words() {
         let acl = Acl::canned("public-read", "a1", "b2").unwrap();
-        assert_eq!(acl.to_text(), "FULL_CONTROL:a1 READ:global/AllUsers");
+        assert_eq!(acl.to_text(), "READ:global/AllUsers FULL_CONTROL:a1");
         for name in ["private", "public-read-write", "authenticated-read", "bucket-owner-read", "log-delivery-write"] {
             let acl = Acl::canned(name, "a1", "b2").unwrap();
             assert_eq!(Acl::from_text(&acl.to_text()), Some(acl), "{name}");

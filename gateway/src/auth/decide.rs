@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::acl::{Acl, Permission};
-use super::identity::Identity;
+use super::identity::{Caller, Identity};
 use super::needs::{Governed, governed};
 use super::policy::{Ask, PolicyDocument, Reach, Verdict};
 use super::settings::{OwnershipControls, PublicAccessBlock};
@@ -22,6 +22,15 @@ pub struct BucketFacts {
     pub policy: Option<Arc<PolicyDocument>>,
     /// Whether the public may be let in.
     pub block: PublicAccessBlock,
+}
+
+impl BucketFacts {
+    /// Whether the bucket's list alone lets the caller write objects.
+    pub fn list_lets_write(&self, caller: &Caller) -> bool {
+        let with_public = !self.block.ignore_public_acls;
+        let list = self.acl.as_ref().filter(|_| self.controls.ownership.has_acls());
+        list.is_some_and(|list| list.reach(caller, Permission::Write, with_public).is_some())
+    }
 }
 
 /// What an object says about who may do what with it.

@@ -69,8 +69,12 @@ pub(crate) fn asking<'a>(
     (headers, query): (&'a HeaderMap, &'a str),
 ) -> Asking<'a> {
     let (peer, secure) = context.map_or((None, false), |context| (context.peer(), context.is_secure()));
-    Asking { caller, headers, query, peer, secure, now: authority.now() }
+    let signed = context.and_then(RequestContext::signed);
+    Asking { caller, headers, query, peer, secure, signed, now: authority.now() }
 }
+
+/// Operations that are decided about once their body is read, as policies ask for what it says.
+const BY_BODY: [&str; 2] = ["PutObjectRetention", "PutObjectLegalHold"];
 
 /// Whether the caller may do what the request asks for.
 ///
@@ -83,7 +87,11 @@ pub(crate) fn admit(authority: &Authority, cx: &mut S3AccessContext<'_>, caller:
     let asking = asking(authority, caller, context.as_deref(), (cx.headers(), cx.uri().query().unwrap_or_default()));
     let name = cx.s3_op().name();
     let shape = shape(&asking);
-    let needs = needs(name, shape).ok_or_else(|| s3_error!(AccessDenied, "Access Denied: nobody may do {name}."))?;
+    let mut needs =
+        needs(name, shape).ok_or_else(|| s3_error!(AccessDenied, "Access Denied: nobody may do {name}."))?;
+    if BY_BODY.contains(&name) {
+        needs.clear();
+    }
     let version = asking.parameter("versionId").filter(|version| !version.is_empty());
     let place = match cx.s3_path() {
         S3Path::Root => Place::default(),
@@ -148,9 +156,13 @@ impl Admission<'_> {
         let at = if need.on == On::Bucket { Place { bucket: place.bucket, ..Place::default() } } else { *place };
         let decision = self.authority.decide(self.asking, need.action, bucket, &at)?;
         // Whoever writes an object into the bucket of another account may own it then, and says who else has access to it.
+        // So may nobody in particular, whom the bucket's list lets write.
         let is_own = need.action == "s3:PutObjectAcl"
             && self.name != "PutObjectAcl"
-            && self.asking.caller.identity().is_some_and(|identity| identity.account.id != bucket.owner);
+            && match self.asking.caller.identity() {
+                Some(identity) => identity.account.id != bucket.owner,
+                None => bucket.list_lets_write(self.asking.caller),
+            };
         let reads = need.on != On::Bucket && !at.is_new && reads_object(need.action);
         match decision {
             _ if decided => {}
@@ -200,7 +212,7 @@ fn shape(asking: &Asking<'_>) -> Shape {
         tags: header("x-amz-tagging").is_some(),
         acl: grants || header("x-amz-acl").is_some_and(|value| !harmless.contains(&value)),
         ownership: header("x-amz-object-ownership").is_some(),
-        retention: header("x-amz-object-lock-mode").is_some(),
+        retention: header("x-amz-object-lock-mode").or(header("x-amz-object-lock-retain-until-date")).is_some(),
         legal_hold: header("x-amz-object-lock-legal-hold").is_some(),
         bypass: is_true("x-amz-bypass-governance-retention"),
         lock: is_true("x-amz-bucket-object-lock-enabled"),

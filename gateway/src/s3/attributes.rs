@@ -52,7 +52,8 @@ pub(crate) use describe;
 
 fn content_headers(headers: &HeaderMap) -> ContentHeaders {
     let text = |name: header::HeaderName| {
-        let value = std::str::from_utf8(headers.get(name)?.as_bytes()).ok()?;
+        // White space around a value is not part of it; the tab is ours (`server::form::hide_type`).
+        let value = std::str::from_utf8(headers.get(name)?.as_bytes()).ok()?.trim_matches([' ', '\t']);
         (!value.is_empty()).then(|| value.to_owned())
     };
     ContentHeaders {

@@ -2,7 +2,7 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{BucketSettings, EngineError};
+use tidegate_tiering::engine::{BucketLock, BucketSettings, EngineError, Versioning};
 
 use super::acl_operations::with_acls;
 use super::admit::caller_of;
@@ -22,7 +22,9 @@ pub(super) async fn create(
     let caller = caller_of(&request.extensions);
     let headers = request.headers;
     let input = request.input;
-    if !s3s::path::check_bucket_name(&input.bucket) {
+    // A part between dots is a label of a host's name, which neither begins nor ends with a hyphen.
+    let has_bad_label = input.bucket.contains(".-") || input.bucket.contains("-.");
+    if has_bad_label || !s3s::path::check_bucket_name(&input.bucket) {
         return Err(s3_error!(InvalidBucketName, "The bucket name {} breaks S3's naming rules.", input.bucket));
     }
     let constraint = input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
@@ -45,9 +47,17 @@ pub(super) async fn create(
             "Access Denied: a bucket needs an owner, so that this request must be signed."
         ));
     };
-    let settings = settings(gateway, &identity.account.id, &headers)?;
+    let mut settings = settings(gateway, &identity.account.id, &headers)?;
+    if input.object_lock_enabled_for_bucket == Some(true) {
+        settings.versioning = Versioning::Enabled;
+        settings.set_object_lock(BucketLock::default()).map_err(from_engine)?;
+    }
+    // Nothing of its own but a list.
+    let is_plain =
+        !headers.contains_key("x-amz-object-ownership") && input.object_lock_enabled_for_bucket != Some(true);
+    let list = settings.config.get(ACL).cloned();
     match gateway.engine.create_bucket_with(&input.bucket, settings).await {
-        Err(EngineError::BucketExists(name)) => return Err(exists(gateway, &name, &identity.account.id)),
+        Err(EngineError::BucketExists(name)) => exists(gateway, &name, &identity.account.id, (list, is_plain))?,
         other => other.map_err(from_engine)?,
     }
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
@@ -80,15 +90,27 @@ fn settings(gateway: &Gateway, owner: &str, headers: &http::HeaderMap) -> S3Resu
     Ok(BucketSettings { owner: authority.recorded(owner), config, ..BucketSettings::default() })
 }
 
-/// The error for a name that is taken, by the caller's account or by another.
-fn exists(gateway: &Gateway, name: &str, account: &str) -> s3s::S3Error {
+/// What is said where the name is taken. In S3's oldest region, who owns the bucket may make it again, and nothing happens; there S3 also sets the
+/// `list` that the request brings, which here is refused: nobody expects a bucket with objects in it to become public so. Nor does it happen to a
+/// request that is not `plain` and asks for more than a list.
+fn exists(gateway: &Gateway, name: &str, account: &str, (list, plain): (Option<Vec<u8>>, bool)) -> S3Result<()> {
     match gateway.authority.bucket(name) {
-        Ok(bucket) if bucket.owner != account => s3_error!(
+        Ok(bucket) if bucket.owner != account => Err(s3_error!(
             BucketAlreadyExists,
             "The requested bucket name is not available: another account owns the bucket {name}."
-        ),
+        )),
+        Ok(bucket) if plain && gateway.region == DEFAULT_REGION => {
+            let kept = bucket.acl.as_ref().filter(|acl| !acl.is_private(account));
+            if kept.map(|acl| acl.to_text().into_bytes()) == list {
+                return Ok(());
+            }
+            Err(s3_error!(
+                BucketAlreadyExists,
+                "You own the bucket {name} already, with another access control list; PutBucketAcl changes it."
+            ))
+        }
         // Also when it was deleted a moment ago.
-        _ => from_engine(EngineError::BucketExists(name.to_owned())),
+        _ => Err(from_engine(EngineError::BucketExists(name.to_owned()))),
     }
 }
 

@@ -13,6 +13,7 @@ use super::copy::as_in_forms;
 use super::tagging;
 use crate::auth::identity::{Account, Caller};
 use crate::auth::policy::{Context, Key};
+use crate::server::request::Signed;
 
 /// A request as policies see it.
 pub(crate) struct Asking<'a> {
@@ -23,6 +24,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) peer: Option<IpAddr>,
     /// Whether it came over TLS.
     pub(crate) secure: bool,
+    /// How it was signed, where what its headers say of that is not what the sender said.
+    pub(crate) signed: Option<Signed>,
     pub(crate) now: Timestamp,
 }
 
@@ -41,15 +44,12 @@ impl Asking<'_> {
     }
 
     /// How it was signed, and with what.
-    fn signature(&self) -> Option<(&'static str, &'static str)> {
-        // In the order in which s3s looks for one: what else a sender puts beside it is not what was verified.
-        let authorization = self.headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        if self.parameter("Signature").is_some() {
-            return Some(("REST-QUERY-STRING", "AWS"));
+    fn signature(&self) -> Option<Signed> {
+        // In the order in which they are looked for: what else a sender puts beside it is not what was verified.
+        if self.signed.is_some() {
+            return self.signed;
         }
-        if authorization.is_some_and(|value| value.starts_with(b"AWS ")) {
-            return Some(("REST-HEADER", "AWS"));
-        }
+        let authorization = self.headers.get(http::header::AUTHORIZATION);
         if self.parameter("X-Amz-Signature").is_some() {
             return Some(("REST-QUERY-STRING", "AWS4-HMAC-SHA256"));
         }
@@ -188,6 +188,7 @@ mod tests {
             query: "list-type=2&%70refi%78=a%2Fb+c&max-keys=7&delimiter=/",
             peer: Some("::ffff:10.1.2.3".parse().unwrap()),
             secure: false,
+            signed: None,
             now: Timestamp(1_767_225_600_000),
         };
         let arn = format!("arn:aws:iam::{number}:user/ann");
@@ -225,9 +226,20 @@ mod tests {
         let headers = HeaderMap::new();
         let query = "X-Amz-Date=20260101T000000Z&X-Amz-Signature=a";
         let now = Timestamp(1_767_225_607_000);
-        let asking = Asking { caller: &Caller::Anonymous, headers: &headers, query, peer: None, secure: true, now };
+        let asking = Asking {
+            caller: &Caller::Anonymous,
+            headers: &headers,
+            query,
+            peer: None,
+            secure: true,
+            signed: None,
+            now,
+        };
         assert_eq!(asking.value(&Key::new("s3:signatureAge")).as_deref(), Some("7000"));
         assert_eq!(asking.value(&Key::new("s3:authType")).as_deref(), Some("REST-QUERY-STRING"));
         assert_eq!(asking.value(&Key::new("aws:SourceIp")), None);
+        let form = Asking { signed: Some(("POST", "AWS")), ..asking };
+        assert_eq!(form.value(&Key::new("s3:authType")).as_deref(), Some("POST"));
+        assert_eq!(form.value(&Key::new("s3:signatureversion")).as_deref(), Some("AWS"));
     }
 }

@@ -40,7 +40,8 @@ pub fn from_engine(error: EngineError) -> S3Error {
         EngineError::Conflict => Code::ConditionalRequestConflict,
         EngineError::BadDigest { .. } => Code::BadDigest,
         EngineError::Body(_) => Code::IncompleteBody,
-        EngineError::WrongKey => Code::AccessDenied,
+        EngineError::WrongKey | EngineError::Locked(_) => Code::AccessDenied,
+        EngineError::InvalidBucketState(_) => Code::InvalidBucketState,
         EngineError::InvalidObjectState { .. } => Code::InvalidObjectState,
         EngineError::RestoreInProgress => Code::RestoreAlreadyInProgress,
         // S3's own answer to RestoreObject on a class that needs none.
@@ -206,6 +207,8 @@ mod tests {
             (EngineError::BadDigest { what: "Content-MD5", expected: text(), computed: text() }, "BadDigest", 400),
             (EngineError::Body(BodyError::Incomplete(text())), "IncompleteBody", 400),
             (EngineError::WrongKey, "AccessDenied", 403),
+            (EngineError::Locked(text()), "AccessDenied", 403),
+            (EngineError::InvalidBucketState(text()), "InvalidBucketState", 409),
             (EngineError::InvalidObjectState { class: text() }, "InvalidObjectState", 403),
             (EngineError::RestoreInProgress, "RestoreAlreadyInProgress", 409),
             (EngineError::NotArchived { class: text() }, "InvalidObjectState", 403),

@@ -86,7 +86,7 @@ pub(super) async fn v1(
     let next_marker = page.next.filter(|_| list.delimiter.is_some()).map(|next| encoding.apply(next));
     Ok(S3Response::new(ListObjectsOutput {
         name: Some(list.bucket),
-        prefix: Some(encoding.apply(list.prefix)),
+        prefix: Some(encoding.apply_where_needed(list.prefix)),
         marker: Some(encoding.apply(input.marker.unwrap_or_default())),
         max_keys: Some(max_keys),
         is_truncated: Some(truncated),

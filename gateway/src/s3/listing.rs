@@ -74,6 +74,13 @@ impl Encoding {
         out
     }
 
+    /// As [`Encoding::apply`], but only where decoding would change the text, or XML could not hold it. boto3 does not decode the `Prefix` of
+    /// ListObjects, other clients do: so all of them see what was asked for.
+    pub(crate) fn apply_where_needed(self, text: String) -> String {
+        let stays = |c: char| !matches!(c, '%' | '+' | '\u{fffe}' | '\u{ffff}') && (c == '\n' || !c.is_control());
+        if text.chars().all(stays) { text } else { self.apply(text) }
+    }
+
     pub(crate) fn common_prefixes(self, prefixes: Vec<String>) -> Option<Vec<CommonPrefix>> {
         let list: Vec<_> =
             prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(self.apply(prefix)) }).collect();
@@ -113,6 +120,12 @@ mod tests {
         let url = Encoding::new(Some(&EncodingType::from_static("url"))).unwrap();
         assert_eq!(url.apply("a b+c%d/ü\u{1}~*".into()), "a%20b%2Bc%25d/%C3%BC%01~*");
         assert_eq!(Encoding::Plain.apply("a b".into()), "a b");
+        for (text, expected) in
+            [("a b/ü\n", "a b/ü\n"), ("a+b", "a%2Bb"), ("50%", "50%25"), ("\u{1}", "%01"), ("\r", "%0D")]
+        {
+            assert_eq!(url.apply_where_needed(text.into()), expected);
+        }
+        assert_eq!(Encoding::Plain.apply_where_needed("a+b".into()), "a+b");
         assert!(Encoding::new(Some(&EncodingType::from_static("base64"))).is_err());
     }
 }

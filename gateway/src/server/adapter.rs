@@ -7,6 +7,7 @@ use actix_http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header;
+use s3s::auth::S3Auth;
 use s3s::service::S3Service;
 use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, s3_error};
@@ -39,7 +40,9 @@ use super::range;
 use super::rechunk::Rechunked;
 use super::request::{BodyFailure, RequestContext, RequestIds, random};
 use super::settings::S3Settings;
+use super::sig_v2;
 use super::xml::{self, Whole};
+use crate::s3::access::Domains;
 use crate::sts;
 
 /// Bodies up to this many bytes are taken in whole before the call: one piece in most cases, and no pipe.
@@ -97,6 +100,8 @@ pub(crate) struct Shared {
     buffers: BufferPool,
     stall: Duration,
     forms: Forms,
+    auth: Arc<dyn S3Auth>,
+    domains: Domains,
     /// None where no engine is behind the service.
     cors: Option<Cors>,
     /// The engine of a standby: what it answers may be old, and it takes no writes.
@@ -112,7 +117,8 @@ const STANDBY_LAG: actix_http::header::HeaderName =
     actix_http::header::HeaderName::from_static("x-tidegate-standby-lag-ms");
 
 impl Shared {
-    pub(crate) fn new(settings: &S3Settings, service: S3Service, metrics: HttpMetrics) -> Self {
+    /// `auth` knows the keys of forms and of signatures that s3s does not check.
+    pub(crate) fn new(settings: &S3Settings, service: S3Service, metrics: HttpMetrics, auth: Arc<dyn S3Auth>) -> Self {
         let host_id = format!("{:016x}{:016x}", random(), random());
         Self {
             service,
@@ -128,15 +134,12 @@ impl Shared {
             body_channel_bytes: settings.body_channel_bytes,
             buffers: BufferPool::new(GATHER_BYTES, FREE_BUFFERS),
             stall: Duration::from_secs(settings.body_read_timeout_seconds),
-            forms: Forms::new(settings, Box::new(s3s::auth::SimpleAuth::new())),
+            forms: Forms::new(settings, Arc::clone(&auth)),
+            auth,
+            domains: Domains::new(&settings.domains),
             cors: None,
             standby: None,
         }
-    }
-
-    /// The same with those whose forms are taken.
-    pub(crate) fn with_forms(self, forms: Forms) -> Self {
-        Self { forms, ..self }
     }
 
     /// The same with the rules of the engine's buckets for pages of other origins.
@@ -273,9 +276,18 @@ async fn with_body(
     length: BodyLength,
     mut incoming: Incoming,
 ) -> http::Response<Body> {
-    if form::is_form(request.method(), request.headers()) {
+    if form::is_form(request.method(), request.uri(), request.headers()) {
         return with_form(shared, request, incoming).await;
     }
+    if sig_v2::is_concerned(request.uri(), request.headers()) {
+        let anew = sig_v2::signed_anew(request, &*shared.auth, &shared.domains, &incoming.context).await;
+        request = match anew {
+            Ok(anew) => anew,
+            Err(error) => return error_response(error),
+        };
+    }
+    let method = request.method().clone();
+    form::hide_type(&method, request.headers_mut());
     let announced = match length {
         BodyLength::Known(0) => {
             drop(incoming);

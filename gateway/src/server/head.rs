@@ -42,6 +42,9 @@ pub(crate) fn checked(
             "X-Amz-Expires must be less than a week (in seconds) that is 604800.",
         ));
     }
+    if hoisted::never_lived(uri.query()) {
+        return Err(s3_error!(AccessDenied, "Request has expired"));
+    }
     if let Some(name) = hoisted::not_signed(&headers, uri.query()) {
         return Err(s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}"));
     }

@@ -61,13 +61,21 @@ pub(crate) fn put_back(headers: &mut HeaderMap, query: Option<&str>) {
     }
 }
 
+/// For how many seconds a presigned URL asks to be good.
+fn lifetimes(query: Option<&str>) -> impl Iterator<Item = i128> {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(name, _)| *name == "X-Amz-Expires").filter_map(|(_, value)| value.parse().ok())
+}
+
 /// Whether a presigned URL asks to be good for longer than S3 allows any, a week.
 pub(crate) fn lives_too_long(query: Option<&str>) -> bool {
-    const WEEK_SECONDS: u64 = 7 * 86_400;
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let mut lives =
-        pairs.filter(|(name, _)| *name == "X-Amz-Expires").filter_map(|(_, value)| value.parse::<u64>().ok());
-    lives.any(|seconds| seconds > WEEK_SECONDS)
+    const WEEK_SECONDS: i128 = 7 * 86_400;
+    lifetimes(query).any(|seconds| seconds > WEEK_SECONDS)
+}
+
+/// Whether a presigned URL was over before it was made.
+pub(crate) fn never_lived(query: Option<&str>) -> bool {
+    lifetimes(query).any(|seconds| seconds < 0)
 }
 
 #[cfg(test)]
@@ -126,6 +134,8 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(lives_too_long(Some(query)), too_long, "{query}");
+            assert!(!never_lived(Some(query)));
         }
+        assert!(never_lived(Some("X-Amz-Date=d&X-Amz-Expires=-7")));
     }
 }

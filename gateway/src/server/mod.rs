@@ -21,6 +21,8 @@ mod range;
 mod rechunk;
 pub mod request;
 mod settings;
+mod sig_v2;
+mod signer;
 pub mod tls;
 mod validity;
 mod xml;
@@ -29,7 +31,6 @@ pub(crate) use adapter::ReadOnly;
 pub use adapter::Transport;
 pub(crate) use body::{PlainEtag, VersionOrder};
 pub use body::{ResponseBody, ResponseStatus, SendError};
-use form::Forms;
 pub(crate) use form::FromForm;
 pub(crate) use range::Verified;
 pub(crate) use rechunk::MAX_SIGNED_CHUNK;
@@ -139,11 +140,10 @@ impl S3Server {
     ) -> Result<Self, ServerError> {
         let standby = engine.standby_lag().is_some().then(|| engine.clone());
         let cors = Cors::new(&settings, engine.clone());
-        let forms = Forms::new(&settings, Box::new(Keys(Arc::clone(&users))));
+        let auth = Arc::new(Keys(Arc::clone(&users)));
         let gateway = crate::s3::Gateway::new(&settings, engine, Arc::clone(&users) as Arc<dyn IdentitySource>);
         let service = crate::s3::service(&settings, gateway, users)?;
-        let shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
-        let mut shared = shared.with_cors(cors).with_forms(forms);
+        let mut shared = Shared::new(&settings, service, HttpMetrics::new(registry)?, auth).with_cors(cors);
         if let Some(engine) = standby {
             shared = shared.of_standby(engine);
         }
@@ -194,7 +194,8 @@ impl S3Server {
         registry: &prometheus::Registry,
     ) -> Result<Self, ServerError> {
         let listeners = Self::listen(&settings)?;
-        let shared = Shared::new(&settings, service, HttpMetrics::new(registry)?);
+        let keys = Arc::new(s3s::auth::SimpleAuth::new());
+        let shared = Shared::new(&settings, service, HttpMetrics::new(registry)?, keys);
         Self::on(listeners, settings, shared)
     }
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::metrics::Operation;
 use crate::auth::identity::Identity;
+use tidegate_tiering::engine::{Asks, Origin};
 
 /// A request id as clients see it: 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,9 @@ impl BodyFailure {
     }
 }
 
+/// How a request was signed, as the keys `s3:authType` and `s3:signatureversion` say it.
+pub(crate) type Signed = (&'static str, &'static str);
+
 /// Shared between the HTTP side and the S3 side of one request, by way of the request's extensions.
 #[derive(Debug)]
 pub struct RequestContext {
@@ -114,8 +118,23 @@ pub struct RequestContext {
     peer: Option<IpAddr>,
     secure: bool,
     identity: OnceLock<Arc<Identity>>,
+    signed: OnceLock<Signed>,
     operation: AtomicU8,
     failure: AtomicU8,
+    form: AtomicBool,
+}
+
+impl Asks for RequestContext {
+    fn origin(&self) -> Origin {
+        let principal =
+            self.identity().map_or_else(|| "Anonymous".to_owned(), |known| format!("AWS:{}", known.user_id()));
+        let address = self.peer.map(|peer| peer.to_canonical().to_string()).unwrap_or_default();
+        Origin { principal, address, request: self.id.to_string() }
+    }
+
+    fn is_form(&self) -> bool {
+        self.form.load(Ordering::Relaxed)
+    }
 }
 
 impl RequestContext {
@@ -126,8 +145,10 @@ impl RequestContext {
             peer: None,
             secure: false,
             identity: OnceLock::new(),
+            signed: OnceLock::new(),
             operation: AtomicU8::new(Operation::Unknown as u8),
             failure: AtomicU8::new(0),
+            form: AtomicBool::new(false),
         }
     }
 
@@ -156,6 +177,16 @@ impl RequestContext {
         let _ = self.identity.set(identity);
     }
 
+    /// How it was signed, where it was signed anew since.
+    pub(crate) fn signed(&self) -> Option<Signed> {
+        self.signed.get().copied()
+    }
+
+    /// Notes how it was signed before it is signed anew.
+    pub(crate) fn set_signed(&self, signed: Signed) {
+        let _ = self.signed.set(signed);
+    }
+
     /// The request's id.
     pub fn id(&self) -> RequestId {
         self.id
@@ -169,6 +200,11 @@ impl RequestContext {
     /// Notes the operation.
     pub fn set_operation(&self, operation: Operation) {
         self.operation.store(operation as u8, Ordering::Relaxed);
+    }
+
+    /// Notes that the request is a form.
+    pub fn set_form(&self) {
+        self.form.store(true, Ordering::Relaxed);
     }
 
     /// Why the body failed, if it did.

@@ -203,7 +203,7 @@ async fn conditions_look_at_what_is_visible() {
     let matching = WriteCondition { if_match: Some(first.etag.clone()), ..Default::default() };
     assert!(matches!(write("k", matching).await, Err(EngineError::NoSuchKey { .. })), "a marker is no object");
     write("k", absent()).await.unwrap();
-    let named = DeleteRequest { version: id(first.version), if_match: Some(first.etag), owner: None };
+    let named = DeleteRequest { version: id(first.version), if_match: Some(first.etag), ..Default::default() };
     assert!(engine.delete_object("bkt", "k", named).await.unwrap().existed);
     assert!(matches!(write("a\0b", absent()).await, Err(EngineError::InvalidArgument(_))));
     let nul = engine.delete_object("bkt", "a\0b", DeleteRequest::default()).await;

@@ -9,7 +9,8 @@ use s3s::stream::ByteStream;
 use s3s::{S3Error, S3Result, s3_error};
 
 use super::super::request::{BodyFailure, RequestContext};
-use super::{invalid, sign};
+use super::super::signer::IN_QUERY;
+use super::invalid;
 
 /// S3's limit on all that comes before the file.
 const MAX_BYTES_BEFORE_FILE: usize = 20 * 1024;
@@ -248,7 +249,7 @@ fn tags(xml: &str) -> S3Result<String> {
     let mut deserializer = s3s::xml::Deserializer::new(xml.trim().as_bytes());
     let tagging = Tagging::deserialize(&mut deserializer)
         .map_err(|_| s3_error!(MalformedXML, "The field tagging is not the XML of a Tagging."))?;
-    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, sign::IN_QUERY).to_string();
+    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, IN_QUERY).to_string();
     let pair = |tag: &s3s::dto::Tag| {
         let text = |part: &Option<String>| encode(part.as_deref().unwrap_or_default());
         format!("{}={}", text(&tag.key), text(&tag.value))

@@ -19,9 +19,10 @@ use tidegate_tiering::clock::{Clock, SystemClock};
 
 use super::request::RequestContext;
 use super::settings::S3Settings;
+use super::signer::{IN_PATH, IN_QUERY, Signer};
 use crate::s3::access::Domains;
 use fields::{Fields, Parts};
-use sign::Signature;
+use sign::Claim;
 use upload::{Range, Upload};
 
 /// In the extensions of a PutObject that was a form: how long the file is, shows when it ends.
@@ -30,7 +31,7 @@ pub(crate) struct FromForm;
 
 /// What forms are checked with.
 pub(crate) struct Forms {
-    auth: Box<dyn S3Auth>,
+    auth: Arc<dyn S3Auth>,
     domains: Domains,
     max_body_bytes: u64,
 }
@@ -44,12 +45,33 @@ pub(crate) struct Wish {
     location: String,
 }
 
-/// Whether a request is a form.
-pub(crate) fn is_form(method: &Method, headers: &HeaderMap) -> bool {
+/// The subresources that a POST to S3 may name: it is no form then, whatever type its body or its object is of.
+const SUBRESOURCES: [&str; 5] = ["delete", "restore", "select", "uploadId", "uploads"];
+
+/// Whether the type of a request is that of forms.
+fn has_type_of_forms(method: &Method, headers: &HeaderMap) -> bool {
     let starts = |value: &HeaderValue| {
         value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
     };
     *method == Method::POST && headers.get(header::CONTENT_TYPE).is_some_and(starts)
+}
+
+/// Whether a request is a form.
+pub(crate) fn is_form(method: &Method, uri: &http::Uri, headers: &HeaderMap) -> bool {
+    let mut names = uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    has_type_of_forms(method, headers) && !names.any(|name| SUBRESOURCES.contains(&name))
+}
+
+/// Keeps s3s from taking what is no form for one: to it every POST of that type is. With a tab at its end the header is no type any more to the
+/// parser of s3s, and the same to a signature, which leaves white space around a value out.
+pub(crate) fn hide_type(method: &Method, headers: &mut HeaderMap) {
+    if !has_type_of_forms(method, headers) {
+        return;
+    }
+    let hidden = headers.get(header::CONTENT_TYPE).map(|value| [value.as_bytes(), b"\t"].concat());
+    if let Some(hidden) = hidden.and_then(|hidden| HeaderValue::from_bytes(&hidden).ok()) {
+        headers.insert(header::CONTENT_TYPE, hidden);
+    }
 }
 
 fn invalid(message: impl Into<String>) -> S3Error {
@@ -57,7 +79,7 @@ fn invalid(message: impl Into<String>) -> S3Error {
 }
 
 impl Forms {
-    pub(crate) fn new(settings: &S3Settings, auth: Box<dyn S3Auth>) -> Self {
+    pub(crate) fn new(settings: &S3Settings, auth: Arc<dyn S3Auth>) -> Self {
         Self { auth, domains: Domains::new(&settings.domains), max_body_bytes: settings.max_body_bytes }
     }
 
@@ -79,20 +101,27 @@ impl Forms {
         let mut fields = parts.fields(&context).await?;
         let key = fields.key()?;
         fields.set("key", key.clone());
-        let signed = self.signed(&fields, &bucket).await?;
+        let signed = self.signed(&fields, &bucket, &context).await?;
         let range = signed.as_ref().map_or_else(Range::default, |(_, range)| *range).at_most(self.max_body_bytes);
-        let shown = percent_encoding::utf8_percent_encode(&key, sign::IN_PATH).to_string();
+        let shown = percent_encoding::utf8_percent_encode(&key, IN_PATH).to_string();
         let path = if in_host { format!("/{shown}") } else { format!("/{bucket}/{shown}") };
         let mut request = http::Request::new(Body::empty());
         *request.method_mut() = Method::PUT;
         *request.uri_mut() = path.parse().map_err(|_| s3_error!(InvalidURI))?;
         *request.headers_mut() = fields.headers(host)?;
+        // What conditions of policies ask for is said by the request that the browser sent.
+        for name in [header::REFERER, header::USER_AGENT] {
+            if let Some(value) = head.headers().get(&name) {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
         // s3s wants one where the body is not signed, and compares it with nothing; the file is no longer than the form.
         let length = head.headers().get(header::CONTENT_LENGTH).cloned().unwrap_or(HeaderValue::from_static("0"));
         request.headers_mut().insert(header::CONTENT_LENGTH, length);
-        if let Some((signature, _)) = &signed {
-            signature.sign(&mut request, SystemClock::default().now())?;
+        if let Some((signer, _)) = &signed {
+            signer.sign(&mut request, SystemClock::default().now())?;
         }
+        context.set_form();
         let file: s3s::stream::DynByteStream = Box::pin(Upload::new(parts, range, context));
         *request.body_mut() = Body::from(file);
         request.extensions_mut().insert(FromForm);
@@ -131,7 +160,12 @@ impl Forms {
     }
 
     /// Who has signed the policy, and what it says about the file's size; `None` for a form without a policy, which nobody has signed.
-    async fn signed(&self, fields: &Fields, bucket: &str) -> S3Result<Option<(Signature, Range)>> {
+    async fn signed(
+        &self,
+        fields: &Fields,
+        bucket: &str,
+        context: &RequestContext,
+    ) -> S3Result<Option<(Signer, Range)>> {
         let Some(policy) = fields.get("policy") else {
             let names = ["x-amz-signature", "signature", "awsaccesskeyid", "x-amz-credential"];
             return match names.iter().any(|name| fields.get(name).is_some()) {
@@ -139,11 +173,12 @@ impl Forms {
                 false => Ok(None),
             };
         };
-        let signature = Signature::of(fields)?;
-        let secret = self.auth.get_secret_key(signature.access_key()).await?;
-        let signature = signature.verified(policy, secret)?;
+        let claim = Claim::of(fields)?;
+        let secret = self.auth.get_secret_key(claim.access_key()).await?;
+        context.set_signed(claim.signed());
+        let signer = claim.verified(policy, secret)?;
         let range = policy::check(policy, fields, bucket, SystemClock::default().now())?;
-        Ok(Some((signature, range)))
+        Ok(Some((signer, range)))
     }
 }
 
@@ -158,7 +193,7 @@ impl Wish {
         let mut body = Body::empty();
         let location = if let Some(url) = &self.redirect {
             parts.status = StatusCode::SEE_OTHER;
-            let encode = |text: &str| percent_encoding::utf8_percent_encode(text, sign::IN_QUERY).to_string();
+            let encode = |text: &str| percent_encoding::utf8_percent_encode(text, IN_QUERY).to_string();
             let joint = if url.contains('?') { '&' } else { '?' };
             format!("{url}{joint}bucket={}&key={}&etag={}", encode(&self.bucket), encode(&self.key), encode(&etag))
         } else {
