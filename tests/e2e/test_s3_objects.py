@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import re
+import socket
 
 import pytest
 import urllib3
@@ -313,6 +314,60 @@ def test_a_copy_keeps_or_replaces_the_description(s3, bucket, rng):
     assert (got["Body"].read(), got["ContentType"], got["Metadata"]) == (body, "text/b", {"n": "new"})
     s3.delete_object(Bucket=bucket, Key="from")
     assert hashlib.md5(read_body(s3, bucket, "new")).hexdigest() == put["ETag"].strip('"')
+
+
+def test_a_plus_in_the_source_of_a_copy_is_a_space(shared, bucket):
+    """S3 reads the header as a form; s5cmd writes spaces so. What was meant to be a plus comes as `%2B`."""
+    s3 = shared.client()
+    s3.put_object(Bucket=bucket, Key="a b", Body=b"space")
+    s3.put_object(Bucket=bucket, Key="a+b", Body=b"plus")
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
+    source = {}
+
+    def exactly(params, **_):
+        params["headers"]["x-amz-copy-source"] = source["header"]
+
+    s3.meta.events.register("before-call.s3.CopyObject", exactly)
+    s3.meta.events.register("before-call.s3.UploadPartCopy", exactly)
+    for written, body in [("a+b", b"space"), ("a%20b", b"space"), ("a%2Bb", b"plus")]:
+        source["header"] = f"{bucket}/{written}"
+        s3.copy_object(Bucket=bucket, Key="copy", CopySource="replaced/above")
+        assert read_body(s3, bucket, "copy") == body, written
+        part = {"Bucket": bucket, "Key": "parts", "UploadId": upload, "PartNumber": 1}
+        etag = s3.upload_part_copy(**part, CopySource="replaced/above")["CopyPartResult"]["ETag"]
+        assert etag == f'"{md5(body)}"', written
+
+
+def test_an_empty_body_is_expected_too(shared, bucket):
+    """botocore keeps the status of an answer without a 100 for the next request of the connection, which then hangs."""
+    url = shared.client().generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "empty"})
+    target = url.removeprefix(shared.endpoint)
+    head = f"PUT {target} HTTP/1.1\r\nHost: 127.0.0.1:{shared.port}\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        for _ in range(2):
+            connection.sendall(head.encode())
+            answer = b""
+            while answer.count(b"\r\n\r\n") < 2:
+                piece = connection.recv(4096)
+                assert piece, answer
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), answer
+
+
+def test_headers_in_the_query_of_a_presigned_url_are_no_subresources(shared, bucket):
+    """The AWS SDK for JavaScript 2 writes the headers of its call there."""
+    s3 = shared.client()
+
+    def add(request, **_):
+        request.params.update({"Content-Type": "text/plain", "Cache-Control": "no-cache", "Content-MD5": "x"})
+
+    s3.meta.events.register("before-sign.s3.PutObject", add)
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"})
+    assert "Content-Type=text%2Fplain" in url
+    answer = urllib3.request("PUT", url, body=b"body", headers={"Content-Type": "text/html"})
+    assert answer.status == 200, answer.data
+    assert read_body(s3, bucket, "k") == b"body"
+    assert s3.head_object(Bucket=bucket, Key="k")["ContentType"] == "text/html"
 
 
 def test_copy_mistakes_have_the_codes_of_s3(s3, bucket):

@@ -10,6 +10,7 @@ use tidegate_tiering::engine::ObjectHandle;
 
 use super::authority::{Authority, Look, Place, access_denied};
 use super::condition_keys::{Asking, Content};
+use super::copy::as_in_forms;
 use crate::auth::decide::{BucketFacts, Decision};
 use crate::auth::identity::{Account, Caller};
 use crate::auth::needs::{Governed, Need, On, Shape, governed, needs};
@@ -165,7 +166,9 @@ impl Admission<'_> {
     fn source(&self, need: &Need, decided: bool) -> S3Result<bool> {
         let source = self.asking.headers.get("x-amz-copy-source").and_then(|value| value.to_str().ok());
         // What it is else, the operation itself refuses.
-        let Some(Ok(CopySource::Bucket { bucket, key, version_id })) = source.map(CopySource::parse) else {
+        let Some(Ok(CopySource::Bucket { bucket, key, version_id })) =
+            source.map(|source| CopySource::parse(&as_in_forms(source)))
+        else {
             return Ok(false);
         };
         let facts = self.authority.bucket(&bucket)?;

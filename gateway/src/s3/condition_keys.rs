@@ -12,6 +12,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::authority::{Look, Place};
+use super::copy::as_in_forms;
 use super::tagging;
 use crate::auth::identity::{Account, Caller};
 use crate::auth::policy::{Context, Key};
@@ -142,7 +143,8 @@ fn decoded(text: &str) -> String {
 /// `bucket/key`, without the slash that may stand before it and the version that may stand behind it.
 fn plain_source(source: &str) -> String {
     let path = source.split_once('?').map_or(source, |(path, _)| path);
-    percent_decode_str(path.strip_prefix('/').unwrap_or(path)).decode_utf8_lossy().into_owned()
+    let path = as_in_forms(path.strip_prefix('/').unwrap_or(path));
+    percent_decode_str(&path).decode_utf8_lossy().into_owned()
 }
 
 /// A request, with what it asks for.
@@ -209,7 +211,7 @@ mod tests {
             ("user-agent", "tool/1"),
             ("referer", "http://x.test/"),
             ("x-amz-acl", "public-read"),
-            ("x-amz-copy-source", "/from/a%20b?versionId=null"),
+            ("x-amz-copy-source", "/from/a%20b+c%2Bd?versionId=null"),
             ("x-amz-object-lock-retain-until-date", "2026-01-11T00:00:00Z"),
             ("authorization", "AWS4-HMAC-SHA256 Credential=x"),
         ] {
@@ -248,7 +250,7 @@ mod tests {
             ("s3:delimiter", Some("/")),
             ("s3:max-keys", Some("7")),
             ("s3:x-amz-acl", Some("public-read")),
-            ("s3:x-amz-copy-source", Some("from/a b")),
+            ("s3:x-amz-copy-source", Some("from/a b c+d")),
             ("s3:x-amz-storage-class", None),
             ("s3:authType", Some("REST-HEADER")),
             ("s3:signatureversion", Some("AWS4-HMAC-SHA256")),

@@ -1,5 +1,6 @@
 //! CopyObject and UploadPartCopy.
 
+use http::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tidegate_tiering::engine::{
@@ -18,6 +19,17 @@ use super::lifecycle::expiration;
 use super::multipart::part_number;
 use super::ranges::of_copy_source;
 use super::{Gateway, context, etag, tagging, time, versions};
+
+/// What the header names, as S3 reads it: a plus is a space there, as in a form, and `%2B` is a plus. s5cmd sends spaces so.
+pub(super) fn as_in_forms(header: &str) -> String {
+    header.replace('+', "%20")
+}
+
+/// The source of a copy: s3s, which read the header, takes a plus for a plus.
+fn source_of(headers: &HeaderMap, read: &CopySource) -> CopySource {
+    let header = headers.get("x-amz-copy-source").and_then(|value| value.to_str().ok());
+    header.and_then(|header| CopySource::parse(&as_in_forms(header)).ok()).unwrap_or_else(|| read.clone())
+}
 
 /// Opens the source of a copy, for reading exactly this version.
 fn open(
@@ -69,8 +81,9 @@ fn copies_tags(gateway: &Gateway, request: &S3Request<CopyObjectInput>) -> S3Res
 
 pub(super) async fn object(
     gateway: &Gateway,
-    request: S3Request<CopyObjectInput>,
+    mut request: S3Request<CopyObjectInput>,
 ) -> S3Result<S3Response<CopyObjectOutput>> {
+    request.input.copy_source = source_of(&request.headers, &request.input.copy_source);
     let of_new = OfNew::of_request(gateway, &request)?;
     let may_tag = copies_tags(gateway, &request);
     let headers = request.headers;
@@ -181,7 +194,8 @@ pub(super) async fn part(
     let private = gateway.hides_keys(&request.extensions);
     let source_key = source_key_headers!(input).key(KeyFor::Reading, private)?;
     let key = key_headers!(input).key(KeyFor::Writing, private)?;
-    let source = open(gateway, &input.copy_source, &of_source!(input), source_key)?;
+    let from = source_of(&request.headers, &input.copy_source);
+    let source = open(gateway, &from, &of_source!(input), source_key)?;
     let range = of_copy_source(input.copy_source_range.as_deref(), source.info().size)?;
     let size = range.end.saturating_sub(range.start);
     if size > gateway.max_body_bytes {

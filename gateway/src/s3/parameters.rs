@@ -31,6 +31,19 @@ const UNROUTED: [(&str, &str, &str); 14] = [
 /// begin with `x-`.
 const SIGNATURE_V2: [&str; 3] = ["AWSAccessKeyId", "Expires", "Signature"];
 
+/// Headers that the AWS SDK for JavaScript 2 puts into the query of a presigned URL. They say nothing there: the
+/// request's own headers count.
+const HEADERS_IN_QUERY: [&str; 8] = [
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-MD5",
+    "Content-Type",
+    "Expires",
+];
+
 fn names(uri: &Uri) -> impl Iterator<Item = &str> {
     let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
@@ -66,9 +79,11 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
     })
 }
 
-/// Whether a parameter belongs to every operation: to signatures, or to a client's own log.
+/// Whether a parameter may stand with every operation: of signatures, of presigned headers, or of a client's own log.
 fn is_common(name: &str) -> bool {
-    SIGNATURE_V2.contains(&name) || name.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("x-"))
+    SIGNATURE_V2.contains(&name)
+        || HEADERS_IN_QUERY.iter().any(|header| header.eq_ignore_ascii_case(name))
+        || name.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("x-"))
 }
 
 /// Whether a PUT names a subresource. Its body is a document then, not the bytes of an object or a part.
@@ -124,6 +139,7 @@ mod tests {
             ("/b/k", false),
             ("/b/k?partNumber=1&uploadId=u&x-id=UploadPart", false),
             ("/b/k?AWSAccessKeyId=a&Signature=b&Expires=1", false),
+            ("/b/k?Content-Type=text%2Fplain&X-Amz-Signature=a", false),
             ("/b/k?X-Amz-Signature=a&x-amz-meta-a=b", false),
         ];
         for (uri, is_one) in cases {
@@ -148,6 +164,8 @@ mod tests {
             ("DELETE", "/b?tagging&versionId=null", O::DeleteBucketTagging, Some("versionId")),
             ("PUT", "/b/k?X-Amz-Signature=a&x-amz-meta-a=b&x-my-log=1", O::PutObject, None),
             ("PUT", "/b/k?AWSAccessKeyId=a&Signature=b&Expires=1", O::PutObject, None),
+            ("PUT", "/b/k?Content-Type=a%2Fb&Content-MD5=c&cache-control=d&X-Amz-Signature=e", O::PutObject, None),
+            ("PUT", "/b/k?Content-Typo=a", O::PutObject, Some("?Content-Typo")),
             ("GET", "/b?abac", O::ListObjects, Some("GetBucketAbac")),
             ("GET", "/b/k?annotation", O::GetObject, Some("ListObjectAnnotations")),
             ("GET", "/b/k?annotation&annotationName=a", O::GetObject, Some("GetObjectAnnotation")),

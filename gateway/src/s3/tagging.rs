@@ -6,7 +6,6 @@ use tidegate_tiering::engine::{ObjectAttributes, VersionRef};
 
 use super::error::{custom, from_engine};
 use super::{Gateway, stored, versions};
-use crate::server::ResponseStatus;
 
 /// S3's limits on tags.
 const MAX_OBJECT_TAGS: usize = 10;
@@ -186,9 +185,8 @@ pub(super) async fn put_bucket(
     check_bucket(&tags)?;
     let document = (!tags.is_empty()).then(|| Tagging { tag_set: to_document(tags) });
     stored::put(gateway, &input.bucket, SUBRESOURCE, document.as_ref()).await?;
-    let mut response = S3Response::new(PutBucketTaggingOutput {});
-    response.extensions.insert(ResponseStatus(http::StatusCode::NO_CONTENT));
-    Ok(response)
+    // 200 as in the operation's description. The example beside it has 204, which minio-js takes for an error.
+    Ok(S3Response::new(PutBucketTaggingOutput {}))
 }
 
 pub(super) async fn get_bucket(

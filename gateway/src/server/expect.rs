@@ -22,15 +22,24 @@ struct Begun(Call);
 
 /// Handles a request up to the first read of its body. What comes back has the rest of the call in it, see [`begun`].
 ///
+/// An empty body is asked for too, whatever the answer is: the connection goes on, and botocore, which was told another status in
+/// place of 100, takes that one for the status of the connection's next request as well.
+///
 /// # Errors
 /// The answer of a request that ended without its body.
 pub(crate) async fn go_on(shared: Arc<Shared>, request: Request) -> Result<Request, Response<BoxBody>> {
     let (wanted, asked) = oneshot::channel();
+    let is_empty = request.headers().get(http::header::CONTENT_LENGTH.as_str()).is_some_and(|length| length == "0");
     let arrival = Arrival { wanted: Some(wanted), ..Arrival::of_http1(request) };
     let mut call: Call = Box::pin(adapter::handle(shared, arrival));
     tokio::select! {
         biased;
-        answer = &mut call => return Err(answer.map_body(|_, body| body.boxed())),
+        answer = &mut call => {
+            if !is_empty {
+                return Err(answer.map_body(|_, body| body.boxed()));
+            }
+            call = Box::pin(std::future::ready(answer));
+        }
         Ok(()) = asked => {}
     }
     let request = Request::new();
