@@ -206,7 +206,7 @@ async fn conditions_look_at_what_is_visible() {
     let sized = |size| DeleteRequest { if_size: Some(size), ..Default::default() };
     let outcome = engine.delete_object("bkt", "k", sized(7)).await;
     assert!(matches!(outcome, Err(EngineError::PreconditionFailed(_))));
-    let at = engine.open("bkt", "k").unwrap().info().last_modified.seconds();
+    let at = engine.open_object("bkt", "k").unwrap().info().last_modified.seconds();
     let dated = |second| DeleteRequest { if_modified: Some(second), ..sized(1) };
     let outcome = engine.delete_object("bkt", "k", dated(at + 1)).await;
     assert!(matches!(outcome, Err(EngineError::PreconditionFailed(_))));
