@@ -13,6 +13,7 @@
 //! | [`auth`] | who asks, and whether they may |
 //! | [`users`] | accounts, users and sessions |
 //! | `sts` | temporary keys |
+//! | [`notify`] | sends events to webhooks |
 //!
 //! Architecture invariant: nothing here opens sled or a pack file, or speaks to a cold tier: `tidegate-tiering` does. Commands
 //! that need the live server ask it over its admin socket. Of the others, `index rebuild` takes the store's lock, and
@@ -28,6 +29,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod logging;
+pub mod notify;
 pub mod output;
 pub mod s3;
 pub mod server;

@@ -85,7 +85,12 @@ impl Timer {
         if !self.is_about(facts.version) {
             return None;
         }
-        rounded(facts.origin(self.since).checked_add(self.after)?, self.midnight)
+        let at = rounded(facts.origin(self.since).checked_add(self.after)?, self.midnight)?;
+        match facts.kept_until.filter(|_| self.goal == Goal::Expire) {
+            Some(Millis::MAX) => None,
+            Some(kept_until) => Some(at.max(kept_until)),
+            None => Some(at),
+        }
     }
 
     /// True when the timer is about versions such as this one.
@@ -255,6 +260,8 @@ pub struct ObjectFacts<'a> {
     pub protected_in: Option<&'a str>,
     /// Which version of its key it is.
     pub version: Version,
+    /// No rule may end it before; [`Millis::MAX`]: none ever.
+    pub kept_until: Option<Millis>,
 }
 
 impl ObjectFacts<'_> {

@@ -163,7 +163,7 @@ def build(folder, rng, server):
         fill(client, bucket, rng)
     server.advance(31 * DAY)
     cold = len(listed(client, OSS))
-    wait_until("two buckets to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == cold, 60)
+    wait_until("two buckets to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == cold)
     client.put_object(Bucket=OSS, Key="restored", Body=text(rng, 150_000), StorageClass="GLACIER")
     wait_until("an object to be in the archive", lambda: in_tier(server, "archive") == 1)
     restore(client, "restored")

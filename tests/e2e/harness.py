@@ -4,9 +4,11 @@ Every wait is for a condition and has a bound; every server listens on 127.0.0.1
 file next to its data and copied to the log folder when a test fails.
 """
 
+import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -31,9 +33,11 @@ OSS_SECRET = "testsecretforthesimulator00001"
 OSS_BUCKET = "cold-bucket"
 REGION = "us-east-1"
 DAY = 86_400
+# Longer than anything takes on a machine that is slow and busy: only a failing test waits for so long.
+PATIENCE = 180.0
 
 
-def wait_until(what, condition, timeout=30.0, every=0.05):
+def wait_until(what, condition, timeout=PATIENCE, every=0.05):
     """Polls until `condition()` is true and returns what it gave; fails with `what` after `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:
@@ -45,13 +49,34 @@ def wait_until(what, condition, timeout=30.0, every=0.05):
         time.sleep(every)
 
 
+def _ports():
+    """Ports that the system gives to no connection: one of its own could be taken by a client while its server is stopped."""
+    first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(10_000, first)
+    if len(ports) < 1000:
+        while True:  # this system has hardly any such
+            yield 0
+    start = random.SystemRandom().randrange(len(ports))
+    for n in itertools.count(start):
+        yield ports[n % len(ports)]
+
+
+_PORTS = _ports()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on."""
+    for port in _PORTS:
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return s.getsockname()[1]
 
 
-def http(method, url, body=None, timeout=10):
+def http(method, url, body=None, timeout=60):
     """(status, text) of a plain request."""
     request = urllib.request.Request(url, data=body, method=method)
     if body is not None:
@@ -97,7 +122,7 @@ class Process:
     def tail(self):
         return "".join(self.lines[-30:])
 
-    def wait_line(self, pattern, timeout=30):
+    def wait_line(self, pattern, timeout=PATIENCE):
         """The match of the first output line that fits."""
         expression = re.compile(pattern)
 
@@ -114,15 +139,15 @@ class Process:
     def kill(self):
         if self.alive():
             self.popen.kill()
-        self._end(10)
+        self._end(PATIENCE)
 
-    def stop(self, timeout=30):
+    def stop(self, timeout=PATIENCE):
         """SIGTERM; returns the exit code."""
         if self.alive():
             self.popen.send_signal(signal.SIGTERM)
         return self._end(timeout)
 
-    def wait(self, timeout=30):
+    def wait(self, timeout=PATIENCE):
         return self._end(timeout)
 
     def _end(self, timeout):
@@ -158,7 +183,8 @@ class OssSim:
         self.process = None
 
     def start(self):
-        argv = [OSS_SIM, "--listen", self.address or "127.0.0.1:0", "--admin", self.admin_address or "127.0.0.1:0"]
+        listen, admin = self.address or f"127.0.0.1:{free_port()}", self.admin_address or f"127.0.0.1:{free_port()}"
+        argv = [OSS_SIM, "--listen", listen, "--admin", admin]
         argv += ["--data-dir", self.folder / "data", "--bucket", self.bucket, "--access-key", self.access_key]
         self.process = Process(argv, self.folder / "oss-sim.log")
         self.address = self.process.wait_line(r"^listening on http://(\S+)").group(1)
@@ -251,13 +277,13 @@ class Tidegate:
     def admin_url(self):
         return f"http://127.0.0.1:{self.admin_port}"
 
-    def start(self, *extra, wait=True, timeout=60, command=("serve",)):
+    def start(self, *extra, wait=True, timeout=PATIENCE, command=("serve",)):
         self.process = Process([self.binary, *command, "--config", self.config, *extra], self.folder / "tidegate.log")
         if wait:
             self.wait_ready(timeout)
         return self
 
-    def wait_ready(self, timeout=60):
+    def wait_ready(self, timeout=PATIENCE):
         def ready():
             if not self.process.alive():
                 code = self.process.wait()
@@ -269,7 +295,7 @@ class Tidegate:
 
         wait_until("tidegate to be ready", ready, timeout)
 
-    def stop(self, timeout=60):
+    def stop(self, timeout=PATIENCE):
         if self.process is None:
             return None
         process, self.process = self.process, None
@@ -285,7 +311,7 @@ class Tidegate:
         self.stop()
         return self.start()
 
-    def cli(self, *args, json_output=False, timeout=60, check=True, with_config=True):
+    def cli(self, *args, json_output=False, timeout=300, check=True, with_config=True):
         """Runs a command of `tidegate`; global flags come last, where clap takes them too."""
         argv = [self.binary, *map(str, args)]
         if with_config:
@@ -345,7 +371,7 @@ class Tidegate:
             region_name=REGION,
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
-            config=Config(connect_timeout=5, read_timeout=120, **options),
+            config=Config(connect_timeout=60, read_timeout=120, **options),
         )
 
     def client_env(self):
@@ -375,7 +401,7 @@ def merged(base, over):
     return result
 
 
-def run(argv, env=None, timeout=120, check=True, cwd=None, stdin=None):
+def run(argv, env=None, timeout=600, check=True, cwd=None, stdin=None):
     """Runs a client program; its output is in the failure."""
     done = subprocess.run(
         [str(a) for a in argv],

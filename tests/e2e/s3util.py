@@ -95,7 +95,7 @@ def signed_headers(server, method, path, headers=None, body=b"", payload=None, h
     return result
 
 
-def send(server, method, path, headers=None, body=b"", payload=None, timeout=20):
+def send(server, method, path, headers=None, body=b"", payload=None, timeout=60):
     """(status, headers, body) of a signed request that is sent as it stands."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
     try:
@@ -112,10 +112,10 @@ def send_half(server, path, announced, sent):
     headers = signed_headers(server, "PUT", path, {"Content-Length": str(announced)}, payload="UNSIGNED-PAYLOAD")
     head = f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
     head += "".join(f"{k}: {v}\r\n" for k, v in headers.items() if k.lower() != "host")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(head.encode() + b"\r\n" + sent)
         connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(20)
+        connection.settimeout(60)
         answer = b""
         while piece := connection.recv(65536):
             answer += piece

@@ -171,7 +171,7 @@ def log_of(server):
 
 def refused(server, *words):
     server.start(wait=False)
-    code = server.process.wait(60)
+    code = server.process.wait()
     text = server.process.tail()
     server.process = None
     assert code != 0, text
@@ -558,7 +558,7 @@ def test_what_may_not_be_read_or_written_is_named_and_nothing_is_lost(store, wha
             except OSError:
                 return False
 
-        wait_until("it serves or refuses", decided, 60)
+        wait_until("it serves or refuses", decided)
         if ended:
             text = server.process.tail()
             assert ended["code"] != 0 and "ermission denied" in text, text

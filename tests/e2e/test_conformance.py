@@ -96,7 +96,7 @@ def test_a_run_that_is_ended_removes_what_it_wrote(offline, sim, end):
         wait_until("two parts to be there", lambda: requests(sim, "UploadPart") >= 2)
         assert sim.objects() != {}
         run.send_signal(end)
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=180)
     finally:
         run.kill()
     assert run.returncode == 1 and "stopped before the end" in out, (out, err)
@@ -145,7 +145,7 @@ def test_the_generated_policies_are_enough_for_the_whole_life_of_an_object(gatew
             residency = server.status(BUCKET, key)["residency"]
             return residency != "Hot" and residency.get("Cold", {}).get("tier") == tier
 
-        wait_until(f"all objects to be in {tier}", lambda: all(is_there(k) for k in bodies), 60)
+        wait_until(f"all objects to be in {tier}", lambda: all(is_there(k) for k in bodies))
 
     server.advance(31 * DAY)
     all_in("ia")
@@ -163,7 +163,7 @@ def test_the_generated_policies_are_enough_for_the_whole_life_of_an_object(gatew
         server.advance(60)
         return "Restored" in server.status(BUCKET, "k/2")["residency"]
 
-    wait_until("k/2 to be readable", thawed, 60, every=0.2)
+    wait_until("k/2 to be readable", thawed, every=0.2)
     assert read_body(client, BUCKET, "k/2") == bodies["k/2"]
     for key in bodies:
         client.delete_object(Bucket=BUCKET, Key=key)
@@ -173,7 +173,7 @@ def test_the_generated_policies_are_enough_for_the_whole_life_of_an_object(gatew
         server.cli("gc")
         return sim.objects() == {}
 
-    wait_until("the tiers to be empty", gone, 60, every=1)
+    wait_until("the tiers to be empty", gone, every=1)
     for report in server.cli("tier", "probe", json_output=True).json:
         assert report["ok"], report
     refused = {r["code"] for r in sim.admin("GET", "/requests") if r["status"] == 403}

@@ -42,14 +42,14 @@ def lost(request, tmp_path_factory):
         formats_world.fill(client, SHELF, rng)
         server.advance(31 * DAY)
         cold = len(listed(client, OSS))
-        wait_until("two buckets to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == cold, 60)
+        wait_until("two buckets to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == cold)
         # The same bytes once more: the tier has them, and only learns that they have another name.
         for bucket in (OSS, SHELF):
             body = read_body(client, bucket, "nodes")
             client.put_object(Bucket=bucket, Key="later/same", Body=body, Metadata={"again": "yes"})
             client.put_object(Bucket=bucket, Key="later/empty", Body=b"")
         server.advance(31 * DAY)
-        wait_until("all to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == cold + 2, 60)
+        wait_until("all to be cold", lambda: in_tier(server, "ia") == in_tier(server, "shelf") == cold + 2)
         before = shown({**formats_world.seen(client, OSS), **formats_world.seen(client, SHELF)})
         described = tags(server)
         assert server.stop() == 0
@@ -127,7 +127,7 @@ def test_recover_from_packs_gives_a_gateway_that_answers_as_before(lost):
     assert server.sim.objects() == objects, "all that is there is needed"
     server.cli("fsck")
     client.put_object(Bucket=OSS, Key="new", Body=b"new", StorageClass="STANDARD_IA")
-    wait_until("the new one to be cold", lambda: server.status(OSS, "new")["residency"] != "hot", 60)
+    wait_until("the new one to be cold", lambda: server.status(OSS, "new")["residency"] != "hot")
     server.restart()
     assert read_body(server.client(), OSS, "new") == b"new"
 

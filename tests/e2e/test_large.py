@@ -93,7 +93,7 @@ def go_round(server, sim, count, size, timeout):
 
 @pytest.mark.slow
 def test_a_hundred_megabytes_and_three_thousand_objects_go_round(gateway, sim):
-    go_round(gateway(sim=sim, policy=policy(BUCKET)).start(), sim, 3_000, 100 * MIB, 180)
+    go_round(gateway(sim=sim, policy=policy(BUCKET)).start(), sim, 3_000, 100 * MIB, 600)
 
 
 @pytest.mark.full

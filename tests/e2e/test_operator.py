@@ -33,7 +33,7 @@ def on_terminal(argv, rows, columns):
             break
         text += piece
     os.close(main)
-    assert process.wait(30) == 0
+    assert process.wait(180) == 0
     return text.decode()
 
 

@@ -28,7 +28,7 @@ def caught_up(server, count):
         protect = server.stats()["protect"]
         return protect["pending"]["objects"] == 0 and protect["protected"]["objects"] == count
 
-    wait_until("all to be protected", look, 60)
+    wait_until("all to be protected", look)
     assert server.metrics()["tidegate_protect_lag_seconds"] == 0
 
 
@@ -88,6 +88,7 @@ def test_the_loss_of_the_disk_loses_no_protected_body_that_is_older_than_the_lag
     writer.start()
     lags = []
     while not writer.enough.is_set():
+        assert writer.is_alive(), "a write was refused"
         lags.append(server.metrics()["tidegate_protect_lag_seconds"])
         time.sleep(0.1)
     killed = time.monotonic()
@@ -115,7 +116,7 @@ def test_the_loss_of_the_disk_loses_no_protected_body_that_is_older_than_the_lag
             f"\nprotect RPO {max(late):.2f} s ({len(late) - 1} of {len(writer.acknowledged)} bodies lost); "
             f"lag shown during the load: at most {max(lags):.2f} s"
         )
-    assert max(late) < 10, "what is older than the lag is there"
+    assert max(late) < 30, "what is older than the lag is there"
     state = server.stats()
     assert state["protected"]["objects"] >= len(bodies) and state["cold"]["objects"] == 0
     assert report["found"]["missing_packs"] == 0
@@ -128,7 +129,7 @@ def test_what_is_protected_moves_and_is_evicted_without_a_second_upload(gateway,
     caught_up(server, len(bodies))
     before = packs(sim)
     server.advance(91 * DAY)
-    wait_until("all to be cold", lambda: server.stats()["cold"]["objects"] == len(bodies), 60)
+    wait_until("all to be cold", lambda: server.stats()["cold"]["objects"] == len(bodies))
     assert packs(sim) == before, "all of it was there"
     for key in list(bodies):
         client.delete_object(Bucket=PROTECTED, Key=key)
@@ -145,7 +146,7 @@ def test_what_is_protected_moves_and_is_evicted_without_a_second_upload(gateway,
                 assert e.response["ResponseMetadata"]["HTTPStatusCode"] == 503
                 return False
 
-        wait_until(f"{key} to be taken", taken, 60)
+        wait_until(f"{key} to be taken", taken)
     caught_up(server, len(big))
     uploaded = server.metrics()["tidegate_transitioned_bytes_total"]
     evicted = [k for k in big if server.status(PROTECTED, k)["local_chunks"] == 0]
@@ -168,13 +169,13 @@ def test_while_the_cloud_is_away_the_lag_grows_and_is_said(gateway, sim, rng):
         status, text = http("GET", server.admin_url + "/readyz")
         return status == 200 and "of protected buckets are on local disks only" in text
 
-    wait_until("the warning", said, 30)
+    wait_until("the warning", said)
     metrics = server.metrics()
     assert metrics["tidegate_protect_lag_seconds"] >= 1
     assert (metrics["tidegate_protect_pending_objects"], metrics["tidegate_protect_pending_bytes"]) == (1, 4)
     sim.start()
     caught_up(server, 1)
-    wait_until("the warning to end", lambda: not said(), 30)
+    wait_until("the warning to end", lambda: not said())
 
 
 def test_a_policy_that_protects_in_an_archive_is_refused_with_its_place(gateway, sim):

@@ -8,7 +8,7 @@ import time
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from harness import DAY, http, merged, put_many, read_body, wait_until
+from harness import DAY, PATIENCE, http, merged, put_many, read_body, wait_until
 from s3util import MIB, upload
 from settings import policy
 
@@ -87,7 +87,7 @@ def lost(gateway, sim, rng, tmp_path):
         client.delete_object(Bucket=BUCKET, Key=f"cold/{i:03}")
         del cold[f"cold/{i:03}"]
     server.advance(31 * DAY)
-    wait_until("all to be cold", lambda: server.stats()["cold"]["objects"] == len(cold), 60)
+    wait_until("all to be cold", lambda: server.stats()["cold"]["objects"] == len(cold))
     hot = {f"hot/{i:02}": rng.randbytes(20_000) for i in range(10)}
     put_many(client, BUCKET, hot)
     client.delete_object(Bucket=BUCKET, Key="cold/005")
@@ -97,7 +97,7 @@ def lost(gateway, sim, rng, tmp_path):
     tags = server.status(BUCKET, "cold/tagged")["tags"]
     writer = Writer(server)
     writer.start()
-    writer.enough.wait(60)
+    assert writer.enough.wait(PATIENCE)
     killed = time.monotonic()
     server.kill()
     writer.join(30)
@@ -131,7 +131,7 @@ def test_a_lost_disk_is_recovered_from_the_cloud_alone_and_the_old_box_is_fenced
     late = [lost["killed"] - acknowledged[key] for key in acknowledged if key not in stream]
     # One may have been written and not answered.
     assert len(stream - set(acknowledged)) <= 1
-    assert max(late, default=0) < 5, "what is older than the lag is there"
+    assert max(late, default=0) < 30, "what is older than the lag is there"
     for key, body in lost["cold"].items():
         assert read_body(client, BUCKET, key) == body, key
     for key in lost["hot"]:
@@ -182,7 +182,7 @@ def test_the_state_of_an_earlier_time_comes_back(gateway, sim, rng):
     bodies = {f"k/{i}": rng.randbytes(10_000) for i in range(5)}
     for key, body in bodies.items():
         client.put_object(Bucket=BUCKET, Key=key, Body=body, StorageClass="STANDARD_IA")
-    wait_until("all to be cold", lambda: server.stats()["cold"]["objects"] == 5, 60)
+    wait_until("all to be cold", lambda: server.stats()["cold"]["objects"] == 5)
     at = server.stats()["time"]
     server.advance_own(60)
     for key in bodies:
@@ -215,7 +215,7 @@ def test_the_cloud_is_away_for_a_while_and_the_lag_shows(gateway, sim):
     sim.stop()
     for i in range(20):
         client.put_object(Bucket=BUCKET, Key=f"k/{i}", Body=b"x")
-    wait_until("the lag to be warned of", lambda: "behind" in http("GET", server.admin_url + "/readyz")[1], 60)
+    wait_until("the lag to be warned of", lambda: "behind" in http("GET", server.admin_url + "/readyz")[1])
     metrics = server.metrics()
     assert metrics["tidegate_recovery_lag_records"] >= 20 and metrics["tidegate_recovery_lag_seconds"] >= 1
     assert "recovery lag" in server.cli("stats").out

@@ -45,7 +45,7 @@ def body(i):
 def each(port, numbers, method):
     """Puts or gets objects over one connection; returns what was wrong. Not by boto3, whose own time would be most of it."""
     server, wrong = Address(port), []
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     for i in numbers:
         path, content = f"/{BUCKET}/{key(i)}", body(i)
         sent = content if method == "PUT" else b""
@@ -93,7 +93,7 @@ def recovered(server, sim, *flags):
 
 
 def shipped(server):
-    wait_until("everything to be shipped", lambda: server.stats()["recovery"]["lag_records"] == 0, 60)
+    wait_until("everything to be shipped", lambda: server.stats()["recovery"]["lag_records"] == 0)
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_hundred_thousand_objects_are_recovered(gateway, sim, capsys):
         all_of(server, range(done, point), "PUT")
         done = point
         server.advance(31 * DAY)
-        wait_until("all to be in IA", lambda: server.stats()["cold"]["objects"] == point, 300, every=0.5)  # noqa: B023
+        wait_until("all to be in IA", lambda: server.stats()["cold"]["objects"] == point, 900, every=0.5)  # noqa: B023
         # Those that were deleted must not come back.
         for i in range(10):
             client.put_object(Bucket=BUCKET, Key=f"gone/{point}/{i}", Body=b"gone")

@@ -150,7 +150,7 @@ def plain(server, method, path, headers=None):
     """An unsigned request as it stands."""
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
         connection.request(method, path, headers=headers or {})
         answer = connection.getresponse()

@@ -68,7 +68,7 @@ def asked(server, method, path, headers, signed=False):
     headers = dict(headers or {})
     if signed:
         headers = signed_headers(server, method, path, headers)
-    answer = requests.request(method, server.endpoint + path, headers=headers, timeout=20)
+    answer = requests.request(method, server.endpoint + path, headers=headers, timeout=60)
     told = answer.headers
     return answer.status_code, told.get("access-control-allow-origin"), told.get("access-control-allow-methods")
 
@@ -110,7 +110,7 @@ def test_origins_and_methods(shared, s3, bucket):
 
 def test_what_a_preflight_tells(shared, s3, bucket):
     preflight = {"Origin": "https://a.example.com", "Access-Control-Request-Method": "PUT"}
-    refusal = requests.options(f"{shared.endpoint}/{bucket}/k", headers=preflight, timeout=20)
+    refusal = requests.options(f"{shared.endpoint}/{bucket}/k", headers=preflight, timeout=60)
     assert refusal.status_code == 403 and b"CORS is not enabled" in refusal.content
     assert b"<Code>AccessForbidden</Code>" in refusal.content
     rule = {
@@ -120,7 +120,7 @@ def test_what_a_preflight_tells(shared, s3, bucket):
     anybody = {"AllowedMethods": ["HEAD"], "AllowedOrigins": ["*"]}
     s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule, anybody]})
     headers = {"Access-Control-Request-Headers": "X-Amz-Date, x-amz-meta-a"}
-    told = requests.options(f"{shared.endpoint}/{bucket}/k?X-Amz-Signature=0", headers=preflight | headers, timeout=20)
+    told = requests.options(f"{shared.endpoint}/{bucket}/k?X-Amz-Signature=0", headers=preflight | headers, timeout=60)
     shown = {k.lower(): v for k, v in told.headers.items() if k.lower().startswith(("access-", "vary"))}
     assert told.status_code == 200 and shown == {
         "access-control-allow-origin": "https://a.example.com",
@@ -132,11 +132,11 @@ def test_what_a_preflight_tells(shared, s3, bucket):
         "vary": "Origin, Access-Control-Request-Headers, Access-Control-Request-Method",
     }
     other = {"Access-Control-Request-Headers": "content-type"}
-    assert requests.options(f"{shared.endpoint}/{bucket}/k", headers=preflight | other, timeout=20).status_code == 403
+    assert requests.options(f"{shared.endpoint}/{bucket}/k", headers=preflight | other, timeout=60).status_code == 403
     told = requests.options(
-        f"{shared.endpoint}/{bucket}/k", headers={"Origin": "null", "Access-Control-Request-Method": "HEAD"}, timeout=20
+        f"{shared.endpoint}/{bucket}/k", headers={"Origin": "null", "Access-Control-Request-Method": "HEAD"}, timeout=60
     )
     assert told.headers["access-control-allow-origin"] == "*" and "access-control-allow-credentials" not in told.headers
     # By the bucket in the host too.
     host = {"Host": f"{bucket}.s3.test.local"}
-    assert requests.options(f"{shared.endpoint}/k", headers=preflight | host, timeout=20).status_code == 200
+    assert requests.options(f"{shared.endpoint}/k", headers=preflight | host, timeout=60).status_code == 200

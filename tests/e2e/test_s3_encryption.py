@@ -395,7 +395,7 @@ def test_encrypted_objects_go_to_the_cloud_and_come_back_without_their_key(gatew
     def restored(key):
         return 'ongoing-request="false"' in client.head_object(Bucket="data", Key=key, **ONE.args).get("Restore", "")
 
-    wait_until("all objects to be restored", lambda: all(restored(key) for key in bodies), 60)
+    wait_until("all objects to be restored", lambda: all(restored(key) for key in bodies))
     for key, body in bodies.items():
         assert client.get_object(Bucket="data", Key=key, **ONE.args)["Body"].read() == body
         with refused("InvalidRequest", 400):

@@ -23,6 +23,10 @@ ELSEWHERE = {
     "InvalidBucketAclWithObjectOwnership": "test_access",
     "InvalidClientTokenId": "test_users",
     "InvalidEncryptionAlgorithmError": "test_s3_encryption",
+    "InvalidBucketState": "test_s3_lock",
+    "InvalidRetentionPeriod": "test_s3_lock",
+    "NoSuchObjectLockConfiguration": "test_s3_lock",
+    "ObjectLockConfigurationNotFoundError": "test_s3_lock",
     "InvalidToken": "test_users",
     "MalformedACLError": "test_access",
     "MalformedPolicy": "test_access",
@@ -118,7 +122,7 @@ def test_an_error_has_all_that_s3_says(shared, place, code):
 
 
 def raw(shared, head, body=b""):
-    with socket.create_connection(("127.0.0.1", shared.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=60) as connection:
         connection.sendall(head.encode() + b"\r\n" + body)
         connection.shutdown(socket.SHUT_WR)
         answer = b""

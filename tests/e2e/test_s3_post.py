@@ -43,7 +43,7 @@ def form(document, fields=(), secret=SECRET_KEY, access=ACCESS_KEY):
 
 def post(server, bucket, fields, body=b"bar", name="foo.txt", **more):
     parts = [(field, (None, value)) for field, value in fields.items()] + [("file", (name, body))]
-    return requests.post(f"{server.endpoint}/{bucket}", files=parts, timeout=30, **more)
+    return requests.post(f"{server.endpoint}/{bucket}", files=parts, timeout=60, **more)
 
 
 def code(answer):
@@ -60,7 +60,7 @@ def test_what_boto3_makes_of_a_post_is_accepted(shared, s3, bucket, style):
         Conditions=[{"x-amz-meta-colour": "blue"}, ["starts-with", "$Content-Type", "text/"], ["content-length-range", 1, 9 * MIB]],
     )
     body = b"0123456789" * 500_000
-    answer = requests.post(made["url"], data=made["fields"], files={"file": ("C:\\a\\b c.bin", body)}, timeout=30)
+    answer = requests.post(made["url"], data=made["fields"], files={"file": ("C:\\a\\b c.bin", body)}, timeout=60)
     assert (answer.status_code, answer.content) == (204, b""), answer.text
     assert answer.headers["ETag"] == f'"{hashlib.md5(body).hexdigest()}"'
     got = s3.get_object(Bucket=bucket, Key="dir/b c.bin")
@@ -182,7 +182,7 @@ def test_a_large_file_that_is_too_large_is_stopped_on_its_way(shared, s3, bucket
 
 
 def raw(server, bucket, body, kind="multipart/form-data; boundary=xyz"):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         head = f"POST /{bucket} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: {kind}\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
         answer = b""

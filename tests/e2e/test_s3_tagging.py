@@ -251,14 +251,14 @@ def test_a_policy_sees_changed_tags(sim, gateway):
     def cold(key):
         return "Cold" in str(server.status("data", key)["residency"])
 
-    wait_until("the tagged objects to move", lambda: cold("gets") and cold("keeps"), 60)
+    wait_until("the tagged objects to move", lambda: cold("gets") and cold("keeps"))
     assert not cold("loses") and not cold("never")
     # A tag of what is cold moves no byte, and changes nothing but itself.
     client.put_object_tagging(Bucket="data", Key="keeps", Tagging=tag_set(cool="no"))
     assert cold("keeps") and tags_of(client, "data", "keeps") == {"cool": "no"}
     # What was due long ago is due at once.
     client.put_object_tagging(Bucket="data", Key="loses", Tagging=tag_set(cool="yes"))
-    wait_until("the object that is tagged again to move", lambda: cold("loses"), 60)
+    wait_until("the object that is tagged again to move", lambda: cold("loses"))
     assert read_body(client, "data", "loses") == b"loses" * 100
     assert not cold("never")
 

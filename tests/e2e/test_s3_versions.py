@@ -611,7 +611,7 @@ def test_a_version_is_restored_by_its_id(sim, gateway):
             return True
         return False
 
-    wait_until("the old version to be archived", archived, 60)
+    wait_until("the old version to be archived", archived)
     assert head(old)["StorageClass"] == "GLACIER" and "StorageClass" not in head(new)
     versions = {v["VersionId"]: v["StorageClass"] for v in client.list_object_versions(Bucket="data")["Versions"]}
     assert versions == {old: "GLACIER", new: "STANDARD"}
@@ -625,7 +625,7 @@ def test_a_version_is_restored_by_its_id(sim, gateway):
     shown = client.list_object_versions(Bucket="data", OptionalObjectAttributes=["RestoreStatus"])["Versions"]
     assert {v["VersionId"]: "RestoreStatus" in v for v in shown} == {old: True, new: False}
     server.advance(DAY)
-    wait_until("the old version to be restored", lambda: 'ongoing-request="false"' in head(old)["Restore"], 60)
+    wait_until("the old version to be restored", lambda: 'ongoing-request="false"' in head(old)["Restore"])
     assert read_body(client, "data", "k", VersionId=old) == b"old" * 1000
     assert read_body(client, "data", "k") == b"new" * 1000
 
@@ -644,7 +644,7 @@ def test_versions_in_the_tier_are_read_copied_and_deleted_each_by_its_id(sim, ga
     for body in bodies:
         ids.append(put(client, "data", body))
         server.advance(31 * DAY)
-        wait_until("the version to be in the tier", lambda: classes() == ["STANDARD_IA"] * len(ids), 60)
+        wait_until("the version to be in the tier", lambda: classes() == ["STANDARD_IA"] * len(ids))
     marker = client.delete_object(Bucket="data", Key="k")["VersionId"]
     server.lose_local_packs()
     for version, body in zip(ids, bodies):

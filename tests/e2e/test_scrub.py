@@ -51,7 +51,7 @@ def test_a_slow_scrub_is_killed_with_the_server_and_goes_on_where_it_was(gateway
     assert 0 < server.metrics()["tidegate_scrub_position_ratio"] < 1
     assert "running since" in server.cli("stats").out
     server.kill()
-    assert running.wait(30) != 0
+    assert running.wait(180) != 0
     server.start()
     stats = server.stats()["scrub"]
     assert not stats["running"] and stats["bytes_done"] > MIB and "interrupted since" in server.cli("stats").out
@@ -72,7 +72,7 @@ def test_a_scrub_ends_with_its_command_and_a_second_one_is_refused_meanwhile(gat
     second = server.cli("scrub", check=False)
     assert second.code == 1 and "a scrub is running" in second.err, second
     running.terminate()
-    running.wait(30)
+    running.wait(180)
     wait_until("it has ended", lambda: not server.stats()["scrub"]["running"])
     code, report = scrub(server, "--rate", "0")
     assert code == 0 and report["resumed"], report

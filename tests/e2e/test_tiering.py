@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from botocore.exceptions import ClientError
 
-from harness import DAY, put_many, read_body, wait_until
+from harness import DAY, PATIENCE, put_many, read_body, wait_until
 from s3util import MIB, refused, upload
 from settings import policy
 
@@ -33,7 +33,7 @@ def tier_of(server, key, bucket=BUCKET):
     return details["tier"]
 
 
-def wait_tier(server, keys, tier, timeout=60):
+def wait_tier(server, keys, tier, timeout=PATIENCE):
     wait_until(f"{len(keys)} objects to be in {tier}", lambda: all(tier_of(server, k) == tier for k in keys), timeout)
 
 
@@ -105,7 +105,7 @@ def restore_and_check(server, client, bodies, days=3):
     def restored(key):
         return 'ongoing-request="false"' in client.head_object(Bucket=BUCKET, Key=key).get("Restore", "")
 
-    wait_until("all objects to be restored", lambda: all(restored(k) for k in bodies), 60)
+    wait_until("all objects to be restored", lambda: all(restored(k) for k in bodies))
     for name, body in bodies.items():
         got = client.get_object(Bucket=BUCKET, Key=name)
         assert got["Body"].read() == body
@@ -114,13 +114,13 @@ def restore_and_check(server, client, bodies, days=3):
     assert ask(key) == 200, "a second request extends the copy"
 
     server.advance((days + 2) * DAY)
-    wait_until("the restored copies to expire", lambda: "Restore" not in client.head_object(Bucket=BUCKET, Key=key), 60)
+    wait_until("the restored copies to expire", lambda: "Restore" not in client.head_object(Bucket=BUCKET, Key=key))
     with refused("InvalidObjectState", 403):
         client.get_object(Bucket=BUCKET, Key=key)
     # Expiry drops the local copy only: a second restore finds the same bytes (at once, when they are cached still).
     assert ask(key) in (200, 202)
     server.advance(3600)
-    wait_until("the object to be restored again", lambda: restored(key), 60)
+    wait_until("the object to be restored again", lambda: restored(key))
     assert read_body(client, BUCKET, key) == bodies[key]
 
 
@@ -174,7 +174,7 @@ def test_deletes_and_overwrites_free_the_cloud(tiered, sim, rng):
             client.delete_object(Bucket=BUCKET, Key=key)
     assert read_body(client, BUCKET, keep) == bodies[keep]
     client.put_object(Bucket=BUCKET, Key=keep, Body=b"overwritten")
-    wait_until("remote packs without objects to be deleted", lambda: sim.objects() == {}, 60)
+    wait_until("remote packs without objects to be deleted", lambda: sim.objects() == {})
     assert read_body(client, BUCKET, keep) == b"overwritten"
 
 
@@ -184,11 +184,11 @@ def test_objects_expire_by_rule(tiered, sim, rng):
     bodies = make_objects(client, rng, count=4)
     for days in (31, 60, 115):
         server.advance(days * DAY)
-    wait_until("all objects to expire", lambda: "Contents" not in client.list_objects_v2(Bucket=BUCKET), 60)
+    wait_until("all objects to expire", lambda: "Contents" not in client.list_objects_v2(Bucket=BUCKET))
     for key in bodies:
         with refused("NoSuchKey", 404):
             client.get_object(Bucket=BUCKET, Key=key)
-    wait_until("the remote packs to go", lambda: sim.objects() == {}, 60)
+    wait_until("the remote packs to go", lambda: sim.objects() == {})
 
 
 def test_a_copy_of_a_cold_object_outlives_it(tiered, sim, rng):
@@ -219,7 +219,7 @@ def test_with_the_cloud_down_hot_data_is_served_and_jobs_wait(tiered, sim, rng):
             if any(w in k for w in words) and any(w in k for w in ("tier", "job", "scheduler", "oss"))
         )
 
-    wait_until("the metrics to tell of the tier's errors", failing, 60)
+    wait_until("the metrics to tell of the tier's errors", failing)
     assert all(tier_of(server, key) == "hot" for key in bodies)
     for key, body in bodies.items():
         assert read_body(client, BUCKET, key) == body
@@ -228,7 +228,7 @@ def test_with_the_cloud_down_hot_data_is_served_and_jobs_wait(tiered, sim, rng):
     assert any(v > 0 for k, v in server.metrics().items() if "due_lag" in k), "the lag of the oldest due action"
     sim.start()
     sim.advance(31 * DAY)
-    wait_tier(server, bodies, "ia", timeout=90)
+    wait_tier(server, bodies, "ia")
     assert sim.objects()
     for key, body in bodies.items():
         assert read_body(client, BUCKET, key) == body
@@ -249,7 +249,7 @@ def test_a_read_of_cold_data_with_the_cloud_down_fails_and_lies_not(tiered, sim,
     except ClientError as error:
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] in (500, 503), error
     sim.start()
-    wait_until("the read to work again", lambda: try_read(client, "k") == body, 60)
+    wait_until("the read to work again", lambda: try_read(client, "k") == body)
 
 
 def try_read(client, key):

@@ -104,7 +104,7 @@ class Secure:
 
     def connect(self):
         context = ssl.create_default_context(cafile=str(self.authority.file))
-        raw = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return context.wrap_socket(raw, server_hostname="127.0.0.1")
 
     def shown_serial(self):
@@ -198,7 +198,8 @@ def test_a_new_certificate_counts_for_new_connections_and_breaks_none(secure):
     fresh = secure.put(*secure.authority.issue(days=90))
     secure.server.process.popen.send_signal(signal.SIGHUP)
     wait_until("the new certificate", lambda: secure.shown_serial() == fresh)
-    assert secure.server.metrics()["tidegate_tls_certificate_expiry_timestamp_seconds"] > ends + 29 * 86_400
+    expiry = "tidegate_tls_certificate_expiry_timestamp_seconds"
+    wait_until("its end to be shown", lambda: secure.server.metrics()[expiry] > ends + 29 * 86_400)
     head = "".join(f"{k}: {v}\r\n" for k, v in signed_headers(secure.server, "GET", "/", host="h").items())
     old.sendall(f"GET / HTTP/1.1\r\n{head}\r\n".encode())
     assert old.recv(65536).startswith(b"HTTP/1.1 200"), "the connection from before the change"
@@ -241,7 +242,7 @@ def test_openssl_sees_the_protocols(secure):
         argv = ["openssl", "s_client", "-connect", f"127.0.0.1:{secure.port}", "-alpn", offered]
         argv += ["-CAfile", secure.authority.file]
         # Frames of HTTP/2 may stand between its lines.
-        told = subprocess.run(argv, input=b"", capture_output=True, timeout=30).stdout.decode(errors="replace")
+        told = subprocess.run(argv, input=b"", capture_output=True, timeout=60).stdout.decode(errors="replace")
         assert f"ALPN protocol: {chosen}" in told and "Verify return code: 0" in told, told
 
 

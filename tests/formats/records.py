@@ -26,6 +26,7 @@ class Table(enum.IntEnum):
     MANIFEST = 11
     VERSION = 12
     USER = 13
+    EVENT = 14
 
 
 ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
@@ -132,6 +133,8 @@ class Attributes:
     owner: str | None = None
     acl: str | None = None
     encryption: tuple[bytes, bytes] | None = None
+    retention: tuple[str, int] | None = None
+    legal_hold: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +196,7 @@ class Object:
     null: bool = True
     marker: bool = False
     noncurrent_since: int | None = None
+    retell: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,8 +254,16 @@ class Thaw:
 def attributes(r: Reader, later: bool) -> Attributes:
     kind, cache, disposition, encoding, language, expires = (r.optional(r.text) for _ in range(6))
     metadata, tags, storage_class = r.many(r.pair), r.many(r.pair), r.optional(r.text)
-    new = (r.optional(r.text), r.optional(r.text), r.optional(lambda: encryption(r))) if later else ()
+    new = ()
+    if later:
+        new = (r.optional(r.text), r.optional(r.text), r.optional(lambda: encryption(r)))
+        new += (r.optional(lambda: retention(r)), r.optional(r.flag))
     return Attributes(kind, cache, disposition, encoding, language, expires, metadata, tags, storage_class, *new)
+
+
+def retention(r: Reader) -> tuple[str, int]:
+    """(mode, until)"""
+    return ("governance", "compliance")[r.choice(2)], r.u64()
 
 
 def encryption(r: Reader) -> tuple[bytes, bytes]:
@@ -298,7 +310,7 @@ def read_object(data: bytes) -> Object:
     parts = r.many(lambda: part_info(r, new))
     tail = (body(r), residency(r), r.optional(r.u128), r.optional(r.u64), r.optional(r.u64))
     later = (r.optional(r.u64), r.optional(r.chunk_id)) if r.version > 1 else (None, None)
-    kind = (r.flag(), r.flag(), r.optional(r.u64)) if new else (True, False, None)
+    kind = (r.flag(), r.flag(), r.optional(r.u64), r.flag()) if new else (True, False, None, False)
     return r.end(Object(*head, parts, *tail, *later, *kind))
 
 
@@ -402,6 +414,40 @@ def read_key_owner(data: bytes) -> tuple[str, str]:
     """(account, user) of an access key."""
     r = Reader(data)
     return r.end(r.pair())
+
+
+EVENTS = (
+    "s3:TestEvent", "s3:ObjectCreated:Put", "s3:ObjectCreated:Post", "s3:ObjectCreated:Copy",
+    "s3:ObjectCreated:CompleteMultipartUpload", "s3:ObjectRemoved:Delete", "s3:ObjectRemoved:DeleteMarkerCreated",
+    "s3:ObjectRestore:Post", "s3:ObjectRestore:Completed", "s3:ObjectRestore:Delete", "s3:LifecycleTransition",
+    "s3:LifecycleExpiration:Delete", "s3:LifecycleExpiration:DeleteMarkerCreated", "s3:ObjectTagging:Put",
+    "s3:ObjectTagging:Delete", "s3:ObjectAcl:Put",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    kind: str
+    at: int
+    bucket: str
+    owner: str | None
+    rule: str
+    key: str
+    size: int | None
+    etag: str | None
+    version: tuple[int, bool] | None
+    principal: str
+    address: str
+    request: str
+    until: int | None
+    storage_class: str | None
+
+
+def read_event(data: bytes) -> Event:
+    r = Reader(data)
+    head = (EVENTS[r.choice(len(EVENTS))], r.u64(), r.text(), r.optional(r.text), r.text(), r.text())
+    what = (r.optional(r.u64), r.optional(r.text), r.optional(lambda: (r.u128(), r.flag())))
+    return r.end(Event(*head, *what, r.text(), r.text(), r.text(), r.optional(r.u64), r.optional(r.text)))
 
 
 def read_access(data: bytes) -> int:

@@ -51,6 +51,7 @@ class Namespace:
         self.accounts: dict[str, records.Account] = {}
         self.users: dict[tuple[str, str], records.User] = {}
         self.key_owners: dict[str, tuple[str, str]] = {}
+        self.events: dict[tuple[str, bytes], records.Event] = {}
         self.system: dict[str, str | int] = {}
         for number, table in sorted(state.tables.items()):
             for key, operation in sorted(table.items()):
@@ -105,6 +106,8 @@ class Namespace:
                     self.users[names[0], names[1]] = decoded(operation, records.read_user, value)
                 else:
                     self.key_owners[names[0]] = decoded(operation, records.read_key_owner, value)
+            case Table.EVENT:
+                put(self.events, records.tier_and_pack, records.read_event)
             case _:
                 raise Damage(operation.path, operation.offset, f"table {number} is not known")
 

@@ -45,7 +45,7 @@
 //!    jobs: read `WINDOW` at a time, what a round has learnt of thaws `MAX_THAWED`. Of a body that is written,
 //!    `MAX_WAITING_BYTES` wait for their MD5; of the versions that wait for the pack of a job, some `READY_BYTES` of records; of one that is read, a piece of `PIECE_BYTES` is at hand, or two batches of
 //!    `BATCH_BYTES`. Bounded not by a number but by what is stored: 48 bytes for each local chunk, as many for each chunk in a pack of a tier (`engine/remote_index.rs`), and
-//!    some 400 bytes for each remote pack (of 48 MiB) while a mark runs.
+//!    some 400 bytes for each remote pack (of 48 MiB) while a mark runs. Events that wait for a target: its `max_queued`; what comes then is lost, and counted.
 //! 9. *Silence is a failure.* The scheduler's last turn and the lag of the oldest due action are metrics
 //!    (`docs/operations.md` has the alerts).
 //! 10. *When information is missing, data is kept.* A mark that fails or is stopped removes nothing; one that cannot read
@@ -103,6 +103,8 @@
 //!
 //! Where the letter alone does not say it:
 //!
+//! - *Events of notifications* (`engine/events/`) are operations of the commit that they tell of. Their ids are drawn after it was decided what the commit replaces (A), so
+//!   that those of a key are in the order of its commits; whoever sends them takes out exactly those that it was given (I).
 //! - *PUT or DELETE during a restore* deletes the restore's job in its own commit; the job's next step finds that its version
 //!   is gone and ends.
 //! - *A version that moves* between the tables Object and Version, because another came or went, does so in one commit that states both

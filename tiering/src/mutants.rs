@@ -51,11 +51,25 @@ pub enum Mutant {
     RecoverDeadBranch,
     /// A store that was replaced writes on in the cloud.
     WriteThoughFenced,
+    /// A version `null` that is written leaves the one before where it is.
+    NullStays,
+    /// In a bucket with versions a deletion makes no delete marker.
+    DeleteWithoutMarker,
+    /// What is superseded is not put among the older versions.
+    OverwriteLosesVersion,
+    /// When the latest version is removed, the next does not take its place.
+    RemovalPromotesNothing,
+    /// Rules that spare the newest versions take all for old.
+    NewerAreMany,
+    /// A version that is superseded has nobody look at those behind it.
+    NeighboursForgotten,
+    /// A mark counts what is visible only.
+    MarkWithoutVersions,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 23] = [
+    pub const ALL: [Mutant; 30] = [
         Mutant::RecordBeforeBody,
         Mutant::AckBeforeSync,
         Mutant::TrustIndexAfterPowerCut,
@@ -79,6 +93,13 @@ impl Mutant {
         Mutant::RecoverWithoutLast,
         Mutant::RecoverDeadBranch,
         Mutant::WriteThoughFenced,
+        Mutant::NullStays,
+        Mutant::DeleteWithoutMarker,
+        Mutant::OverwriteLosesVersion,
+        Mutant::RemovalPromotesNothing,
+        Mutant::NewerAreMany,
+        Mutant::NeighboursForgotten,
+        Mutant::MarkWithoutVersions,
     ];
 
     /// The mutant of this name.

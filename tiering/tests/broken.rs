@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bed, DAY, FrozenTier, copy, frames, get, noise, put, residency, rot, until};
+use common::{Bed, DAY, FrozenTier, copy, frames, get, noise, put, residency, rot, turned, until};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,6 +273,8 @@ async fn a_scrub_names_every_object_that_lost_a_chunk_and_a_put_of_the_same_byte
 async fn rotten_copy(bed: &Bed, engine: &Engine, body: &[u8]) {
     put(engine, "cold/a", body).await.unwrap();
     make_cold(bed, engine, &["cold/a"]).await;
+    // The cycle that is due by now has come and gone.
+    turned(bed, engine).await;
     put(engine, "seals the pack", &noise(77, 200_000)).await.unwrap();
     let mut all = frames(&bed.dir, |_| true);
     all.retain(|(path, _)| path.extension().is_some_and(|e| e == "pack"));

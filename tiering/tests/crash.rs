@@ -29,7 +29,7 @@ const ROUND: &str = "TIDEGATE_TEST_CRASH_ROUND";
 const WORKERS: u64 = 3;
 const KEYS: u64 = 6;
 /// A child that no failpoint ends does so itself after this time.
-const CHILD_LIFE: Duration = Duration::from_secs(20);
+const CHILD_LIFE: Duration = common::PATIENCE;
 
 fn directory(path: &Path, name: &str) -> Arc<dyn Tier> {
     let settings = DirectorySettings { path: path.join(name) };
@@ -49,6 +49,7 @@ fn bed(dir: &Path, round: u64) -> Bed {
     bed.settings.limits.min_part_bytes = 1;
     bed.settings.tiering.linger_ms = 0;
     bed.settings.tiering.pack_bytes = 96 << 10;
+    bed.settings.notifications = [("hook".to_owned(), 10_000_000)].into();
     bed.settings.meta = MetaSettings { segment_bytes: 64 << 10, fill_ahead_bytes: 4 << 10, ..Default::default() };
     bed
 }
@@ -93,6 +94,16 @@ async fn work(dir: &Path, round: u64) {
         Ok(()) | Err(EngineError::BucketExists(_)) => {}
         Err(e) => panic!("{e}"),
     }
+    let events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectRestore:*", "s3:LifecycleTransition"];
+    let rule = NotificationRule {
+        id: "all".into(),
+        destination: Destination::Queue,
+        arn: String::new(),
+        target: "hook".into(),
+        events: events.map(str::to_owned).to_vec(),
+        filter: None,
+    };
+    engine.set_notifications("bkt", &[rule], false).await.unwrap();
     let ends = Instant::now() + CHILD_LIFE;
     let mut tasks = Vec::new();
     for n in 0..WORKERS {
@@ -244,9 +255,28 @@ impl Model {
             let len = have.as_ref().map(Vec::len);
             *value = *pending.unwrap_or_else(|| panic!("{context}: {key} has {len:?} bytes, not those of {value:?}"));
         }
+        check_events(engine, self.objects.keys(), context);
         let listed: BTreeSet<String> = list_all(engine, 7).into_iter().map(|o| o.key).collect();
         let want: BTreeSet<String> = self.objects.iter().filter(|(_, v)| v.is_some()).map(|(k, _)| k.clone()).collect();
         assert_eq!(listed, want, "{context}: listing");
+    }
+}
+
+/// Events are durable with the changes that they tell of: the last one of a key tells what is there, or that nothing is.
+fn check_events<'a>(engine: &Engine, keys: impl Iterator<Item = &'a String>, context: &str) {
+    let mut told: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for QueuedEvent { event, .. } in engine.events("hook", usize::MAX).unwrap() {
+        match event.kind {
+            EventKind::CreatedPut | EventKind::CreatedCopy | EventKind::CreatedMultipart => {
+                told.insert(event.key, event.etag);
+            }
+            EventKind::RemovedDelete => drop(told.insert(event.key, None)),
+            _ => {}
+        }
+    }
+    for key in keys {
+        let there = engine.open_object("bkt", key).ok().map(|object| object.info().etag.clone());
+        assert_eq!(told.get(key).cloned().flatten(), there, "{context}: the last event of {key}");
     }
 }
 

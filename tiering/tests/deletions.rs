@@ -91,6 +91,7 @@ async fn a_pack_that_cannot_be_deleted_holds_up_no_other_and_is_told_of() {
     .await;
     let left = tier.list("", None, 10).await.unwrap();
     assert_eq!((left.len(), &left[0].name), (1, &held));
+    until("it is told", || engine.tier_report("ia").unwrap().last_error.is_some()).await;
     let told = engine.tier_report("ia").unwrap().last_error.unwrap();
     assert!(told.contains("retained") && told.contains(&held), "{told}");
     deletions.healed.store(true, Ordering::Relaxed);

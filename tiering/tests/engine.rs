@@ -241,7 +241,11 @@ async fn cold_objects_move_by_rule_are_read_from_the_tier_and_keep_what_clients_
     bed.clock.advance(DAY * 30 - Duration::from_millis(1));
     assert_eq!(residency(&engine, "cold/7"), Some(Residency::Hot), "not a millisecond early");
     bed.clock.advance(Duration::from_millis(1));
-    until("one was found due", || engine.stats().unwrap().jobs.iter().any(|j| j.kind.starts_with("transition"))).await;
+    let waiting = |engine: &Engine| -> u64 {
+        let jobs = engine.stats().unwrap().jobs;
+        jobs.iter().filter(|j| j.kind.starts_with("transition")).map(|j| j.count).sum()
+    };
+    until("all were found due", || waiting(&engine) == 20).await;
     bed.clock.advance(Duration::from_secs(61));
     until("all are cold", || engine.stats().unwrap().cold.objects == 20).await;
     let after = engine.open_object("bkt", "cold/7").unwrap().info().clone();
@@ -425,7 +429,7 @@ async fn one_damaged_object_does_not_keep_the_others_from_moving() {
     }
     assert_eq!(damaged, 1);
     bed.clock.advance(DAY * 30);
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + common::PATIENCE;
     while engine.stats().unwrap().cold.objects < 9 {
         assert!(std::time::Instant::now() < deadline, "{:?}", engine.stats().unwrap());
         // The linger and the back-off after each failure pass.

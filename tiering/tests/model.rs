@@ -339,7 +339,7 @@ impl Walk {
             }
             let stats = self.engine.stats().unwrap();
             let context = self.context(&format!("settle: {open:?} {:?}", stats.jobs));
-            assert!(started.elapsed() < Duration::from_secs(60), "{context}");
+            assert!(started.elapsed() < common::PATIENCE, "{context}");
             tokio::time::sleep(Duration::from_millis(2)).await;
             self.bed.clock.advance(Duration::from_secs(5));
         }

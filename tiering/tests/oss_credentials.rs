@@ -115,7 +115,7 @@ async fn a_pod_takes_on_its_role_with_the_token_file_that_is_read_again() {
     };
     // The default chain finds it by the variables.
     let (tier, _) = tier(&store.address, spec(r#"{"source":"default"}"#), &env);
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(180);
     for expected in ["first", "second"] {
         std::fs::write(&file, expected).unwrap();
         loop {

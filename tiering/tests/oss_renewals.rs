@@ -1,4 +1,4 @@
-//! Keys that end: refused by the store, not renewed by their source, rotated every two seconds under load.
+//! Keys that end: refused by the store, not renewed by their source, rotated every few seconds under load.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not know as such
 
 mod wire;
@@ -70,7 +70,7 @@ async fn a_source_that_fails_leaves_the_valid_key_in_use_and_counts() {
     assert!(error.kind() == TierErrorKind::Unavailable && error.to_string().contains("status 500"), "{error}");
 }
 
-/// A service of each kind whose keys live two seconds; `answer` gives the next one. Returns how a tier names it.
+/// A service of each kind whose keys live four seconds; `answer` gives the next one. Returns how a tier names it.
 async fn short_lived(kind: &str, answer: impl Fn() -> String + Send + Sync + 'static) -> CredentialsSpec {
     let granting = match kind {
         "uri" => Server::start(move |_, _| Reply::new(200).body(answer())).await,
@@ -95,7 +95,7 @@ async fn short_lived(kind: &str, answer: impl Fn() -> String + Send + Sync + 'st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_that_live_two_seconds_rotate_under_load_without_a_failed_request() {
+async fn keys_that_live_four_seconds_rotate_under_load_without_a_failed_request() {
     // The store refuses a key from the second on that its id names.
     let store = Server::start(|_, request| {
         let token = request.header("x-oss-security-token");
@@ -116,12 +116,13 @@ async fn rotates(kind: &'static str, store: String) {
     let counter = issued.clone();
     let next = move || {
         let number = counter.fetch_add(1, Ordering::SeqCst);
-        let expires = SystemClock::default().now().plus(Duration::from_secs(2));
-        grant(&format!("{number}-{}", expires.seconds()), Duration::from_secs(2))
+        let life = Duration::from_secs(4);
+        let expires = SystemClock::default().now().plus(life);
+        grant(&format!("{number}-{}", expires.seconds()), life)
     };
     let (tier, metrics) = tier(&store, short_lived(kind, next).await, &|_| None);
     let tier = Arc::new(tier);
-    let deadline = Instant::now() + Duration::from_secs(6);
+    let deadline = Instant::now() + Duration::from_secs(8);
     let workers = (0..8).map(|_| {
         let tier = tier.clone();
         tokio::spawn(async move {
@@ -138,7 +139,7 @@ async fn rotates(kind: &'static str, store: String) {
     let rotations = issued.load(Ordering::SeqCst);
     println!("{kind}: {done} requests, {rotations} keys");
     assert!(done > 100, "{kind}: {done} requests");
-    assert!((3..=14).contains(&rotations), "{kind}: {rotations} keys in 6 seconds: one refresh at a time");
+    assert!((3..=14).contains(&rotations), "{kind}: {rotations} keys in 8 seconds: one refresh at a time");
     assert_eq!(metrics.count(Operation::PutObject, Outcome::Ok), done, "{kind}");
     assert_eq!(metrics.credential_failures.get(), 0, "{kind}");
 }

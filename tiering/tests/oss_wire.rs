@@ -28,7 +28,7 @@ fn settings(endpoint: &str) -> OssSettings {
     let mut settings = OssSettings::new(endpoint, "cn-hangzhou", "bucket");
     settings.prefix = "tide".into();
     settings.storage_class = StorageClass::IA;
-    settings.read_timeout_ms = 2000;
+    settings.read_timeout_ms = 60_000;
     settings.credentials = CredentialsSpec::Static {
         access_key_id: "ak".into(),
         access_key_secret: Secret::new("very-secret"),

@@ -89,14 +89,31 @@ async fn load(bed: &Bed) -> Engine {
     put(&engine, "gone", b"gone").await.unwrap();
     engine.delete_object("bkt", "gone", DeleteRequest::default()).await.unwrap();
     bed.clock.advance(DAY * 31);
+    let month = bed.clock.now();
     let cold = |key: &str| matches!(residency(&engine, key), Some(Residency::Cold { .. }));
     until("the cold ones are cold", || {
         bed.clock.advance(Duration::from_secs(60));
         (0..10).all(|n| cold(&format!("cold/{n}"))) && cold("cold/large")
     })
     .await;
+    until("the snapshot that a month makes due", || last_snapshot(bed) >= month.seconds()).await;
     shipped(&engine).await;
     engine
+}
+
+/// When the last snapshot in the tier began, in seconds.
+fn last_snapshot(bed: &Bed) -> u64 {
+    bed.metric("tidegate_recovery_last_snapshot_timestamp_seconds", None) as u64
+}
+
+async fn bytes_of(tier: &MemoryTier, name: &str) -> Vec<u8> {
+    let size = tier.head(name).await.unwrap().size;
+    let mut stream = tier.get(name, 0..size).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(bytes) = futures::StreamExt::next(&mut stream).await {
+        all.extend_from_slice(&bytes.unwrap());
+    }
+    all
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,11 +176,14 @@ async fn a_write_that_was_not_noticed_in_time_to_be_fenced_is_not_recovered_twic
     let old = load(&old_bed).await;
     latest(&old_bed, new_dir.path()).run().await.unwrap();
     // The old one writes before it looks at the claims: the record stays on its disk.
-    let pieces = tier.list("meta/", None, 1000).await.unwrap().len();
     let _ = put(&old, "late", b"late").await;
     until("the old store notices", || old.writes_refused().is_some()).await;
-    assert_eq!(tier.list("meta/", None, 1000).await.unwrap().len(), pieces);
     old.shutdown().await.unwrap();
+    let pieces = tier.list("meta/", None, 1000).await.unwrap().into_iter().filter(|m| m.name.contains("/journal/"));
+    for piece in pieces {
+        let bytes = bytes_of(&tier, &piece.name).await;
+        assert!(!bytes.windows(4).any(|w| w == b"late"), "{}", piece.name);
+    }
     let new = bed(new_dir.path(), &tier).open().await;
     assert_eq!(residency(&new, "late"), None);
     new.shutdown().await.unwrap();
@@ -174,17 +194,20 @@ async fn a_dry_run_tells_the_same_and_leaves_nothing() {
     let (old_dir, new_dir, tier) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), memory());
     let old_bed = bed(old_dir.path(), &tier);
     let old = load(&old_bed).await;
-    let names = tier.list("", None, 1000).await.unwrap();
     let to = new_dir.path().join("data");
     let dry = Recovery { dry_run: true, ..latest(&old_bed, &to) };
     let (report, missing) = dry.run().await.unwrap();
     assert_eq!((report.term, report.found.objects, missing.len()), (0, 21, 10));
-    assert_eq!(tier.list("", None, 1000).await.unwrap(), names);
     assert_eq!(std::fs::read_dir(new_dir.path()).unwrap().count(), 0);
     put(&old, "still", b"mine").await.unwrap();
     shipped(&old).await;
     assert_eq!(old.writes_refused(), None);
     old.shutdown().await.unwrap();
+    // Nobody else writes there now.
+    let names = tier.list("", None, 1000).await.unwrap();
+    assert_eq!(dry.run().await.unwrap().0.found.objects, 22);
+    assert_eq!(tier.list("", None, 1000).await.unwrap(), names);
+    assert_eq!(std::fs::read_dir(new_dir.path()).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,7 +324,7 @@ async fn while_the_cloud_is_away_commits_go_on_and_the_lag_shows() {
     bed.clock.advance(Duration::from_secs(10));
     assert!(stats(&engine).lag_records >= 20 && stats(&engine).lag_ms >= 10_000);
     assert!(engine.warnings()[0].contains("behind"), "{:?}", engine.warnings());
-    assert!(bed.metric("tidegate_recovery_lag_seconds", None) >= 10.0);
+    until("the metric says so", || bed.metric("tidegate_recovery_lag_seconds", None) >= 10.0).await;
     gone.store(false, Ordering::SeqCst);
     shipped(&engine).await;
     assert_eq!((engine.warnings(), engine.writes_refused()), (vec![], None));
@@ -348,19 +371,29 @@ async fn old_journal_and_snapshots_go_and_what_is_needed_stays() {
         let tier = Arc::clone(&tier);
         async move { tier.list("meta/", None, 1000).await.unwrap().iter().filter(|m| m.name.contains(part)).count() }
     };
-    for n in 0..40 {
+    // Snapshots are made beside the pieces. The second one from the fortieth piece on begins behind that, however long each takes.
+    let (mut n, mut wanted) = (0, 3);
+    while n < 40 || meta("/snapshots/").await < wanted {
         put(&engine, &format!("k/{n}"), &noise(n, 1_000)).await.unwrap();
         shipped(&engine).await;
+        n += 1;
+        if n == 40 {
+            wanted = wanted.max(meta("/snapshots/").await + 2);
+        }
+        assert!(n < 1_000, "{wanted} snapshots were not made");
     }
     let (most, snapshots) = (meta("/journal/").await, meta("/snapshots/").await);
     assert!(snapshots >= 3 && most > 30, "{snapshots} snapshots, {most} pieces");
     bed.clock.advance(DAY);
-    for n in 40..50 {
+    let (day, end) = (bed.clock.now(), n + 10);
+    while n < end || last_snapshot(&bed) < day.seconds() {
         put(&engine, &format!("k/{n}"), &noise(n, 1_000)).await.unwrap();
         shipped(&engine).await;
+        n += 1;
+        assert!(n < 1_000, "no snapshot was made");
     }
     let mut left = most;
-    for _ in 0..1000 {
+    for _ in 0..18_000 {
         left = meta("/journal/").await;
         if left < most / 2 {
             break;
@@ -403,7 +436,7 @@ async fn a_pack_is_deleted_only_after_its_end_was_shipped() {
     assert_eq!(packs().await, before);
     stuck.store(false, Ordering::SeqCst);
     shipped(&engine).await;
-    for _ in 0..3000 {
+    for _ in 0..18_000 {
         bed.clock.advance(Duration::from_secs(60));
         engine.run_due_now().unwrap();
         if packs().await == 0 {

@@ -37,6 +37,11 @@ rules:
     bed
 }
 
+/// Waits until all that was claimed has moved: with some of it there may be room already.
+async fn all_moved(engine: &Engine) {
+    until("all that was claimed has moved", || engine.stats().unwrap().jobs.is_empty()).await;
+}
+
 fn used(engine: &Engine) -> u64 {
     engine.stats().unwrap().disk.used_bytes
 }
@@ -75,6 +80,7 @@ async fn a_rule_acts_at_its_level_far_below_the_watermark_moves_the_idlest_and_s
     bed.clock.advance(Duration::from_secs(1));
     let n = fill_to(&engine, 70, n).await;
     passing(&bed, "there is room again", || used(&engine) < CLIENTS / 100 * 60).await;
+    all_moved(&engine).await;
     let stats = engine.stats().unwrap();
     assert!(used(&engine) > CLIENTS / 100 * 50, "{} is left", used(&engine));
     assert!((1..=20).contains(&stats.cold.objects), "{:?}", stats.cold);
@@ -134,6 +140,7 @@ async fn the_highest_levels_act_before_clients_are_refused_and_only_so_far() {
         // Every put is taken.
         fill_to(&engine, level, 0).await;
         passing(&bed, "there is room again", || used(&engine) < CLIENTS / 100 * level).await;
+        all_moved(&engine).await;
         let cold = engine.stats().unwrap().cold.objects;
         assert!((1..=5).contains(&cold), "{cold} at {level}%");
         engine.shutdown().await.unwrap();

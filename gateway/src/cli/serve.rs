@@ -4,8 +4,10 @@ use super::args::Serve;
 use super::standby::Following;
 use super::{Exit, Failure};
 use crate::admin::{AdminServer, AdminState, GatewayMetrics, Phase};
+use crate::auth::identity::IdentitySource as _;
 use crate::config::{Config, access_key, check, read_policy, test_settings};
 use crate::logging;
+use crate::notify::{Delivery, DeliveryMetrics, Target};
 use crate::output::Output;
 use crate::server::tls::Certificates;
 use crate::server::{AccessKey, Listeners, S3Server, S3Settings, descriptors};
@@ -26,6 +28,7 @@ use tidegate_tiering::recovery::StandbySettings;
 use tidegate_tiering::tier::{self, Tier};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Where a server listens: what `--ready-file` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,6 +288,8 @@ impl Serving<'_> {
         let both = (engine.clone(), Arc::clone(&users));
         let server = S3Server::bind_to(listeners, settings, both, registry).map_err(Failure::new)?;
         let server = server.with_tls(self.certificates.clone());
+        let first_account = users.first_account().id.clone();
+        let mut sending = self.send_events(engine, first_account, registry)?;
         self.announce((engine, users), server.local_addr(), tls).await?;
         let (stopping, stop) = (Arc::clone(&self.state), self.stop.clone());
         let mut ended = Ended::Stopped;
@@ -297,8 +302,27 @@ impl Serving<'_> {
                 }
             }
         };
-        Box::pin(server.run(shutdown)).await.map_err(Failure::new)?;
-        Ok(ended)
+        let served = Box::pin(server.run(shutdown)).await.map_err(Failure::new);
+        // What is on its way is sent again by the next start.
+        sending.shutdown().await;
+        served.map(|()| ended)
+    }
+
+    /// Begins to send events to the targets of the configuration. A standby sends none: its engine gives none out.
+    fn send_events(
+        &self,
+        engine: &Engine,
+        first_account: String,
+        registry: &prometheus::Registry,
+    ) -> Result<JoinSet<()>, Failure> {
+        let config = self.state.config();
+        let targets = config.notifications.targets.iter().map(|(name, settings)| {
+            Target::new(name, settings).map_err(|e| Failure::new(format!("notifications.targets.{name}.{e}")))
+        });
+        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        let metrics = DeliveryMetrics::new(registry).map_err(Failure::new)?;
+        let (engine, region) = (engine.clone(), config.s3.region.clone());
+        Ok(Delivery { engine, region, first_account, metrics }.start(targets))
     }
 
     /// Those who may sign requests. A standby never makes a seal key: what it follows was sealed with that of the primary.

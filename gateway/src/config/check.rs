@@ -36,6 +36,7 @@ pub fn check(file: &str, config: &Config) -> (Vec<Problem>, Vec<Diagnostic>) {
     check_data_dir(file, config, &mut problems);
     check_s3(file, config, &mut problems);
     super::check_accounts::check(file, config, &mut problems);
+    super::notifications::check(file, config, &mut problems);
     for (field, message) in config.store.problems() {
         // "must be at least 1" is a way out as it is.
         let (what, help) = message.split_once(": ").unwrap_or(("this value cannot work", &message));

@@ -8,6 +8,7 @@ pub mod accounts;
 mod check;
 pub mod check_accounts;
 mod error;
+pub mod notifications;
 mod places;
 mod reader;
 mod store;
@@ -22,6 +23,7 @@ pub use store::{ChunkSection, DurabilityName, HotSection, JournalSection, Relaxe
 
 use crate::server::{S3Settings, Secret};
 use accounts::{AccountSection, UsersSection};
+use notifications::NotificationsSection;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -67,6 +69,8 @@ pub struct Config {
     pub prices: PriceBook,
     /// How the rules of lifecycles are read.
     pub lifecycle: LifecycleSection,
+    /// Whom buckets may have told of their events.
+    pub notifications: NotificationsSection,
     /// Logs.
     pub log: LogSettings,
     /// For tests and demonstrations.
@@ -92,6 +96,7 @@ impl Default for Config {
             policy: None,
             prices: PriceBook::default(),
             lifecycle: LifecycleSection::default(),
+            notifications: NotificationsSection::default(),
             log: LogSettings::default(),
             debug: DebugSettings::default(),
             places: places::Places::default(),
@@ -238,7 +243,10 @@ impl Config {
             day_ms: self.lifecycle.test_day().map(|seconds| seconds.saturating_mul(1000)),
             tiers: self.tiers.iter().map(|(name, tier)| (name.clone(), tiers::price_class(tier))).collect(),
         };
-        EngineSettings { prices: self.prices.clone(), recovery, lifecycle, ..self.store.engine(self.data_dir.clone()) }
+        let targets = self.notifications.targets.iter();
+        let notifications = targets.map(|(name, target)| (name.clone(), target.max_queued)).collect();
+        let store = self.store.engine(self.data_dir.clone());
+        EngineSettings { prices: self.prices.clone(), recovery, lifecycle, notifications, ..store }
     }
 
     /// The file that keeps how far the clock was moved.

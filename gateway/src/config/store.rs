@@ -167,6 +167,7 @@ impl StoreSettings {
             standby: None,
             prices: PriceBook::default(),
             lifecycle: Default::default(),
+            notifications: Default::default(),
             driven: false,
         }
     }

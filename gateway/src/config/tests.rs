@@ -197,6 +197,9 @@ fn the_commented_example_is_read_checked_and_has_the_defaults_that_it_names() {
     );
     assert_eq!(format!("{:?}", ours.limits), format!("{:?}", defaults.limits));
     assert_eq!(config.prices, Config::default().prices);
+    let hook = &config.notifications.targets["thumbnails"];
+    let defaults = super::notifications::TargetSection { url: hook.url.clone(), ..Default::default() };
+    assert_eq!(format!("{hook:?}"), format!("{defaults:?}"));
     let s3 = S3Settings { access_keys: Vec::new(), storage_classes: Vec::new(), ..config.s3.clone() };
     assert_eq!(s3, S3Settings { storage_classes: Vec::new(), ..S3Settings::default() });
     let dir = tempfile::tempdir().unwrap();

@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, Table};
 use std::fmt::Write;
 use std::time::Duration;
 use tidegate_tiering::engine::{
-    Amount, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency, StatsReport,
-    TierPackReport, TierReport, Unreadable,
+    Amount, EventQueueStats, GcReport, IndexRebuilt, JournalLine, LossyBody, ObjectStatusReport, PlanReport, Residency,
+    Retention, StatsReport, TierPackReport, TierReport, Unreadable,
 };
 
 pub use super::render_fsck::{fsck, fsck_estimate};
@@ -100,6 +100,7 @@ pub fn stats(report: &StatsReport) -> String {
     if let Some(following) = &report.standby {
         text += &standby(following);
     }
+    text += &notifications(report);
     text.push('\n');
     if !report.tiers.is_empty() {
         let mut tiers = table(["tier", "objects", "logical", "packs", "stored", "dead"]);
@@ -123,6 +124,18 @@ pub fn stats(report: &StatsReport) -> String {
         text += &finish(jobs, &[2]);
     }
     text
+}
+
+/// What waits for the targets of notifications.
+fn notifications(report: &StatsReport) -> String {
+    let line = |queue: &EventQueueStats| {
+        let age = show_duration(Duration::from_millis(queue.oldest_age_ms));
+        let waits = if queue.queued == 0 { String::new() } else { format!(", the oldest for {age}") };
+        let gone = if queue.configured { "" } else { ", the configuration does not name it" };
+        let lost = if queue.dropped == 0 { String::new() } else { format!(", {} LOST", queue.dropped) };
+        format!("{}: {} events wait{waits}{gone}{lost}", queue.target, queue.queued)
+    };
+    pairs(report.notifications.iter().map(|queue| ("notifications", line(queue))).collect())
 }
 
 fn late(ms: u64) -> String {
@@ -151,6 +164,12 @@ pub fn object_status(report: &ObjectStatusReport) -> String {
         ("residency", residency(&report.residency)),
         ("chunks", format!("{}, {} of them local", report.chunks, report.local_chunks)),
     ];
+    if let Some(Retention { mode, until }) = report.retention {
+        rows.push(("retention", format!("until {until} ({})", mode.as_str())));
+    }
+    if report.legal_hold {
+        rows.push(("legal hold", "on".to_owned()));
+    }
     if report.restore_ongoing {
         rows.push(("restore", "running".to_owned()));
     }
@@ -387,7 +406,7 @@ mod tests {
     use super::*;
     use tidegate_tiering::clock::Timestamp;
     use tidegate_tiering::engine::{
-        JobReport, NextAction, PackReport, PlanCost, PlannedAction, RuleExplanation, TierStats,
+        JobReport, NextAction, PackReport, PlanCost, PlannedAction, RetentionMode, RuleExplanation, TierStats,
     };
 
     #[test]
@@ -430,6 +449,8 @@ mod tests {
             tags: Vec::new(),
             checksum: None,
             parts: 0,
+            retention: Some(Retention { mode: RetentionMode::Compliance, until: Timestamp(2000) }),
+            legal_hold: true,
             declared_class: "STANDARD".into(),
             class_shown: "STANDARD_IA".into(),
             residency: Residency::Cold { tier: "ia".into() },
@@ -445,6 +466,8 @@ mod tests {
         for part in [
             "s3://b/k",
             "cold: in tier ia",
+            "until 1970-01-01T00:00:02.000Z (COMPLIANCE)",
+            "legal hold",
             "expire at 1970-01-01T00:00:01.000Z by rule old",
             "2, 1 of them local",
             "last error: no",

@@ -115,15 +115,20 @@ impl S3Access for Gate {
             | Operation::PutBucketTagging
             | Operation::PutObjectTagging
             | Operation::PutBucketCors
+            | Operation::PutBucketNotificationConfiguration
             | Operation::PutBucketAcl
             | Operation::PutObjectAcl
             | Operation::PutBucketPolicy
             | Operation::PutPublicAccessBlock
+            | Operation::PutObjectLockConfiguration
+            | Operation::PutObjectRetention
+            | Operation::PutObjectLegalHold
             | Operation::PutBucketOwnershipControls => of_xml(cx.headers(), ChecksumsOf::Body).map(drop)?,
             Operation::CompleteMultipartUpload => of_xml(cx.headers(), ChecksumsOf::Object).map(drop)?,
             _ => {}
         }
         super::encryption::refuse(cx.headers(), operation)?;
+        super::lock::refuse(cx.headers(), operation)?;
         refuse_headers(cx.headers())
     }
 
@@ -155,6 +160,7 @@ fn reads(operation: Operation) -> bool {
             | O::GetObjectTagging
             | O::ListObjectVersions
             | O::GetBucketCors
+            | O::GetBucketNotificationConfiguration
             | O::GetBucketEncryption
             | O::ListParts
             | O::ListMultipartUploads
@@ -165,18 +171,18 @@ fn reads(operation: Operation) -> bool {
             | O::GetBucketAcl
             | O::GetObjectAcl
             | O::GetObjectTorrent
+            | O::GetObjectLockConfiguration
+            | O::GetObjectRetention
+            | O::GetObjectLegalHold
     )
 }
 
-/// Refuses what would be dangerous to ignore: locks that would not hold.
+/// Refuses what would be dangerous to ignore.
 fn refuse_headers(headers: &HeaderMap) -> S3Result<()> {
     for (name, value) in headers {
         let Some(rest) = name.as_str().strip_prefix("x-amz-") else { continue };
         if rest.starts_with("meta-") && is_broken_word(value) {
             return Err(s3_error!(InvalidArgument, "{name} is no encoded word of RFC 2047."));
-        }
-        if rest.starts_with("object-lock") || (rest == "bucket-object-lock-enabled" && !is_false(value)) {
-            return Err(s3_error!(NotImplemented, "{name}: object lock is not implemented; leave the header out."));
         }
         if rest == "website-redirect-location" || rest == "write-offset-bytes" {
             return Err(s3_error!(NotImplemented, "{name} is not implemented; leave the header out."));
@@ -190,10 +196,6 @@ fn is_broken_word(value: &http::HeaderValue) -> bool {
     value.as_bytes().split(u8::is_ascii_whitespace).any(|word| word == b"=?=")
 }
 
-fn is_false(value: &http::HeaderValue) -> bool {
-    value.as_bytes().eq_ignore_ascii_case(b"false")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,9 +203,7 @@ mod tests {
     #[test]
     fn headers_that_must_not_be_ignored_are_refused_by_name() {
         let cases = [
-            ("x-amz-object-lock-mode", "COMPLIANCE", Some("NotImplemented")),
-            ("x-amz-bucket-object-lock-enabled", "true", Some("NotImplemented")),
-            ("x-amz-bucket-object-lock-enabled", "false", None),
+            ("x-amz-website-redirect-location", "/", Some("NotImplemented")),
             ("x-amz-acl", "public-read", None),
             ("x-amz-meta-acl", "public", None),
             ("x-amz-meta-a", "=?=", Some("InvalidArgument")),

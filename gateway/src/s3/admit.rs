@@ -87,6 +87,9 @@ pub(crate) fn asking<'a>(
     Asking { caller, headers, query, peer, tls, now: authority.now(), content: None }
 }
 
+/// Operations that are decided about once their body is read, as policies ask for what it says.
+const BY_BODY: [&str; 3] = ["PutObjectRetention", "PutObjectLegalHold", "PutObjectTagging"];
+
 /// Whether the caller may do what the request asks for.
 ///
 /// # Errors
@@ -98,7 +101,11 @@ pub(crate) fn admit(authority: &Authority, cx: &mut S3AccessContext<'_>, caller:
     let asking = asking(authority, caller, context.as_deref(), (cx.headers(), cx.uri().query().unwrap_or_default()));
     let name = cx.s3_op().name();
     let shape = shape(&asking);
-    let needs = needs(name, shape).ok_or_else(|| s3_error!(AccessDenied, "Access Denied: nobody may do {name}."))?;
+    let mut needs =
+        needs(name, shape).ok_or_else(|| s3_error!(AccessDenied, "Access Denied: nobody may do {name}."))?;
+    if BY_BODY.contains(&name) {
+        needs.clear();
+    }
     let version = asking.parameter("versionId").filter(|version| !version.is_empty());
     let place = match cx.s3_path() {
         S3Path::Root => Place::default(),
@@ -128,7 +135,7 @@ pub(crate) fn admit(authority: &Authority, cx: &mut S3AccessContext<'_>, caller:
     let admission = Admission { authority, asking: &asking, name };
     let mut unlisted = false;
     let (object, itself) = (Look::new(authority, place), Look::new(authority, place.of_bucket()));
-    for need in needs.iter().filter(|_| name != "PutObjectTagging") {
+    for need in &needs {
         unlisted |= match need.on {
             On::Source => admission.source(need, decided)?,
             On::Bucket => admission.target(need, &bucket, &itself, decided)?,
@@ -283,7 +290,7 @@ fn shape(asking: &Asking<'_>) -> Shape {
         tags: header("x-amz-tagging").is_some(),
         acl: grants || header("x-amz-acl").is_some_and(|value| !harmless.contains(&value)),
         ownership: header("x-amz-object-ownership").is_some(),
-        retention: header("x-amz-object-lock-mode").is_some(),
+        retention: header("x-amz-object-lock-mode").or(header("x-amz-object-lock-retain-until-date")).is_some(),
         legal_hold: header("x-amz-object-lock-legal-hold").is_some(),
         bypass: is_true("x-amz-bypass-governance-retention"),
         lock: is_true("x-amz-bucket-object-lock-enabled"),

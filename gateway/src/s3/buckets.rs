@@ -2,7 +2,7 @@
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use tidegate_tiering::engine::{BucketSettings, EngineError};
+use tidegate_tiering::engine::{BucketLock, BucketSettings, EngineError, Versioning};
 
 use super::acl_operations::with_acls;
 use super::admit::caller_of;
@@ -45,7 +45,11 @@ pub(super) async fn create(
             "Access Denied: a bucket needs an owner, so that this request must be signed."
         ));
     };
-    let settings = settings(gateway, &identity.account.id, &headers)?;
+    let mut settings = settings(gateway, &identity.account.id, &headers)?;
+    if input.object_lock_enabled_for_bucket == Some(true) {
+        settings.versioning = Versioning::Enabled;
+        settings.set_object_lock(BucketLock::default()).map_err(from_engine)?;
+    }
     match gateway.engine.create_bucket_with(&input.bucket, settings).await {
         Err(EngineError::BucketExists(name)) => return Err(exists(gateway, &name, &identity.account.id)),
         other => other.map_err(from_engine)?,

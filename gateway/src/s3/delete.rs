@@ -29,7 +29,8 @@ pub(super) async fn object(
     let if_match = of_write(input.if_match.as_ref(), None).if_match;
     let if_size = input.if_match_size.map(size).transpose()?;
     let if_modified = input.if_match_last_modified_time.map(second);
-    let delete = DeleteRequest { version, if_match, if_size, if_modified, owner };
+    let bypass_governance = input.bypass_governance_retention == Some(true);
+    let delete = DeleteRequest { version, if_match, if_size, if_modified, owner, bypass_governance };
     let deleted = gateway.engine.delete_object(&input.bucket, &input.key, delete).await.map_err(from_engine)?;
     Ok(S3Response::new(DeleteObjectOutput {
         delete_marker: deleted.marker.then_some(true),
@@ -79,6 +80,7 @@ pub(super) async fn objects(
         return Err(s3_error!(MalformedXML, "An Object of DeleteObjects has an empty Key."));
     }
     let quiet = input.delete.quiet.unwrap_or(false);
+    let bypass_governance = input.bypass_governance_retention == Some(true);
     let mut errors = Vec::new();
     let (mut deletes, mut named) = (Vec::with_capacity(objects.len()), Vec::with_capacity(objects.len()));
     for (count, object) in objects.into_iter().enumerate() {
@@ -86,10 +88,10 @@ pub(super) async fn objects(
         if count % KEYS_AT_ONCE == KEYS_AT_ONCE - 1 {
             tokio::task::yield_now().await;
         }
-        let allowed = || allowed(gateway, &asking, &facts, (&input.bucket, &object));
+        let allowed = || allowed(gateway, &asking, &facts, (&input.bucket, &object, bypass_governance));
         match asked(&object).and_then(|delete| allowed().map(|()| delete)) {
             Ok(delete) => {
-                deletes.push((object.key, DeleteRequest { owner: owner.clone(), ..delete }));
+                deletes.push((object.key, DeleteRequest { owner: owner.clone(), bypass_governance, ..delete }));
                 named.push(object.version_id);
             }
             Err(error) => errors.push(failure(object.key, object.version_id, &error)),
@@ -114,11 +116,11 @@ fn allowed(
     gateway: &Gateway,
     asking: &Asking<'_>,
     facts: &BucketFacts,
-    (bucket, object): (&str, &ObjectIdentifier),
+    (bucket, object, bypass): (&str, &ObjectIdentifier, bool),
 ) -> S3Result<()> {
     let version = object.version_id.as_deref();
     let place = Place { bucket, key: &object.key, version, ..Place::default() };
-    let shape = Shape { version: version.is_some(), ..Shape::default() };
+    let shape = Shape { version: version.is_some(), bypass, ..Shape::default() };
     let needs = needs("DeleteObject", shape).unwrap_or_default();
     needs.iter().try_for_each(|need| gateway.authority.require(asking, need.action, facts, &place))
 }
@@ -140,7 +142,7 @@ fn asked(object: &ObjectIdentifier) -> S3Result<DeleteRequest> {
         if_match: object.e_tag.as_ref().map(of_delete),
         if_size: object.size.map(size).transpose()?,
         if_modified: object.last_modified_time.clone().map(second),
-        owner: None,
+        ..DeleteRequest::default()
     })
 }
 

@@ -41,6 +41,8 @@ pub fn from_engine(error: EngineError) -> S3Error {
         EngineError::BadDigest { .. } => Code::BadDigest,
         EngineError::Body(_) => Code::IncompleteBody,
         EngineError::WrongKey => Code::InvalidRequest,
+        EngineError::Locked(_) => Code::AccessDenied,
+        EngineError::InvalidBucketState(_) => Code::InvalidBucketState,
         EngineError::InvalidObjectState { .. } => Code::InvalidObjectState,
         EngineError::RestoreInProgress => Code::RestoreAlreadyInProgress,
         // S3's own answer to RestoreObject on a class that needs none.
@@ -211,6 +213,8 @@ mod tests {
             (EngineError::BadDigest { what: "Content-MD5", expected: text(), computed: text() }, "BadDigest", 400),
             (EngineError::Body(BodyError::Incomplete(text())), "IncompleteBody", 400),
             (EngineError::WrongKey, "InvalidRequest", 400),
+            (EngineError::Locked(text()), "AccessDenied", 403),
+            (EngineError::InvalidBucketState(text()), "InvalidBucketState", 409),
             (EngineError::InvalidObjectState { class: text() }, "InvalidObjectState", 403),
             (EngineError::RestoreInProgress, "RestoreAlreadyInProgress", 409),
             (EngineError::NotArchived { class: text() }, "InvalidObjectState", 403),

@@ -3,11 +3,11 @@
 use http::HeaderMap;
 use s3s::dto::{self, AccessControlPolicy, Grantee as DtoGrantee, Permission as DtoPermission, Type};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
-use tidegate_tiering::engine::ObjectAttributes;
+use tidegate_tiering::engine::{ObjectAttributes, Retention};
 
-use super::Gateway;
 use super::admit::{Admitted, caller_of};
 use super::authority::Authority;
+use super::{Gateway, lock};
 use crate::auth::acl::{Acl, Grant, Grantee, MAX_GRANTS, Permission};
 use crate::auth::decide::BucketFacts;
 use crate::auth::identity::{Caller, IdentitySource};
@@ -181,10 +181,12 @@ pub(crate) fn admissible(bucket: &BucketFacts, acl: Acl, owner: &str) -> S3Resul
     Ok(Some(acl.to_text()))
 }
 
-/// Who owns a new object, and its access control list, as records keep them.
+/// Who owns a new object, its access control list and its lock, as records keep them.
 pub(crate) struct OfNew {
     pub(crate) owner: Option<String>,
     pub(crate) acl: Option<String>,
+    retention: Option<Retention>,
+    legal_hold: Option<bool>,
 }
 
 impl OfNew {
@@ -199,13 +201,14 @@ impl OfNew {
 
     /// The attributes with them.
     pub(crate) fn put_into(self, attributes: ObjectAttributes) -> ObjectAttributes {
-        ObjectAttributes { owner: self.owner, acl: self.acl, ..attributes }
+        let Self { owner, acl, retention, legal_hold } = self;
+        ObjectAttributes { owner, acl, retention, legal_hold, ..attributes }
     }
 
     /// Of an object that `caller` writes with these headers.
     ///
     /// # Errors
-    /// Those of [`of_headers`] and [`admissible`].
+    /// Those of [`of_headers`], [`admissible`] and [`lock::of_headers`].
     pub(crate) fn read(
         authority: &Authority,
         bucket: &BucketFacts,
@@ -226,7 +229,8 @@ impl OfNew {
             true => of_headers(headers, authority.identities(), writer, &bucket.owner)?,
         };
         let acl = acl.map(|acl| admissible(bucket, acl, writer)).transpose()?.flatten();
-        Ok(Self { owner: authority.recorded(writer), acl })
+        let (retention, legal_hold) = lock::of_headers(headers)?;
+        Ok(Self { owner: authority.recorded(writer), acl, retention, legal_hold })
     }
 }
 

@@ -22,7 +22,9 @@ mod grants;
 mod lifecycle;
 mod list;
 mod listing;
+mod lock;
 mod multipart;
+mod notification;
 pub(crate) mod parameters;
 pub(crate) mod parsed;
 mod policy_operations;
@@ -33,6 +35,8 @@ mod tagging;
 mod versions;
 mod write;
 
+pub(crate) use versions::shown as shown_version;
+
 use authority::Authority;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto;
@@ -40,7 +44,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result};
 use std::sync::Arc;
 use tidegate_tiering::clock::Timestamp;
-use tidegate_tiering::engine::Engine;
+use tidegate_tiering::engine::{Engine, asked_by};
 
 use crate::auth::identity::IdentitySource;
 use crate::server::request::RequestContext;
@@ -158,7 +162,12 @@ macro_rules! operations {
                     request: S3Request<dto::$input>,
                 ) -> S3Result<S3Response<dto::$output>> {
                     let unlisted = admit::Unlisted::is(&request);
-                    let answer = $handler(self, request).await;
+                    let asking = context(&request);
+                    let work = $handler(self, request);
+                    let answer = match asking {
+                        Some(asking) => asked_by(asking, work).await,
+                        None => work.await,
+                    };
                     if unlisted { answer.map_err(admit::Unlisted::hide) } else { answer }
                 }
             )+
@@ -192,6 +201,16 @@ operations! {
     get_bucket_encryption => encryption::get_default, GetBucketEncryptionInput, GetBucketEncryptionOutput;
     put_bucket_encryption => encryption::put_default, PutBucketEncryptionInput, PutBucketEncryptionOutput;
     delete_bucket_encryption => encryption::delete_default, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput;
+    get_object_lock_configuration => lock::get_configuration, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput;
+    put_object_lock_configuration => lock::put_configuration, PutObjectLockConfigurationInput, PutObjectLockConfigurationOutput;
+    get_object_retention => lock::get_retention, GetObjectRetentionInput, GetObjectRetentionOutput;
+    put_object_retention => lock::put_retention, PutObjectRetentionInput, PutObjectRetentionOutput;
+    get_object_legal_hold => lock::get_hold, GetObjectLegalHoldInput, GetObjectLegalHoldOutput;
+    put_object_legal_hold => lock::put_hold, PutObjectLegalHoldInput, PutObjectLegalHoldOutput;
+    get_bucket_notification_configuration => notification::get, GetBucketNotificationConfigurationInput,
+        GetBucketNotificationConfigurationOutput;
+    put_bucket_notification_configuration => notification::put, PutBucketNotificationConfigurationInput,
+        PutBucketNotificationConfigurationOutput;
     get_object => read::get, GetObjectInput, GetObjectOutput;
     head_object => read::head, HeadObjectInput, HeadObjectOutput;
     get_object_attributes => read::attributes, GetObjectAttributesInput, GetObjectAttributesOutput;

@@ -53,11 +53,15 @@ fn of_write(operation: Operation) -> Option<&'static [&'static str]> {
         O::PutBucketTagging | O::DeleteBucketTagging => &["tagging"],
         O::PutObjectTagging | O::DeleteObjectTagging => &["tagging", "versionId"],
         O::PutBucketCors | O::DeleteBucketCors => &["cors"],
+        O::PutBucketNotificationConfiguration => &["notification"],
         O::PutBucketPolicy | O::DeleteBucketPolicy => &["policy"],
         O::PutPublicAccessBlock | O::DeletePublicAccessBlock => &["publicAccessBlock"],
         O::PutBucketOwnershipControls | O::DeleteBucketOwnershipControls => &["ownershipControls"],
         O::PutBucketAcl => &["acl"],
         O::PutObjectAcl => &["acl", "versionId"],
+        O::PutObjectLockConfiguration => &["object-lock"],
+        O::PutObjectRetention => &["retention", "versionId"],
+        O::PutObjectLegalHold => &["legal-hold", "versionId"],
         _ => return None,
     })
 }

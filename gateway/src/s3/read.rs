@@ -12,6 +12,7 @@ use super::conditions::{self, Conditions, Verdict, failed, of_read};
 use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, http_date};
 use super::lifecycle::expiration;
+use super::lock::{self, show_lock};
 use super::ranges::{self, Selection};
 use super::{Gateway, etag, signed, time, versions};
 use crate::server::{PlainEtag, ResponseBody, ResponseStatus, S3_MAX_PARTS, Verified};
@@ -125,6 +126,7 @@ pub(super) async fn get(
     let selection = wanted.select(&object)?;
     object.check_readable().map_err(from_engine)?;
     let mut response = described!(GetObjectOutput, input, wanted, selection, object.info());
+    show_lock!(response.output, lock::shown(gateway, &request, object.info())?);
     echo_key!(response.output, &key);
     if selection.length() > 0 {
         let body = object.read(selection.range).await.map_err(from_engine)?;
@@ -145,6 +147,7 @@ pub(super) async fn head(
     let wanted = wanted!(input, &request.headers, &object);
     let selection = wanted.select(&object)?;
     let mut response = described!(HeadObjectOutput, input, wanted, selection, object.info());
+    show_lock!(response.output, lock::shown(gateway, &request, object.info())?);
     echo_key!(response.output, &key);
     if selection.partial {
         response.extensions.insert(ResponseStatus(http::StatusCode::PARTIAL_CONTENT));

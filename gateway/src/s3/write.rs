@@ -13,7 +13,7 @@ use super::encryption::{KeyFor, echo_key, key_headers};
 use super::error::{from_engine, from_engine_with_body};
 use super::grants::OfNew;
 use super::lifecycle::expiration;
-use super::{Gateway, context, etag, versions};
+use super::{Gateway, context, etag, lock, versions};
 use crate::server::{FromForm, ResponseStatus};
 
 pub(super) async fn put(
@@ -25,6 +25,9 @@ pub(super) async fn put(
     let of_new = OfNew::of_request(gateway, &request)?;
     let trailing = request.trailing_headers;
     let headers = request.headers;
+    if !from_form {
+        lock::require_digest(&headers)?;
+    }
     let input = request.input;
     let key = key_headers!(input).key(KeyFor::Writing, gateway.hides_keys(&request.extensions))?;
     let announced = announced!(input, &headers, trailing.as_ref(), gateway.max_body_bytes);

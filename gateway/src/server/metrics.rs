@@ -55,6 +55,9 @@ operations! {
     GetPublicAccessBlock, PutPublicAccessBlock, DeletePublicAccessBlock,
     GetBucketOwnershipControls, PutBucketOwnershipControls, DeleteBucketOwnershipControls,
     GetBucketAcl, PutBucketAcl, GetObjectAcl, PutObjectAcl, GetObjectTorrent,
+    GetObjectLockConfiguration, PutObjectLockConfiguration, GetObjectRetention, PutObjectRetention,
+    GetObjectLegalHold, PutObjectLegalHold,
+    GetBucketNotificationConfiguration, PutBucketNotificationConfiguration,
 }
 
 impl Operation {
@@ -65,7 +68,7 @@ impl Operation {
 
 /// The codes of errors that are counted by name: what the handlers, s3s and the adapter answer with. Any other is
 /// counted as `Other`, so that the label is bounded whatever s3s makes of a request.
-const ERROR_CODES: [&str; 78] = [
+const ERROR_CODES: [&str; 82] = [
     "AccessControlListNotSupported",
     "AccessDenied",
     "AccessForbidden",
@@ -90,6 +93,7 @@ const ERROR_CODES: [&str; 78] = [
     "InvalidArgument",
     "InvalidBucketAclWithObjectOwnership",
     "InvalidBucketName",
+    "InvalidBucketState",
     "InvalidClientTokenId",
     "InvalidDigest",
     "InvalidEncryptionAlgorithmError",
@@ -101,6 +105,7 @@ const ERROR_CODES: [&str; 78] = [
     "InvalidPolicyDocument",
     "InvalidRange",
     "InvalidRequest",
+    "InvalidRetentionPeriod",
     "InvalidStorageClass",
     "InvalidTag",
     "InvalidToken",
@@ -124,11 +129,13 @@ const ERROR_CODES: [&str; 78] = [
     "NoSuchCORSConfiguration",
     "NoSuchKey",
     "NoSuchLifecycleConfiguration",
+    "NoSuchObjectLockConfiguration",
     "NoSuchPublicAccessBlockConfiguration",
     "NoSuchTagSet",
     "NoSuchUpload",
     "NoSuchVersion",
     "NotImplemented",
+    "ObjectLockConfigurationNotFoundError",
     "OwnershipControlsNotFoundError",
     "PolicyTooLarge",
     "PreconditionFailed",

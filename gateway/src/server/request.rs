@@ -3,11 +3,12 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::metrics::Operation;
 use crate::auth::identity::Identity;
+use tidegate_tiering::engine::{Asks, Origin};
 
 /// A request id as clients see it: 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +144,20 @@ pub struct RequestContext {
     identity: OnceLock<Arc<Identity>>,
     operation: AtomicU8,
     failure: AtomicU8,
+    form: AtomicBool,
+}
+
+impl Asks for RequestContext {
+    fn origin(&self) -> Origin {
+        let principal =
+            self.identity().map_or_else(|| "Anonymous".to_owned(), |known| format!("AWS:{}", known.user_id()));
+        let address = self.peer.map(|peer| peer.to_canonical().to_string()).unwrap_or_default();
+        Origin { principal, address, request: self.id.to_string() }
+    }
+
+    fn is_form(&self) -> bool {
+        self.form.load(Ordering::Relaxed)
+    }
 }
 
 impl RequestContext {
@@ -155,6 +170,7 @@ impl RequestContext {
             identity: OnceLock::new(),
             operation: AtomicU8::new(Operation::Unknown as u8),
             failure: AtomicU8::new(0),
+            form: AtomicBool::new(false),
         }
     }
 
@@ -196,6 +212,11 @@ impl RequestContext {
     /// Notes the operation.
     pub fn set_operation(&self, operation: Operation) {
         self.operation.store(operation as u8, Ordering::Relaxed);
+    }
+
+    /// Notes that the request is a form.
+    pub fn set_form(&self) {
+        self.form.store(true, Ordering::Relaxed);
     }
 
     /// Why the body failed, if it did.

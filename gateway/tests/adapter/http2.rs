@@ -155,7 +155,7 @@ async fn a_client_that_leaves_frees_what_it_asked_for() {
 
 #[tokio::test]
 async fn slow_clients_lose_their_streams() {
-    let secure = secure(S3Settings { write_timeout_seconds: 1, ..settings() });
+    let secure = secure(S3Settings { write_timeout_seconds: 1, body_read_timeout_seconds: 1, ..settings() });
     let mut client = secure.connect().await;
     // It takes what its window holds and no more.
     let mut answer = ask(&mut client, secure.request("GET", "/bucket/large", &[]), None).await;
@@ -216,7 +216,7 @@ async fn two_hosts_in_one_request_are_refused() {
 
 #[tokio::test]
 async fn shutdown_finishes_what_runs() {
-    let mut secure = secure(settings());
+    let mut secure = secure(S3Settings { shutdown_timeout_seconds: 60, ..settings() });
     let mut client = secure.connect().await;
     let (answer, _) = client.send_request(secure.request("GET", "/bucket/gate", &[]), true).unwrap();
     given(&secure.server.s3.entered).await;

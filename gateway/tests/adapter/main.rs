@@ -79,7 +79,7 @@ async fn a_half_sent_body_leaves_no_object() {
 
 #[tokio::test]
 async fn a_stalled_body_is_given_up_after_the_timeout() {
-    let server = start(settings());
+    let server = start(tidegate_gateway::server::S3Settings { body_read_timeout_seconds: 1, ..settings() });
     for (key, size) in [("tiny", 1000), ("piped", PIPED)] {
         let mut stream = server.connect().await;
         let head = server.head("PUT", &format!("/bucket/{key}"), &[("Content-Length", &size.to_string())]);
@@ -206,7 +206,7 @@ async fn more_requests_than_allowed_are_told_to_slow_down() {
 
 #[tokio::test]
 async fn shutdown_finishes_what_runs_and_accepts_no_more() {
-    let mut server = start(settings());
+    let mut server = start(tidegate_gateway::server::S3Settings { shutdown_timeout_seconds: 60, ..settings() });
     let mut idle = server.connect().await;
     let mut running = server.connect().await;
     running.write_all(server.head("GET", "/bucket/gate", &[]).as_bytes()).await.unwrap();

@@ -1,8 +1,10 @@
-//! Bodies that share chunks, some of them compressible, and their ETags.
+//! Bodies that share chunks, some of them compressible, and their ETags; and the key that some are sealed with.
 
 use super::common::{Dice, noise};
+use super::plans::BUCKET;
 use md5::{Digest, Md5};
 use std::sync::{Arc, LazyLock};
+use tidegate_tiering::engine::{CustomerKey, Engine, EngineError, ObjectHandle, VersionRef};
 
 /// What bodies are cut from.
 static LONG: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (0..3).map(|n| noise(n, 120_000)).collect());
@@ -42,4 +44,18 @@ pub fn etag_of_parts<'a>(etags: impl Iterator<Item = &'a str>) -> String {
         count += 1;
     }
     format!("{}-{count}", hex::encode(all.finalize()))
+}
+
+/// The client's key.
+pub fn secret() -> CustomerKey {
+    CustomerKey::new([7; 32])
+}
+
+/// A version, with the key if it needs one.
+pub fn open(engine: &Engine, key: &str, version: VersionRef) -> Result<ObjectHandle, EngineError> {
+    let mut handle = engine.open_version(BUCKET, key, version)?;
+    if handle.info().attributes.encryption.is_some() {
+        handle.unlock(Some(secret()))?;
+    }
+    Ok(handle)
 }

@@ -1,29 +1,46 @@
 //! The comparison: what the engine shows against what the model allows.
 
+use super::body::open;
 use super::common::read;
-use super::model::{Held, Object, Past, is_abandoned, is_expired};
+use super::model::{Object, is_abandoned};
 use super::plans::BUCKET;
+use super::versions::{Shown, Stack, Version};
 use super::world::World;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_tiering::clock::Clock;
 use tidegate_tiering::engine::*;
 use tidegate_tiering::tier::TierErrorKind;
 
-/// An object as it was found.
+/// A version as it was found.
 struct Found {
-    info: ObjectInfo,
-    listed: ListedObject,
+    entry: VersionEntry,
+    /// None of a delete marker.
+    info: Option<ObjectInfo>,
     bytes: Result<Vec<u8>, EngineError>,
 }
 
-struct Everything {
-    objects: BTreeMap<String, Found>,
-    /// Id, what is said of the upload, its parts.
-    uploads: BTreeMap<String, (UploadInfo, Vec<PartInfo>)>,
+impl Shown for Found {
+    fn shown(&self) -> Version {
+        let VersionEntry { version, null, modified, .. } = self.entry;
+        let object = self.info.as_ref().map(|info| {
+            let (etags, attributes) = (vec![info.etag.clone()], info.attributes.clone());
+            let bytes = Arc::new(Vec::new());
+            Arc::new(Object { bytes, etags, modified, created: modified, attributes, sealed: false })
+        });
+        Version { id: Some(version), null, ..Version::new(object, modified) }
+    }
 }
 
-async fn list(engine: &Engine, page: usize) -> Result<Vec<ListedObject>, EngineError> {
+struct Everything {
+    /// The versions of each key, the newest first.
+    objects: BTreeMap<String, Vec<Found>>,
+    /// Id, what is said of the upload, its parts.
+    uploads: BTreeMap<String, (UploadInfo, Vec<PartInfo>)>,
+    settings: Option<BucketSettings>,
+}
+
+fn list(engine: &Engine, page: usize) -> Result<Vec<ListedObject>, EngineError> {
     let mut list = ListObjects { bucket: BUCKET.into(), max_keys: page, ..Default::default() };
     let mut all = Vec::new();
     loop {
@@ -36,26 +53,75 @@ async fn list(engine: &Engine, page: usize) -> Result<Vec<ListedObject>, EngineE
     }
 }
 
-async fn look(engine: Engine, keys: Vec<String>, page: usize) -> Result<Everything, EngineError> {
-    let mut objects = BTreeMap::new();
-    let mut listed: BTreeMap<_, _> = list(&engine, page).await?.into_iter().map(|o| (o.key.clone(), o)).collect();
-    for key in keys {
-        let handle = match engine.open_object(BUCKET, &key) {
-            Err(EngineError::NoSuchKey { .. }) => continue,
-            handle => handle?,
-        };
-        let Some(listed) = listed.remove(&key) else {
-            return Err(EngineError::Internal(format!("{key} is there, but not listed")));
-        };
-        let info = handle.info().clone();
-        let bytes = match handle.read(0..info.size).await {
-            Ok(stream) => read(stream).await,
-            Err(e) => Err(e),
-        };
-        objects.insert(key, Found { info, listed, bytes });
+fn list_versions(engine: &Engine, page: usize) -> Result<Vec<VersionEntry>, EngineError> {
+    let mut list = ListVersions { bucket: BUCKET.into(), max: page, ..Default::default() };
+    let mut all = Vec::new();
+    loop {
+        let found = engine.list_versions(&list)?;
+        all.extend(found.entries);
+        match found.next {
+            Some((key, version)) => (list.key_marker, list.version_marker) = (Some(key), version),
+            None => return Ok(all),
+        }
     }
-    if let Some(key) = listed.keys().next() {
-        return Err(EngineError::Internal(format!("{key} is listed, but not there")));
+}
+
+fn wrong(what: String) -> EngineError {
+    EngineError::Internal(what)
+}
+
+async fn look_at(engine: &Engine, entry: VersionEntry) -> Result<Found, EngineError> {
+    if entry.marker {
+        return Ok(Found { entry, info: None, bytes: Ok(Vec::new()) });
+    }
+    let version = if entry.null { VersionRef::Null } else { VersionRef::Id(entry.version) };
+    let handle = open(engine, &entry.key, version)?;
+    let info = handle.info().clone();
+    let listed = (entry.version, entry.size, &entry.etag, entry.modified);
+    if listed != (info.version, info.size, &info.etag, info.last_modified) {
+        return Err(wrong(format!("{entry:?} is listed, and found as {info:?}")));
+    }
+    let bytes = match handle.read(0..info.size).await {
+        Ok(stream) => read(stream).await,
+        Err(e) => Err(e),
+    };
+    Ok(Found { entry, info: Some(info), bytes })
+}
+
+/// That the latest of a key is what is found without naming a version.
+fn look_for(engine: &Engine, key: &str, latest: Option<&VersionEntry>) -> Result<(), EngineError> {
+    let is = latest.map(|latest| (latest.version, latest.marker));
+    let found = match engine.open_object(BUCKET, key) {
+        Ok(handle) => Some((handle.info().version, false)),
+        Err(EngineError::DeleteMarker { version, .. }) => Some((version, true)),
+        Err(EngineError::NoSuchKey { .. }) => None,
+        Err(e) => return Err(e),
+    };
+    if is == found { Ok(()) } else { Err(wrong(format!("{key} is {found:?}; listed is {is:?}"))) }
+}
+
+async fn look(engine: Engine, keys: Vec<String>, page: usize) -> Result<Everything, EngineError> {
+    let mut objects: BTreeMap<String, Vec<Found>> = BTreeMap::new();
+    for entry in list_versions(&engine, page)? {
+        let found = look_at(&engine, entry).await?;
+        objects.entry(found.entry.key.clone()).or_default().push(found);
+    }
+    for stack in objects.values() {
+        let falling = stack.is_sorted_by(|newer, older| newer.entry.version > older.entry.version);
+        if !falling || stack.iter().enumerate().any(|(place, found)| found.entry.latest != (place == 0)) {
+            let entries: Vec<_> = stack.iter().map(|found| &found.entry).collect();
+            return Err(wrong(format!("these are the versions of a key: {entries:?}")));
+        }
+    }
+    for key in &keys {
+        look_for(&engine, key, objects.get(key).and_then(|stack| stack.first()).map(|found| &found.entry))?;
+    }
+    let visible = objects.values().filter_map(|stack| stack.first()).map(|found| &found.entry).filter(|e| !e.marker);
+    let visible: Vec<_> = visible.map(|e| (e.key.clone(), e.size, e.etag.clone(), e.modified)).collect();
+    let listed = list(&engine, page)?.into_iter().map(|o| (o.key, o.size, o.etag, o.last_modified));
+    let listed: Vec<_> = listed.collect();
+    if listed != visible {
+        return Err(wrong(format!("the listing has {listed:?}; visible is {visible:?}")));
     }
     let all = ListUploads { bucket: BUCKET.into(), max_uploads: 1000, ..Default::default() };
     let mut uploads = BTreeMap::new();
@@ -63,25 +129,33 @@ async fn look(engine: Engine, keys: Vec<String>, page: usize) -> Result<Everythi
         let parts = engine.list_parts(BUCKET, &upload.key, &upload.upload_id, 0, 100)?.parts;
         uploads.insert(upload.upload_id.clone(), (upload, parts));
     }
-    Ok(Everything { objects, uploads })
+    Ok(Everything { objects, uploads, settings: Some(engine.bucket(BUCKET)?.settings) })
 }
 
-/// Whether what was found is this object.
-fn is(found: &Found, object: &Object) -> bool {
-    let (info, listed) = (&found.info, &found.listed);
-    object.etags.contains(&info.etag)
+/// Whether what was found is this version.
+fn is(found: &Found, version: &Version) -> bool {
+    let entry = &found.entry;
+    let same = version.id.is_none_or(|id| id == entry.version) && version.null == entry.null;
+    let (info, object) = match (&found.info, &version.object) {
+        (Some(info), Some(object)) => (info, object),
+        (info, object) => return same && info.is_none() && object.is_none() && version.modified == entry.modified,
+    };
+    let attributes = ObjectAttributes { encryption: None, ..info.attributes.clone() };
+    same && object.may_have(&info.etag)
         && info.size == object.bytes.len() as u64
         && info.last_modified == object.modified
-        && info.attributes == object.attributes
-        && (listed.size, &listed.etag, listed.last_modified) == (info.size, &info.etag, info.last_modified)
+        && attributes == object.attributes
+        && info.attributes.encryption.is_some() == object.sealed
         && found.bytes.as_ref().is_ok_and(|bytes| *bytes == *object.bytes) | found.bytes.is_err()
 }
 
-fn describe(found: Option<&Found>) -> String {
-    let Some(Found { info, bytes, .. }) = found else { return "nothing".to_owned() };
+fn describe(found: &Found) -> String {
+    let Found { entry, info, bytes } = found;
+    let id = if entry.null { format!("null {}", entry.version) } else { entry.version.to_string() };
+    let Some(info) = info else { return format!("[marker {id} of {}]", entry.modified) };
     let bytes = bytes.as_ref().map(|b| format!("{} bytes", b.len())).unwrap_or_else(|e| format!("error: {e}"));
     format!(
-        "{} bytes, etag {}, modified {}, {:?}, {:?}, read: {bytes}",
+        "[{id}: {} bytes, etag {}, modified {}, {:?}, {:?}, read: {bytes}]",
         info.size, info.etag, info.last_modified, info.attributes, info.residency
     )
 }
@@ -96,13 +170,14 @@ impl World {
         let looked = self.process().run(look(self.engine(), keys, page));
         let looked = match looked {
             Err(EngineError::NoSuchBucket(_)) if self.model.bucket.is_none() => {
-                Ok(Everything { objects: BTreeMap::new(), uploads: BTreeMap::new() })
+                Ok(Everything { objects: BTreeMap::new(), uploads: BTreeMap::new(), settings: None })
             }
             other => other.map_err(|e| format!("looking: {e}")),
         };
         let done = looked.and_then(|found| {
             let seq = self.seq();
-            self.compare_uploads(&found, seq)
+            self.compare_settings(&found, seq)
+                .and_then(|()| self.compare_uploads(&found, seq))
                 .and_then(|()| self.compare_objects(&found, seq))
                 .and_then(|()| self.joint())
         });
@@ -117,65 +192,98 @@ impl World {
         }
     }
 
-    fn compare_objects(&mut self, all: &Everything, seq: u64) -> Result<(), String> {
-        let (now, follows) = (self.clock.now(), self.engine().standby_lag().is_some());
-        for found in all.objects.values() {
-            self.count(match &found.info.residency {
-                Residency::Hot => "hot",
-                Residency::Cold { .. } => "cold",
-                Residency::Restored { .. } => "restored",
-                Residency::Protected { .. } => "protected",
+    fn compare_settings(&mut self, all: &Everything, seq: u64) -> Result<(), String> {
+        let Some(found) = &all.settings else { return Ok(()) };
+        let slot = &mut self.model.settings;
+        let maybe = std::mem::take(&mut slot.maybe);
+        if slot.now.are(found) {
+            return Ok(());
+        }
+        let Some((from, settings)) = maybe.iter().find(|(_, settings)| settings.are(found)) else {
+            return Err(format!("set is {found:?}; allowed is {:?} or one of {maybe:?}", slot.now));
+        };
+        slot.found(*settings, Some(*from), seq);
+        Ok(())
+    }
+
+    fn count_found(&mut self, all: &Everything) {
+        for (place, found) in all.objects.values().flat_map(|stack| stack.iter().enumerate()) {
+            self.count(match found.info.as_ref().map(|info| &info.residency) {
+                None => "markers",
+                Some(Residency::Hot) => "hot",
+                Some(Residency::Cold { .. }) => "cold",
+                Some(Residency::Restored { .. }) => "restored",
+                Some(Residency::Protected { .. }) => "protected",
             });
+            if place > 0 {
+                self.count("noncurrent");
+            }
             if found.bytes.as_ref().is_err_and(|e| matches!(e, EngineError::Corrupt(_))) {
                 self.count("lost");
             }
         }
-        for (key, slot) in &mut self.model.slots {
-            let found = all.objects.get(key);
+    }
+
+    fn compare_objects(&mut self, all: &Everything, seq: u64) -> Result<(), String> {
+        self.count_found(all);
+        let keys: BTreeSet<String> = all.objects.keys().chain(self.model.slots.keys()).cloned().collect();
+        for key in keys {
+            let found: &[Found] = all.objects.get(&key).map_or(&[], |stack| stack);
+            let judge = self.judge(&key);
+            let slot = self.model.slot(&key);
             let maybe = std::mem::take(&mut slot.maybe);
-            let candidates = maybe.iter().map(|(from, held)| (Some(*from), held.clone()));
-            let mut candidates: Vec<(Option<u64>, Held)> =
-                [(None, slot.now.clone())].into_iter().chain(candidates).collect();
-            if candidates.iter().flat_map(|(_, held)| held).any(|o| is_expired(key, o.created, now)) {
-                let last = slot.past.last().map_or(0, |p| p.to);
-                candidates.push((Some(last), None));
+            let candidates = maybe.into_iter().map(|(from, stack)| (Some(from), stack));
+            let candidates: Vec<_> = [(None, slot.now.clone())].into_iter().chain(candidates).collect();
+            let adopted = |(from, stack): &(Option<u64>, Stack)| {
+                let adopted = judge.adopt(stack, found, is)?;
+                let other = |(now, was): (&Version, &Version)| was.id.is_some() && was.id != now.id;
+                let by_rules = adopted.len() != stack.len() || adopted.iter().zip(stack).any(other);
+                Some((*from, by_rules, adopted))
+            };
+            let fits: Vec<_> = candidates.iter().filter_map(adopted).collect();
+            let exact = fits.iter().find(|(_, by_rules, _)| !by_rules).or_else(|| fits.first());
+            let Some((from, by_rules, adopted)) = exact.cloned() else {
+                let found: Vec<_> = found.iter().map(describe).collect();
+                return Err(format!("{key} holds {found:?} at {}; allowed is one of {candidates:#?}", judge.now));
+            };
+            match from.is_some() || by_rules {
+                true => slot.found(adopted, from, seq),
+                false => slot.now = adopted,
             }
-            let fits = |held: &Held| match (held, found) {
-                (None, None) => true,
-                (Some(object), Some(found)) => is(found, object),
-                _ => false,
-            };
-            let Some((from, held)) = candidates.iter().find(|(_, held)| fits(held)) else {
-                let allowed: Vec<_> = candidates.iter().map(|(_, held)| held).collect();
-                return Err(format!("{key} holds {}; allowed is one of {allowed:?}", describe(found)));
-            };
-            if let Some(from) = from {
-                slot.past.push(Past { from: *from, to: seq, held: held.clone() });
-                slot.now.clone_from(held);
-            }
-            let Some(found) = found else {
-                slot.lost = false;
-                continue;
-            };
-            match &found.bytes {
-                Ok(_) => {}
-                Err(EngineError::InvalidObjectState { .. }) if matches!(&found.info.residency, Residency::Cold { tier } if tier == "archive") =>
-                    {}
-                Err(EngineError::Corrupt(_)) if slot.lost => {}
-                // Its bytes were on the lost disk, and the same bytes are in an archive.
-                Err(EngineError::Tier { source, .. })
-                    if self.recovered
-                        && found.info.residency == Residency::Hot
-                        && source.kind() == TierErrorKind::Frozen =>
-                {
-                    slot.lost = true;
-                }
-                // A restored copy is on the primary's disk.
-                Err(EngineError::Tier { source, .. }) if follows && source.kind() == TierErrorKind::Frozen => {}
-                Err(e) => return Err(format!("{key} cannot be read: {e}; it is {}", describe(Some(found)))),
+            for (place, found) in found.iter().enumerate() {
+                self.compare_version(&key, place, found)?;
             }
         }
         Ok(())
+    }
+
+    fn compare_version(&mut self, key: &str, place: usize, found: &Found) -> Result<(), String> {
+        let (judge, follows) = (self.judge(key), self.engine().standby_lag().is_some());
+        let (at_rest, recovered, stack) = (self.at_rest, self.recovered, &mut self.model.slot(key).now);
+        if at_rest && judge.overdue(stack, place) {
+            return Err(format!("{key}: a rule ends {}, and it is there at {}: {stack:?}", describe(found), judge.now));
+        }
+        let Some(info) = &found.info else { return Ok(()) };
+        if at_rest && info.residency.is_hot() && judge.must_be_cold(stack, place) {
+            return Err(format!("{key}: a rule moves {}, and it is hot at {}", describe(found), judge.now));
+        }
+        match &found.bytes {
+            Ok(_) => Ok(()),
+            Err(EngineError::InvalidObjectState { .. }) if matches!(&info.residency, Residency::Cold { tier } if tier == "archive") => {
+                Ok(())
+            }
+            Err(EngineError::Corrupt(_)) if stack[place].lost => Ok(()),
+            // Its bytes were on the lost disk, and the same bytes are in an archive.
+            Err(EngineError::Tier { source, .. })
+                if recovered && info.residency == Residency::Hot && source.kind() == TierErrorKind::Frozen =>
+            {
+                stack[place].lost = true;
+                Ok(())
+            }
+            // A restored copy is on the primary's disk.
+            Err(EngineError::Tier { source, .. }) if follows && source.kind() == TierErrorKind::Frozen => Ok(()),
+            Err(e) => Err(format!("{key} cannot be read: {e}; it is {}", describe(found))),
+        }
     }
 
     fn compare_uploads(&mut self, all: &Everything, seq: u64) -> Result<(), String> {
@@ -237,7 +345,8 @@ impl World {
         for (id, makes) in std::mem::take(&mut self.joints) {
             let Some(makes) = makes else { continue };
             let key = &self.model.uploads[&id].key;
-            if self.model.held(key).is_some_and(|held| Arc::ptr_eq(&held, &makes)) {
+            let is = |version: &Version| version.object.as_ref().is_some_and(|held| Arc::ptr_eq(held, &makes));
+            if self.model.stack(key).iter().any(is) {
                 return Err(format!("the upload to {key} has made its object and is there still"));
             }
         }
@@ -251,7 +360,7 @@ impl World {
         let report = self.process().run(checking).map_err(|e| format!("fsck: {e}"))?;
         // Parts of uploads are on the primary's disk.
         let follows = self.engine().standby_lag().is_some();
-        let lossy = follows || self.model.slots.values().any(|slot| slot.lost);
+        let lossy = follows || self.model.versions().any(|(_, _, version)| version.lost);
         for finding in report.findings {
             let fine = match finding.kind {
                 FindingKind::OrphanPack => self.recovered,

@@ -1,6 +1,8 @@
 //! The end of a story: in good weather everything comes to rest, everything is there, and once all is deleted nothing is left anywhere.
 
+use super::changes::At;
 use super::plans::BUCKET;
+use super::versions::Version;
 use super::world::World;
 use std::time::Duration;
 use tidegate_tiering::engine::*;
@@ -17,7 +19,9 @@ impl World {
         self.hush();
         self.forget_lost()?;
         self.settle(true)?;
+        self.at_rest = true;
         self.compare()?;
+        self.at_rest = false;
         self.hush();
         self.restore_all()?;
         self.hush();
@@ -33,12 +37,20 @@ impl World {
 
     /// Objects without bytes can go nowhere.
     fn forget_lost(&mut self) -> Result<(), String> {
-        let lost: Vec<String> = self.model.keys().into_iter().filter(|key| self.model.is_lost(key)).collect();
-        for key in lost {
-            let delete = self.delete(&key);
-            self.perform(vec![delete], None, None)?;
+        self.remove_all(|version| version.lost)
+    }
+
+    /// Removes versions, when it is known which there are.
+    fn remove_all(&mut self, goes: impl Fn(&Version) -> bool) -> Result<(), String> {
+        self.compare()?;
+        self.hush();
+        loop {
+            let found = self.model.versions().find(|(_, _, version)| goes(version));
+            let Some((key, place, version)) = found else { return Ok(()) };
+            let at = At { key: key.to_owned(), place, version: version.named() };
+            let remove = self.remove(&at);
+            self.perform(vec![remove], None, None)?;
         }
-        Ok(())
     }
 
     /// Lets everything that is due be done.
@@ -65,19 +77,21 @@ impl World {
         Err(format!("it does not come to rest: {open:?} {jobs:?}"))
     }
 
-    pub fn archived(&self) -> Vec<String> {
+    pub fn archived(&self) -> Vec<At> {
         let engine = self.engine();
-        let is = |key: &String| engine.open_object(BUCKET, key).is_ok_and(|h| h.check_readable().is_err());
-        self.model.keys().into_iter().filter(is).collect()
+        let is = |at: &At| engine.open_version(BUCKET, &at.key, at.version).is_ok_and(|h| h.check_readable().is_err());
+        let all = self.model.versions().filter(|(_, _, version)| version.id.is_some());
+        let all = all.map(|(key, place, version)| At { key: key.to_owned(), place, version: version.named() });
+        all.filter(is).collect()
     }
 
-    /// Every archived object comes back with its bytes.
+    /// Every archived version comes back with its bytes.
     fn restore_all(&mut self) -> Result<(), String> {
         for _ in 0..6 {
-            for key in self.archived() {
+            for At { key, version, .. } in self.archived() {
                 let engine = self.engine();
                 let (bucket, days, priority) = (BUCKET.to_owned(), 100, RestorePriority::Standard);
-                let request = RestoreRequest { bucket, key: key.clone(), version: VersionRef::Current, days, priority };
+                let request = RestoreRequest { bucket, key: key.clone(), version, days, priority };
                 match self.process().run(async move { engine.restore_object(request).await }) {
                     Ok(_) | Err(EngineError::RestoreInProgress) => {}
                     Err(e) => return Err(format!("restore {key}: {e}")),
@@ -94,10 +108,7 @@ impl World {
     }
 
     fn leave_nothing(&mut self) -> Result<(), String> {
-        for key in self.model.keys() {
-            let delete = self.delete(&key);
-            self.perform(vec![delete], None, None)?;
-        }
+        self.remove_all(|_| true)?;
         for id in self.model.open_uploads() {
             let key = self.model.uploads[&id].key.clone();
             let engine = self.engine();

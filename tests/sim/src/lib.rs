@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test, which clippy.toml does not know as such
 
 mod body;
+mod changes;
 mod check;
 mod cloud;
 #[path = "../../../tiering/tests/common/mod.rs"]
@@ -22,6 +23,7 @@ mod plans;
 mod recovery;
 mod standby;
 mod upkeep;
+mod versions;
 mod world;
 
 pub use world::{Failure, Stats, run};

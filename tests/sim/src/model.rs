@@ -1,23 +1,33 @@
-//! What must be there: a map of keys and one of uploads. With each change stands between which records of the journal it was
-//! committed, so that the state at any record can be told; and what was under way when the process ended may have happened.
+//! What must be there: a map of keys with their versions, one of uploads, and what is set for the bucket. With each change stands
+//! between which records of the journal it was committed, so that the state at any record can be told; and what was under way when the
+//! process ended may have happened.
 
+use super::versions::{Settings, Stack, Version};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_tiering::clock::Timestamp;
-use tidegate_tiering::engine::ObjectAttributes;
+use tidegate_tiering::engine::{ObjectAttributes, VersionId};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 pub struct Object {
     pub bytes: Arc<Vec<u8>>,
-    /// One of these; a copy of a multipart object may keep the ETag of its parts or get one of its own.
+    /// One of these, or any where there is none; a copy of a multipart object may keep the ETag of its parts or get one of its own.
     pub etags: Vec<String>,
     pub modified: Timestamp,
     /// What rules count from.
     pub created: Timestamp,
     pub attributes: ObjectAttributes,
+    /// With the key of a client.
+    pub sealed: bool,
+}
+
+impl Object {
+    pub fn may_have(&self, etag: &str) -> bool {
+        self.etags.is_empty() || self.etags.iter().any(|its| its == etag)
+    }
 }
 
 impl fmt::Debug for Object {
@@ -35,22 +45,47 @@ impl fmt::Debug for Object {
 
 pub type Held = Option<Arc<Object>>;
 
-/// A state of a key, from a commit that is one of the records after `from` and up to `to`.
+/// A state, from a commit that is one of the records after `from` and up to `to`.
 #[derive(Debug, Clone)]
-pub struct Past {
+pub struct Past<T> {
     pub from: u64,
     pub to: u64,
-    pub held: Held,
+    pub state: T,
 }
 
+/// What something is, may be and was.
 #[derive(Debug, Clone, Default)]
-pub struct Slot {
-    pub now: Held,
+pub struct Slot<T> {
+    pub now: T,
     /// What was under way when the process ended, and the last record before it.
-    pub maybe: Vec<(u64, Held)>,
-    pub past: Vec<Past>,
-    /// Its bytes were on a disk that was lost: a read may say so.
-    pub lost: bool,
+    pub maybe: Vec<(u64, T)>,
+    pub past: Vec<Past<T>>,
+}
+
+impl<T: Clone + Default> Slot<T> {
+    fn set(&mut self, state: &T, (from, to): (u64, u64)) {
+        self.now.clone_from(state);
+        self.past.push(Past { from, to, state: state.clone() });
+    }
+
+    /// What was found, which was under way after the record `from`, or was brought about by rules since the last change.
+    pub fn found(&mut self, state: T, from: Option<u64>, seq: u64) {
+        let from = from.unwrap_or_else(|| self.past.last().map_or(0, |past| past.to));
+        self.set(&state, (from, seq));
+    }
+
+    fn rewind(&mut self, last: u64) {
+        self.maybe.clear();
+        self.now = T::default();
+        for one in std::mem::take(&mut self.past) {
+            if one.to <= last {
+                self.now.clone_from(&one.state);
+                self.past.push(one);
+            } else if one.from < last {
+                self.maybe.push((one.from, one.state));
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -89,7 +124,8 @@ impl Upload {
 /// What an operation changes.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    Hold { key: String, held: Held },
+    Hold { key: String, stack: Stack },
+    Set(Settings),
     Begin { key: String, initiated: Timestamp, attributes: Box<ObjectAttributes> },
     Part { id: String, number: u32, part: Part },
     End { id: String, makes: Held },
@@ -99,7 +135,8 @@ pub enum Effect {
 pub struct Model {
     /// The record up to which the bucket was made.
     pub bucket: Option<u64>,
-    pub slots: BTreeMap<String, Slot>,
+    pub settings: Slot<Settings>,
+    pub slots: BTreeMap<String, Slot<Stack>>,
     pub uploads: BTreeMap<String, Upload>,
     /// Uploads that were being begun.
     pub maybe_begun: Vec<(u64, Upload)>,
@@ -119,21 +156,34 @@ pub fn is_abandoned(upload: &Upload, now: Timestamp) -> bool {
 }
 
 impl Model {
-    pub fn slot(&mut self, key: &str) -> &mut Slot {
+    pub fn slot(&mut self, key: &str) -> &mut Slot<Stack> {
         self.slots.entry(key.to_owned()).or_default()
     }
 
+    /// All versions of a key.
+    pub fn stack(&self, key: &str) -> &[Version] {
+        self.slots.get(key).map_or(&[], |slot| &slot.now)
+    }
+
+    /// What is visible.
     pub fn held(&self, key: &str) -> Held {
-        self.slots.get(key).and_then(|slot| slot.now.clone())
+        self.stack(key).first().and_then(|version| version.object.clone())
     }
 
-    pub fn is_lost(&self, key: &str) -> bool {
-        self.slots.get(key).is_some_and(|slot| slot.lost)
+    /// Every version of every key, with its place.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, usize, &Version)> {
+        self.slots.iter().flat_map(|(key, slot)| {
+            slot.now.iter().enumerate().map(move |(place, version)| (key.as_str(), place, version))
+        })
     }
 
-    /// Keys that hold something.
-    pub fn keys(&self) -> Vec<String> {
-        self.slots.iter().filter(|(_, slot)| slot.now.is_some()).map(|(key, _)| key.clone()).collect()
+    /// Notes whose bytes were on a disk that is lost.
+    pub fn lose(&mut self, is_lost: impl Fn(&str, Option<VersionId>) -> bool) {
+        for (key, slot) in &mut self.slots {
+            for version in slot.now.iter_mut().chain(slot.maybe.iter_mut().flat_map(|(_, stack)| stack)) {
+                version.lost = version.object.is_some() && is_lost(key, version.id);
+            }
+        }
     }
 
     /// Ids of uploads under way.
@@ -144,11 +194,8 @@ impl Model {
     /// An acknowledged change. `id` is that of a new upload.
     pub fn apply(&mut self, effect: &Effect, (from, to): (u64, u64), id: Option<&str>) {
         match effect {
-            Effect::Hold { key, held } => {
-                let slot = self.slot(key);
-                slot.now.clone_from(held);
-                slot.past.push(Past { from, to, held: held.clone() });
-            }
+            Effect::Hold { key, stack } => self.slot(key).set(stack, (from, to)),
+            Effect::Set(settings) => self.settings.set(settings, (from, to)),
             Effect::Begin { key, initiated, attributes } => {
                 let id = id.unwrap_or_default().to_owned();
                 self.uploads.insert(id, Upload::new(key, *initiated, (**attributes).clone(), (from, to)));
@@ -170,7 +217,8 @@ impl Model {
     /// A change of which it is not known whether it happened.
     pub fn doubt(&mut self, effect: &Effect, from: u64) {
         match effect {
-            Effect::Hold { key, held } => self.slot(key).maybe.push((from, held.clone())),
+            Effect::Hold { key, stack } => self.slot(key).maybe.push((from, stack.clone())),
+            Effect::Set(settings) => self.settings.maybe.push((from, *settings)),
             Effect::Begin { key, initiated, attributes } => {
                 let upload = Upload::new(key, *initiated, (**attributes).clone(), (from, u64::MAX));
                 self.maybe_begun.push((from, upload));
@@ -192,19 +240,8 @@ impl Model {
     /// Goes back to the state at record `last`: what may be there becomes what may have been under way.
     pub fn rewind(&mut self, last: u64) {
         self.bucket = self.bucket.filter(|made| *made <= last);
-        for slot in self.slots.values_mut() {
-            slot.maybe.clear();
-            let past = std::mem::take(&mut slot.past);
-            slot.now = None;
-            for one in past {
-                if one.to <= last {
-                    slot.now.clone_from(&one.held);
-                    slot.past.push(one);
-                } else if one.from < last {
-                    slot.maybe.push((one.from, one.held));
-                }
-            }
-        }
+        self.settings.rewind(last);
+        self.slots.values_mut().for_each(|slot| slot.rewind(last));
         self.maybe_begun.clear();
         self.uploads.retain(|_, upload| upload.began.0 < last);
         for upload in self.uploads.values_mut() {

@@ -7,14 +7,18 @@ use super::plans::{BUCKET, Plan};
 use super::world::World;
 use std::time::Duration;
 use tidegate_tiering::clock::Clock;
-use tidegate_tiering::engine::EngineError;
+use tidegate_tiering::engine::{EngineError, WriteCondition};
 
 /// What can be next. To add something: a card, its weight, and its line in [`World::play`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Card {
     Put,
-    PutNew,
+    PutSealed,
+    PutIf,
     Delete,
+    Remove,
+    Retag,
+    Configure,
     Copy,
     BeginUpload,
     Upload,
@@ -41,8 +45,12 @@ enum Card {
 
 const DECK: &[(u64, Card)] = &[
     (22, Card::Put),
-    (2, Card::PutNew),
+    (2, Card::PutSealed),
+    (4, Card::PutIf),
     (8, Card::Delete),
+    (6, Card::Remove),
+    (3, Card::Retag),
+    (4, Card::Configure),
     (9, Card::Copy),
     (4, Card::BeginUpload),
     (13, Card::Upload),
@@ -95,7 +103,7 @@ impl World {
         match self.process().run(engine.create_bucket(BUCKET)) {
             Err(EngineError::BucketExists(_)) | Ok(()) => {
                 self.model.bucket = Some(self.seq());
-                Ok(())
+                if self.dice.below(2) == 0 { self.configure() } else { Ok(()) }
             }
             Err(_) if self.is_dead() => Ok(()),
             Err(e) => Err(format!("make the bucket: {e}")),
@@ -132,6 +140,7 @@ impl World {
             _ => "operations",
         });
         match card {
+            Card::Configure => self.configure(),
             Card::BringBack => self.bring_back(),
             Card::Several => self.several(),
             Card::ReadOn => self.read_on(),
@@ -182,24 +191,33 @@ impl World {
                 let bytes = any_body(&mut self.dice);
                 Some(self.put(&key, bytes))
             }
-            Card::PutNew => Some(self.put_new(&key)),
+            Card::PutSealed => {
+                let bytes = any_body(&mut self.dice);
+                Some(self.put_with(&key, bytes, (true, WriteCondition::default())))
+            }
+            Card::PutIf => Some(self.put_if(&key)),
             Card::Delete => Some(self.delete(&key)),
+            Card::Remove => self.remove_any(),
+            Card::Retag => {
+                let at = self.existing()?;
+                self.retag(&at)
+            }
             Card::Copy => {
-                let from = self.existing_key()?;
-                let to = if self.dice.below(3) == 0 { from.clone() } else { key };
+                let from = self.existing()?;
+                let to = if self.dice.below(3) == 0 { from.key.clone() } else { key };
                 self.copy(&from, &to)
             }
             Card::BeginUpload => Some(self.begin_upload(&key)),
             Card::Upload => self.go_on_with_upload(),
             Card::Get => {
-                let key = self.existing_key()?;
-                self.get(&key)
+                let at = self.existing()?;
+                self.get(&at)
             }
             _ => {
                 let archived = self.archived();
                 let chosen = archived.get(self.dice.below(archived.len() as u64 + 1) as usize).cloned();
-                let key = chosen.or_else(|| self.existing_key())?;
-                Some(self.restore(&key))
+                let at = chosen.or_else(|| self.existing())?;
+                Some(self.restore(&at))
             }
         }
     }
@@ -214,26 +232,28 @@ impl World {
             1 => {
                 let places = ["journal.before_write", "journal.after_write", "journal.after_sync"];
                 let place = places[self.dice.below(3) as usize];
+                let behind = ["h/barrier", "h/other"].into_iter().find(|key| plan.keys.iter().all(|its| its != key));
                 self.perform(vec![plan], None, Some(Cut::Leaves(place)))?;
-                self.settle_doubts()
+                self.settle_doubts(behind.unwrap_or("h/third"))
             }
             _ => self.perform(vec![plan], None, None),
         }
     }
 
-    /// What a client that went away has asked for may still be done; behind a later commit it is known.
-    fn settle_doubts(&mut self) -> Result<(), String> {
+    /// What a client that went away has asked for may still be done; behind a later commit, to another key, it is known.
+    fn settle_doubts(&mut self, behind: &str) -> Result<(), String> {
         if self.is_dead() {
             return Ok(());
         }
-        let barrier = self.put("h/barrier", any_body_of(0));
+        let barrier = self.put(behind, any_body_of(0));
         self.perform(vec![barrier], None, None)?;
         if self.is_dead() { Ok(()) } else { self.compare() }
     }
 
     /// Some operations side by side, none with another's key, and perhaps some background work.
     pub fn several(&mut self) -> Result<(), String> {
-        let cards = [Card::Put, Card::Put, Card::Delete, Card::Copy, Card::Upload, Card::Get, Card::Restore];
+        let writes = [Card::Put, Card::Put, Card::Delete, Card::Copy, Card::Upload, Card::Remove, Card::Retag];
+        let cards = [&writes[..], &[Card::Get, Card::Restore]].concat();
         let mut plans: Vec<Plan> = Vec::new();
         for _ in 0..1 + self.dice.below(3) {
             let card = cards[self.dice.below(cards.len() as u64) as usize];
@@ -250,10 +270,21 @@ impl World {
         self.perform(plans, beside, cut)
     }
 
+    /// Versions and rules, by themselves: it is known what the rules have done up to here.
+    fn configure(&mut self) -> Result<(), String> {
+        if !self.versions || self.is_dead() {
+            return Ok(());
+        }
+        self.compare()?;
+        let plan = self.settings_change();
+        let cut = (self.dice.below(8) == 0).then(|| Cut::Dies(1 + self.dice.below(6)));
+        self.perform(vec![plan], None, cut)
+    }
+
     /// Archived objects are restored, and a collection comes while they are.
     fn bring_back(&mut self) -> Result<(), String> {
-        for key in self.archived().into_iter().take(4) {
-            let plan = self.restore(&key);
+        for at in self.archived().into_iter().take(4) {
+            let plan = self.restore(&at);
             self.perform(vec![plan], None, None)?;
         }
         for which in [0, 0, 2, 0, 1, 0] {

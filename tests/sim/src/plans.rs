@@ -1,8 +1,10 @@
 //! Operations of clients: what is asked, what it changes, and what the answer must be.
 
-use super::body::{any_body, etag, etag_of_parts};
+use super::body::{any_body, etag, etag_of_parts, open, secret};
+use super::changes::At;
 use super::common::{body, read};
-use super::model::{Effect, Held, Object, Part, is_abandoned, is_expired};
+use super::model::{Effect, Object, Part, is_abandoned};
+use super::versions::{Version, deleted, written};
 use super::world::World;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,13 +21,24 @@ pub enum Answer {
     Done,
     /// The id of an upload.
     Upload(String),
+    /// Of a part.
     Etag(String),
+    /// Of an object, and the version's id.
+    Wrote(String, VersionId),
+    /// The id of a delete marker.
+    Marked(VersionId),
     /// Bytes of a range.
     Bytes(Vec<u8>),
     /// The object is archived, and so was said.
     Archived,
     /// Nothing was changed, rightly.
     Refused,
+}
+
+impl Answer {
+    fn wrote(written: Written) -> Answer {
+        Answer::Wrote(written.etag, written.version)
+    }
 }
 
 pub type Outcome = Result<Answer, EngineError>;
@@ -46,34 +59,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn new(text: String, keys: &[&str], run: BoxFuture<'static, Outcome>) -> Plan {
+    pub fn new(text: String, keys: &[&str], run: BoxFuture<'static, Outcome>) -> Plan {
         let keys = keys.iter().map(|k| (*k).to_owned()).collect();
         Plan { text, keys, effects: Vec::new(), bytes: None, cloud: false, lost: false, run }
     }
 
-    fn with(mut self, effect: Effect) -> Plan {
+    pub fn with(mut self, effect: Effect) -> Plan {
         self.effects.push(effect);
         self
     }
 }
 
-fn hold(key: &str, object: Object) -> Effect {
-    Effect::Hold { key: key.to_owned(), held: Some(Arc::new(object)) }
-}
-
 impl World {
-    /// Of the names on one prefix each begins the next: whoever skips one in a listing is found out.
-    pub fn any_key(&mut self) -> String {
-        let prefix = ["a", "b", "c", "h"][self.dice.below(4) as usize];
-        format!("{prefix}/{}", "1".repeat(1 + self.dice.below(4) as usize))
-    }
-
-    /// A key with an object that no rule may take away just now.
-    pub fn existing_key(&mut self) -> Option<String> {
-        let now = self.clock.now();
-        let gone = |key: &str, held: &Held| held.as_ref().is_some_and(|o| is_expired(key, o.created, now));
-        let keys: Vec<_> = self.model.keys().into_iter().filter(|k| !gone(k, &self.model.held(k))).collect();
-        keys.get(self.dice.below(keys.len() as u64) as usize).cloned()
+    /// A version on top of what a key has.
+    fn hold(&self, key: &str, (object, lost): (Object, bool)) -> Effect {
+        let new = Version { lost, ..Version::new(Some(Arc::new(object)), self.clock.now()) };
+        Effect::Hold { key: key.to_owned(), stack: written(self.stack(key), self.versioning(), new) }
     }
 
     fn attributes(&mut self) -> ObjectAttributes {
@@ -88,40 +89,49 @@ impl World {
     }
 
     pub fn put(&mut self, key: &str, bytes: Arc<Vec<u8>>) -> Plan {
-        let (attributes, now, engine) = (self.attributes(), self.clock.now(), self.engine());
-        let length = (self.dice.below(4) != 0).then_some(bytes.len() as u64);
-        let expect = BodyExpectation { length, ..Default::default() };
-        let put = PutObject {
-            bucket: BUCKET.into(),
-            key: key.to_owned(),
-            attributes: attributes.clone(),
-            expect,
-            condition: WriteCondition::default(),
-        };
-        let text = format!("put {key}, {} bytes, class {:?}", bytes.len(), attributes.storage_class);
-        let etags = vec![etag(&bytes)];
-        let sent = Arc::clone(&bytes);
-        let run = async move { engine.put_object(put, body(&sent)).await.map(|w| Answer::Etag(w.etag)) };
-        let object = Object { bytes, etags, modified: now, created: now, attributes };
-        Plan::new(text, &[key], run.boxed()).with(hold(key, object))
+        self.put_with(key, bytes, (false, WriteCondition::default()))
     }
 
-    /// A write that must be refused where something is.
-    pub fn put_new(&mut self, key: &str) -> Plan {
-        let there = self.model.held(key);
-        let now = self.clock.now();
-        let sure = there.as_ref().is_some_and(|o| !is_expired(key, o.created, now));
-        if !sure {
-            let bytes = any_body(&mut self.dice);
+    pub fn put_with(&mut self, key: &str, bytes: Arc<Vec<u8>>, (sealed, condition): (bool, WriteCondition)) -> Plan {
+        let (attributes, now, engine) = (self.attributes(), self.clock.now(), self.engine());
+        let length = (self.dice.below(4) != 0).then_some(bytes.len() as u64);
+        let expect = BodyExpectation { length, customer_key: sealed.then(secret), ..Default::default() };
+        let told = if condition == WriteCondition::default() { "" } else { ", with a condition" };
+        let text = format!("put {key}, {} bytes, class {:?}{told}", bytes.len(), attributes.storage_class);
+        let put =
+            PutObject { bucket: BUCKET.into(), key: key.to_owned(), attributes: attributes.clone(), expect, condition };
+        let etags = if sealed { Vec::new() } else { vec![etag(&bytes)] };
+        let sent = Arc::clone(&bytes);
+        let run = async move { engine.put_object(put, body(&sent)).await.map(Answer::wrote) };
+        let object = Object { bytes, etags, modified: now, created: now, attributes, sealed };
+        let effect = self.hold(key, (object, false));
+        Plan::new(text, &[key], run.boxed()).with(effect)
+    }
+
+    /// A write with a condition: that nothing is there, or this very object.
+    pub fn put_if(&mut self, key: &str) -> Plan {
+        let there = self.model.held(key).filter(|_| !self.may_have_gone(key));
+        let bytes = any_body(&mut self.dice);
+        let Some(there) = there else {
             return self.put(key, bytes);
-        }
-        let (engine, bytes) = (self.engine(), any_body(&mut self.dice));
+        };
+        let engine = self.engine();
+        let condition = match self.dice.below(3) {
+            0 => {
+                let etag = there.etags.first().filter(|_| there.etags.len() == 1).cloned();
+                let if_match = Some(etag.unwrap_or_else(|| "*".to_owned()));
+                return self.put_with(key, bytes, (false, WriteCondition { if_match, ..Default::default() }));
+            }
+            1 => WriteCondition { if_match: Some("another".into()), ..Default::default() },
+            _ => WriteCondition { if_none_match: vec!["*".into()], ..Default::default() },
+        };
+        let text = format!("put {key} with {condition:?}, which does not hold");
         let put = PutObject {
             bucket: BUCKET.into(),
             key: key.to_owned(),
             attributes: ObjectAttributes::default(),
             expect: BodyExpectation::default(),
-            condition: WriteCondition { if_none_match: vec!["*".into()], ..Default::default() },
+            condition,
         };
         let run = async move {
             match engine.put_object(put, body(&bytes)).await {
@@ -130,26 +140,33 @@ impl World {
                 Ok(_) => Err(EngineError::Internal("a write that must be refused was not".into())),
             }
         };
-        Plan::new(format!("put {key} if nothing is there"), &[key], run.boxed())
+        Plan::new(text, &[key], run.boxed())
     }
 
+    /// Without the name of a version.
     pub fn delete(&mut self, key: &str) -> Plan {
         let (engine, held, now) = (self.engine(), self.model.held(key), self.clock.now());
-        let unsure = held.as_ref().is_some_and(|o| is_expired(key, o.created, now));
-        let (named, there) = (key.to_owned(), held.is_some());
+        let unsure = self.may_have_gone(key);
+        let (named, there, versions) = (key.to_owned(), held.is_some(), self.versioning() != Versioning::Off);
         let run = async move {
-            let was = engine.delete_object(BUCKET, &named, DeleteRequest::default()).await?.existed;
-            if was == there || unsure {
-                return Ok(Answer::Done);
+            let done = engine.delete_object(BUCKET, &named, DeleteRequest::default()).await?;
+            let answer = match done.version {
+                Some((id, _)) if versions && done.marker => Answer::Marked(id),
+                None if !versions => Answer::Done,
+                other => return Err(EngineError::Internal(format!("a delete answers {other:?}"))),
+            };
+            if done.existed == there || unsure {
+                return Ok(answer);
             }
-            Err(EngineError::Internal(format!("a delete says that something was there: {was}")))
+            Err(EngineError::Internal(format!("a delete says that something was there: {}", done.existed)))
         };
-        Plan::new(format!("delete {key}"), &[key], run.boxed()).with(Effect::Hold { key: key.to_owned(), held: None })
+        let stack = deleted(self.stack(key), self.versioning(), now);
+        Plan::new(format!("delete {key}"), &[key], run.boxed()).with(Effect::Hold { key: key.to_owned(), stack })
     }
 
     /// A copy, or a change of metadata in place.
-    pub fn copy(&mut self, from: &str, to: &str) -> Option<Plan> {
-        let source = self.model.held(from)?;
+    pub fn copy(&mut self, from: &At, to: &str) -> Option<Plan> {
+        let (source, lost) = (self.of(from).object.clone()?, self.of(from).lost);
         let engine = self.engine();
         let replace = (self.dice.below(2) == 0).then(|| self.attributes());
         let classes =
@@ -160,14 +177,19 @@ impl World {
         let told = tags.clone().unwrap_or_else(|| source.attributes.tags.clone());
         let attributes = ObjectAttributes { storage_class: class.clone(), tags: told, ..attributes };
         let now = self.clock.now();
-        let created = if from == to { source.created } else { now };
+        let created = if from.key == to && from.place == 0 { source.created } else { now };
         let mut etags = source.etags.clone();
         etags.push(etag(&source.bytes));
-        let object = Object { bytes: Arc::clone(&source.bytes), etags, modified: now, created, attributes };
-        let (source_key, key) = (from.to_owned(), to.to_owned());
+        if source.sealed {
+            etags.clear();
+        }
+        let (bytes, sealed) = (Arc::clone(&source.bytes), source.sealed);
+        let object = Object { bytes, etags, modified: now, created, attributes, sealed };
+        let (source_key, version, key) = (from.key.clone(), from.version, to.to_owned());
         let run = async move {
-            let opened = engine.open_object(BUCKET, &source_key)?;
-            let archived = |e: &Engine| e.open_object(BUCKET, &source_key).is_ok_and(|h| h.check_readable().is_err());
+            let opened = engine.open_version(BUCKET, &source_key, version)?;
+            let archived =
+                |e: &Engine| e.open_version(BUCKET, &source_key, version).is_ok_and(|h| h.check_readable().is_err());
             let was_archived = opened.check_readable().is_err();
             let copy = CopyObject {
                 source_bucket: BUCKET.into(),
@@ -181,16 +203,18 @@ impl World {
                 checksum: None,
                 condition: WriteCondition::default(),
             };
-            match engine.copy_object(copy).await {
+            let keys = CopyKeys { source: sealed.then(secret), target: sealed.then(secret) };
+            match engine.copy_object_with_keys(copy, &keys).await {
                 Err(EngineError::InvalidObjectState { .. }) if was_archived || archived(&engine) => {
                     Ok(Answer::Archived)
                 }
-                done => done.map(|w| Answer::Etag(w.etag)),
+                done => done.map(Answer::wrote),
             }
         };
         let text = format!("copy {from} to {to}");
-        let mut plan = Plan::new(text, &[from, to], run.boxed()).with(hold(to, object));
-        (plan.cloud, plan.lost) = (true, self.model.is_lost(from));
+        let effect = self.hold(to, (object, lost));
+        let mut plan = Plan::new(text, &[&from.key, to], run.boxed()).with(effect);
+        (plan.cloud, plan.lost) = (true, lost);
         Some(plan)
     }
 
@@ -254,11 +278,13 @@ impl World {
             expect_size: None,
             condition: WriteCondition::default(),
         };
-        let run = async move { engine.complete_upload(complete).await.map(|w| Answer::Etag(w.etag)) };
-        let object = Arc::new(Object { bytes, etags, modified: now, created: now, attributes });
+        let run = async move { engine.complete_upload(complete).await.map(Answer::wrote) };
+        let object = Arc::new(Object { bytes, etags, modified: now, created: now, attributes, sealed: false });
         let text = format!("complete the upload to {key}, {} parts", upload.parts.len());
+        let new = Version::new(Some(Arc::clone(&object)), now);
+        let stack = written(self.stack(key), self.versioning(), new);
         Plan::new(text, &[key], run.boxed())
-            .with(Effect::Hold { key: key.to_owned(), held: Some(Arc::clone(&object)) })
+            .with(Effect::Hold { key: key.to_owned(), stack })
             .with(Effect::End { id: id.to_owned(), makes: Some(object) })
     }
 
@@ -270,8 +296,8 @@ impl World {
     }
 
     /// A range of an object, or all of it.
-    pub fn get(&mut self, key: &str) -> Option<Plan> {
-        let object = self.model.held(key)?;
+    pub fn get(&mut self, at: &At) -> Option<Plan> {
+        let (object, lost) = (self.of(at).object.clone()?, self.of(at).lost);
         let size = object.bytes.len() as u64;
         let range = match self.dice.below(2) {
             0 => 0..size,
@@ -281,24 +307,28 @@ impl World {
             }
         };
         let want = object.bytes[range.start as usize..range.end as usize].to_vec();
-        let (engine, named, asked) = (self.engine(), key.to_owned(), range.clone());
+        let (engine, key, version, asked) = (self.engine(), at.key.clone(), at.version, range.clone());
         let run = async move {
-            let handle = engine.open_object(BUCKET, &named)?;
+            let handle = open(&engine, &key, version)?;
             match handle.read(asked).await {
                 Err(EngineError::InvalidObjectState { .. }) if handle.check_readable().is_err() => Ok(Answer::Archived),
                 stream => read(stream?).await.map(Answer::Bytes),
             }
         };
-        let mut plan = Plan::new(format!("get {key} {range:?}"), &[key], run.boxed());
-        (plan.bytes, plan.cloud, plan.lost) = (Some(Arc::new(want)), true, self.model.is_lost(key));
+        let mut plan = Plan::new(format!("get {at} {range:?}"), &[&at.key], run.boxed());
+        (plan.bytes, plan.cloud, plan.lost) = (Some(Arc::new(want)), true, lost);
         Some(plan)
     }
 
-    pub fn restore(&mut self, key: &str) -> Plan {
+    pub fn restore(&mut self, at: &At) -> Plan {
         let (engine, days) = (self.engine(), 1 + self.dice.below(20) as u32);
-        let priority = RestorePriority::Standard;
-        let request =
-            RestoreRequest { bucket: BUCKET.into(), key: key.to_owned(), version: VersionRef::Current, days, priority };
+        let request = RestoreRequest {
+            bucket: BUCKET.into(),
+            key: at.key.clone(),
+            version: at.version,
+            days,
+            priority: RestorePriority::Standard,
+        };
         let run = async move {
             match engine.restore_object(request).await {
                 Ok(_) => Ok(Answer::Done),
@@ -306,7 +336,7 @@ impl World {
                 Err(e) => Err(e),
             }
         };
-        Plan::new(format!("restore {key} for {days} days"), &[key], run.boxed())
+        Plan::new(format!("restore {at} for {days} days"), &[&at.key], run.boxed())
     }
 }
 
@@ -317,9 +347,9 @@ impl Plan {
             Answer::Bytes(bytes) if self.bytes.as_ref().is_some_and(|want| **want != *bytes) => {
                 Err(format!("{}: wrong bytes: {} came", self.text, bytes.len()))
             }
-            Answer::Etag(etag) => {
+            Answer::Wrote(etag, _) | Answer::Etag(etag) => {
                 let right = self.effects.iter().any(|effect| match effect {
-                    Effect::Hold { held: Some(object), .. } => object.etags.contains(etag),
+                    Effect::Hold { stack, .. } => newest(stack).is_some_and(|o| o.may_have(etag)),
                     Effect::Part { part, .. } => part.etag == *etag,
                     _ => false,
                 });
@@ -342,16 +372,28 @@ impl Plan {
     pub fn changes(&self, answer: &Answer) -> Vec<Effect> {
         match answer {
             Answer::Archived | Answer::Refused => Vec::new(),
-            Answer::Etag(etag) => self.effects.iter().map(|effect| narrowed(effect, etag)).collect(),
+            Answer::Wrote(etag, id) => self.effects.iter().map(|effect| named(effect, *id, Some(etag))).collect(),
+            Answer::Marked(id) => self.effects.iter().map(|effect| named(effect, *id, None)).collect(),
             _ => self.effects.clone(),
         }
     }
 }
 
-/// With the ETag that was answered as the only one.
-fn narrowed(effect: &Effect, etag: &str) -> Effect {
-    let Effect::Hold { key, held: Some(o) } = effect else { return effect.clone() };
-    let (bytes, attributes) = (Arc::clone(&o.bytes), o.attributes.clone());
-    let object = Object { bytes, etags: vec![etag.to_owned()], modified: o.modified, created: o.created, attributes };
-    Effect::Hold { key: key.clone(), held: Some(Arc::new(object)) }
+fn newest(stack: &[Version]) -> Option<&Arc<Object>> {
+    stack.first().and_then(|version| version.object.as_ref())
+}
+
+/// With the id that was answered, and the ETag as the only one.
+fn named(effect: &Effect, id: VersionId, etag: Option<&String>) -> Effect {
+    let Effect::Hold { key, stack } = effect else { return effect.clone() };
+    let mut stack = stack.clone();
+    if let Some(new) = stack.first_mut() {
+        new.id = Some(id);
+        if let (Some(o), Some(etag)) = (&new.object, etag) {
+            let (bytes, attributes, etags) = (Arc::clone(&o.bytes), o.attributes.clone(), vec![etag.clone()]);
+            let (modified, created, sealed) = (o.modified, o.created, o.sealed);
+            new.object = Some(Arc::new(Object { bytes, etags, modified, created, attributes, sealed }));
+        }
+    }
+    Effect::Hold { key: key.clone(), stack }
 }

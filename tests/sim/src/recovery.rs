@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_tiering::clock::{Clock, Timestamp};
-use tidegate_tiering::engine::{Residency, Step};
+use tidegate_tiering::engine::{Residency, Step, VersionId};
 use tidegate_tiering::recovery::{RecoverReport, RecoverRequest, RecoveryError, recover};
 
 /// How often a recovery is tried in bad weather.
@@ -37,6 +37,17 @@ fn whole(root: &Path) -> (Image, Files) {
     let files = sled.filter_map(|(name, bytes)| Some((name.strip_prefix("data/sled/")?.to_owned(), Arc::new(bytes?))));
     let files = files.collect();
     (image, files)
+}
+
+/// Key and id of versions whose bytes are gone.
+pub type Missing = BTreeSet<(String, String)>;
+
+/// Whether a version is one of them; one whose id is not known may be any of its key.
+pub fn is_among(missing: &Missing, key: &str, id: Option<VersionId>) -> bool {
+    match id {
+        Some(id) => missing.contains(&(key.to_owned(), id.to_string())),
+        None => missing.iter().any(|(its, _)| its == key),
+    }
 }
 
 impl World {
@@ -64,9 +75,7 @@ impl World {
         ));
         self.check_position(&report, at)?;
         self.model.rewind(report.last_sequence);
-        for (key, slot) in &mut self.model.slots {
-            slot.lost = missing.contains(key);
-        }
+        self.model.lose(|key, id| is_among(&missing, key, id));
         // Until the new branch has shipped something, the old one is the latest there is.
         self.branch = if at.is_some() { report.last_sequence } else { 0 };
         (self.recovered, self.lost_a_disk) = (true, true);
@@ -86,9 +95,12 @@ impl World {
     }
 
     /// What was in a tier comes back, restored copies included.
-    pub fn only_hot_bytes_are_lost(&self, missing: &BTreeSet<String>) -> Result<(), String> {
-        for key in missing {
-            let Ok(handle) = self.engine().open_object(BUCKET, key) else { continue };
+    pub fn only_hot_bytes_are_lost(&self, missing: &Missing) -> Result<(), String> {
+        for (key, _, version) in self.model.versions() {
+            if !version.id.is_some_and(|id| is_among(missing, key, Some(id))) {
+                continue;
+            }
+            let Ok(handle) = self.engine().open_version(BUCKET, key, version.named()) else { continue };
             if handle.info().residency != Residency::Hot {
                 return Err(format!("{key} was in a tier and is missing: {:?}", handle.info().residency));
             }
@@ -105,7 +117,7 @@ impl World {
         marks.get(self.dice.below(marks.len() as u64) as usize).map(|(_, at)| *at)
     }
 
-    fn recover_into(&mut self, to: &Path, at: Option<Timestamp>) -> Result<(RecoverReport, BTreeSet<String>), String> {
+    fn recover_into(&mut self, to: &Path, at: Option<Timestamp>) -> Result<(RecoverReport, Missing), String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|e| e.to_string())?;
         self.lives += 1;
         let life = Life::new(self.lives, Fuse::Never);
@@ -124,9 +136,9 @@ impl World {
         let bad = self.dice.below(2) == 0;
         let before = self.cloud.set_weather(if bad { weather(60, 0) } else { 0 });
         for n in 0..TRIES {
-            let mut missing = BTreeSet::new();
+            let mut missing = Missing::new();
             let mut told = |object: &tidegate_tiering::recovery::MissingObject| {
-                missing.insert(object.key.clone());
+                missing.insert((object.key.clone(), object.version.clone()));
             };
             let mut silent = |_| {};
             let left = (bad && self.dice.below(2) == 0).then(|| self.dice.below(60));

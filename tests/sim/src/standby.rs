@@ -1,13 +1,13 @@
 //! Another box follows what is shipped, is compared with what the model says of its last record, is killed now and then, and takes over.
 
+use super::body::open;
 use super::common::read;
 use super::cut::{root_of, temporary};
 use super::gate::Deadly;
 use super::life::{Fuse, Life};
-use super::plans::BUCKET;
+use super::recovery::{Missing, is_among};
 use super::world::{Process, World, shipped};
 use futures::FutureExt;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,7 +159,7 @@ impl World {
         }
         let mut model = self.model.clone();
         model.rewind(applied);
-        model.slots.values_mut().for_each(|slot| slot.lost = true);
+        model.lose(|_, _| true);
         std::mem::swap(&mut self.model, &mut model);
         let (recovered, lost_a_disk) = (self.recovered, self.lost_a_disk);
         (self.recovered, self.lost_a_disk) = (true, true);
@@ -189,7 +189,7 @@ impl World {
             return Err(format!("record {} was shipped, and the promotion ends at {last}", self.model.shipped));
         }
         self.model.rewind(last);
-        self.model.slots.values_mut().for_each(|slot| slot.lost = true);
+        self.model.lose(|_, _| true);
         self.branch = 0;
         (self.recovered, self.lost_a_disk) = (true, true);
         let old = self.move_to(dir);
@@ -198,7 +198,7 @@ impl World {
         let missing = self.unreadable()?;
         self.cloud.set_weather(weather);
         self.only_hot_bytes_are_lost(&missing)?;
-        self.model.slots.iter_mut().for_each(|(key, slot)| slot.lost = missing.contains(key));
+        self.model.lose(|key, id| is_among(&missing, key, id));
         self.wake_up(old, running)
     }
 
@@ -284,14 +284,16 @@ impl World {
     }
 
     /// Objects whose bytes are not there, or only once another object with these is restored.
-    fn unreadable(&mut self) -> Result<BTreeSet<String>, String> {
+    fn unreadable(&mut self) -> Result<Missing, String> {
         let weather = self.cloud.set_weather(0);
         self.process().life.hold(true);
-        let (engine, keys) = (self.engine(), self.model.keys());
+        let engine = self.engine();
+        let all = self.model.versions().map(|(key, _, version)| (key.to_owned(), version.named()));
+        let all: Vec<_> = all.collect();
         let look = async {
-            let mut missing = BTreeSet::new();
-            for key in keys {
-                let Ok(handle) = engine.open_object(BUCKET, &key) else { continue };
+            let mut missing = Missing::new();
+            for (key, version) in all {
+                let Ok(handle) = open(&engine, &key, version) else { continue };
                 let info = handle.info().clone();
                 let bytes = match handle.read(0..info.size).await {
                     Ok(stream) => read(stream).await,
@@ -299,7 +301,7 @@ impl World {
                 };
                 let frozen = matches!(&bytes, Err(EngineError::Tier { .. })) && info.residency == Residency::Hot;
                 if frozen || matches!(&bytes, Err(EngineError::Corrupt(_))) {
-                    missing.insert(key);
+                    missing.insert((key, info.version.to_string()));
                 }
             }
             missing

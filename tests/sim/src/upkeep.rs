@@ -1,5 +1,6 @@
 //! Background work, beside operations and in the middle of each other.
 
+use super::changes::At;
 use super::common::{noise, read};
 use super::gate::{Gate, Opened};
 use super::life::Life;
@@ -9,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_tiering::engine::{EngineError, GcRequest, ScrubRequest, Step};
+use tidegate_tiering::engine::{EngineError, GcRequest, ScrubRequest, Step, VersionRef};
 
 /// Where uploads go that are completed during a mark: before most other keys.
 const JOINED: &str = "a/0";
@@ -141,14 +142,14 @@ impl World {
             let work = self.work(0);
             return self.perform(Vec::new(), Some(work), None);
         }
-        let Some(from) = self.existing_key() else { return Ok(()) };
+        let Some(from) = self.existing() else { return Ok(()) };
         let to = self.any_key();
-        let copied: Option<Plan> = if from == to { None } else { self.copy(&from, &to) };
+        let copied: Option<Plan> = if from.key == to { None } else { self.copy(&from, &to) };
         let Some(copy) = copied else { return Ok(()) };
         self.perform(vec![copy], None, None)?;
         if !self.process().life.is_dead() {
-            let delete = self.delete(&from);
-            self.perform(vec![delete], None, None)?;
+            let goes = if self.dice.below(2) == 0 { self.delete(&from.key) } else { self.remove(&from) };
+            self.perform(vec![goes], None, None)?;
         }
         Ok(())
     }
@@ -167,8 +168,9 @@ impl World {
             Err(_) if self.is_dead() => return Ok(()),
             Err(e) => return Err(format!("read {key}: {e}")),
         };
-        let delete = self.delete(key);
-        self.perform(vec![delete], None, None)?;
+        let latest = At { key: key.to_owned(), place: 0, version: VersionRef::Current };
+        let remove = self.remove(&latest);
+        self.perform(vec![remove], None, None)?;
         if !self.is_dead() {
             let work = self.work(3);
             self.perform(Vec::new(), Some(work), None)?;

@@ -6,7 +6,7 @@ use super::cut::{Disk, Style, as_events, other_boot, root_of, temporary, write_i
 use super::gate::{Cut, Deadly, Gate, Left, Opened};
 use super::life::{Fuse, Life, SimDisk};
 use super::log::{Log, SLED};
-use super::model::{Effect, Held, Model};
+use super::model::{Held, Model};
 use super::plans::{Answer, Outcome, Plan};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -129,6 +129,10 @@ pub struct World {
     pub branch: u64,
     /// And nothing was compared since.
     pub lost_a_disk: bool,
+    /// All that was due is done: what rules take must be gone.
+    pub at_rest: bool,
+    /// The bucket may be given versions and a lifecycle.
+    pub versions: bool,
     /// Whether bodies are protected: 0 never, 1 always, 2 in every other life.
     protects: u64,
 }
@@ -203,6 +207,8 @@ impl World {
             recovered: false,
             branch: 0,
             lost_a_disk: false,
+            at_rest: false,
+            versions: seed % 4 != 0,
             protects: seed % 3,
         }
     }
@@ -433,10 +439,6 @@ impl World {
     fn take_in(&mut self, plan: &Plan, outcome: Option<Outcome>, (from, to): (u64, u64)) -> Result<(), String> {
         let (dead, calm) = (self.is_dead(), self.cloud.is_calm());
         let text = &plan.text;
-        let keys = plan.effects.iter().filter_map(|effect| match effect {
-            Effect::Hold { key, .. } => Some(key),
-            _ => None,
-        });
         match outcome {
             Some(Ok(answer)) => {
                 plan.judge(&answer)?;
@@ -444,18 +446,12 @@ impl World {
                 for effect in plan.changes(&answer) {
                     self.model.apply(&effect, (from, to), id);
                 }
-                if matches!(answer, Answer::Etag(_) | Answer::Done) {
-                    keys.for_each(|key| self.model.slot(key).lost = plan.lost);
-                }
                 self.note(format!("{text}: {}", brief(&answer)));
             }
             Some(Err(e)) if !dead && !plan.tolerates(&e, calm) => return Err(format!("{text}: {e}")),
             Some(Err(_)) if !dead => self.note(format!("{text}: refused by the cloud")),
             _ => {
                 plan.effects.iter().for_each(|effect| self.model.doubt(effect, from));
-                if plan.lost {
-                    keys.for_each(|key| self.model.slot(key).lost = true);
-                }
                 self.note(format!("{text}: cut short"));
             }
         }
@@ -471,7 +467,10 @@ pub fn shipped(engine: &Engine) -> u64 {
 fn brief(answer: &Answer) -> String {
     match answer {
         Answer::Bytes(bytes) => format!("{} bytes", bytes.len()),
+        // Ids are not the seed's, nor are ETags of what is encrypted.
         Answer::Upload(_) => "an id".to_owned(),
+        Answer::Wrote(..) => "written".to_owned(),
+        Answer::Marked(_) => "a delete marker".to_owned(),
         other => format!("{other:?}"),
     }
 }

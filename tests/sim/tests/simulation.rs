@@ -29,6 +29,8 @@ fn a_thousand_stories_end_as_the_model_says() {
             "protected",
             "restored",
             "lost",
+            "noncurrent",
+            "markers",
         ] {
             assert!(sums.get(name).is_some_and(|n| *n >= count / 20), "{name}: {:?}", sums.get(name));
         }

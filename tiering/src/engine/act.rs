@@ -2,8 +2,9 @@
 
 use super::Core;
 use super::claims::{Aim, Claim, Work};
-use super::due::{Action, names};
+use super::due::{Action, Look, names};
 use super::error::EngineError;
+use super::events::EventKind;
 use super::keys;
 use super::record::{ObjectRecord, Record};
 use super::types::Residency;
@@ -41,20 +42,25 @@ impl Core {
         let outcome = match plan.action {
             Action::Transition { tier, .. } => {
                 let frees = if record.residency == Residency::Hot { record.size } else { 0 };
-                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees };
+                let claim = Claim { frees, ..claim_of(subject, &record) };
                 return Ok(self.claims().claim(&Aim::new(Work::Move, &tier), claim, now, most));
             }
             // A body that waits for its first protection stands in that order, and is found there.
             Action::Protect { .. } if record.residency == Residency::Hot => {
-                self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await?
+                self.replace((subject, &stored, &record), record.clone(), (Reason::Reindex, Look::Taken)).await?
             }
             Action::Protect { tier } => {
-                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees: 0 };
+                let claim = claim_of(subject, &record);
                 return Ok(self.claims().claim(&Aim::new(Work::Protect, &tier), claim, now, most));
             }
             Action::Release { tier } => {
-                let claim = Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees: 0 };
+                let claim = claim_of(subject, &record);
                 return Ok(self.claims().claim(&Aim::new(Work::Release, &tier), claim, now, most));
+            }
+            Action::Tell { tier } => {
+                // Of the body not a byte is sent.
+                let claim = Claim { subject: subject.to_vec(), version: record.version, size: 0, frees: 0, fill: None };
+                return Ok(self.claims().claim(&Aim::new(Work::Tell, &tier), claim, now, most));
             }
             Action::Expire { rule } => {
                 tracing::debug!(bucket, key, %rule, "expire");
@@ -66,9 +72,11 @@ impl Core {
                 if let Residency::Restored { tier, .. } = &record.residency {
                     next.residency = Residency::Cold { tier: tier.clone() };
                 }
-                self.replace(subject, &stored, &record, next, Reason::RestoreExpired).await?
+                self.replace((subject, &stored, &record), next, (Reason::RestoreExpired, Look::Taken)).await?
             }
-            Action::Keep => self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await?,
+            Action::Keep => {
+                self.replace((subject, &stored, &record), record.clone(), (Reason::Reindex, Look::Taken)).await?
+            }
         };
         match outcome {
             // A client's write won: its commit has set the due time anew.
@@ -80,15 +88,18 @@ impl Core {
     /// Replaces the record of exactly this version; computes its due time anew.
     pub(crate) async fn replace(
         &self,
-        subject: &[u8],
-        stored: &[u8],
-        old: &ObjectRecord,
+        (subject, stored, old): (&[u8], &[u8], &ObjectRecord),
         mut next: ObjectRecord,
-        reason: Reason,
+        (reason, look): (Reason, Look),
     ) -> Result<Result<(), MetaError>, EngineError> {
         let unchanged = Expect::Equals(keys::table_of(subject), subject.to_vec(), stored.to_vec());
         let mut batch = Batch::new(reason).expect(unchanged);
-        self.put_version(&mut batch, subject, Some(old), &mut next)?;
+        self.put_version(&mut batch, subject, (Some(old), look), &mut next)?;
+        match reason {
+            Reason::RestoreExpired => self.tell(&mut batch, EventKind::RestoreDelete, names(subject)?, &next)?,
+            Reason::UpdateObject => self.tell_updated(&mut batch, names(subject)?, (&old.attributes, &next))?,
+            _ => {}
+        }
         Ok(self.meta.commit(batch).await.map(drop))
     }
 
@@ -105,9 +116,13 @@ impl Core {
             return Ok(false);
         }
         let Action::Protect { tier } = self.plan(subject, &record, now)?.action else { return Ok(false) };
-        let (version, size) = (record.version, record.size);
         // Once protected, it can be evicted.
-        let claim = Claim { subject: subject.to_vec(), version, size, frees: size };
+        let claim = Claim { frees: record.size, ..claim_of(subject, &record) };
         Ok(self.claims().claim(&Aim::new(Work::Protect, &tier), claim, now, self.settings.tiering.max_claims))
     }
+}
+
+/// That something is due for a version; it frees nothing.
+fn claim_of(subject: &[u8], record: &ObjectRecord) -> Claim {
+    Claim { subject: subject.to_vec(), version: record.version, size: record.size, frees: 0, fill: None }
 }

@@ -68,5 +68,6 @@ fn table_name(table: Table) -> &'static str {
         Table::Manifest => "manifest",
         Table::Version => "version",
         Table::User => "user",
+        Table::Event => "event",
     }
 }

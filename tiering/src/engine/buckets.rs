@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::error::EngineError;
+use super::events::NotificationRule;
 use super::record::{BucketRecord, Record};
 use super::{keys, lifecycle};
 use crate::clock::Timestamp;
@@ -93,18 +94,29 @@ impl Engine {
         name: &str,
         change: impl Fn(&mut BucketSettings) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
+        self.configure_and_test(name, change, &[]).await
+    }
+
+    /// As [`configure_bucket`](Self::configure_bucket); the same commit queues test events for the targets of `tested`.
+    pub(super) async fn configure_and_test(
+        &self,
+        name: &str,
+        change: impl Fn(&mut BucketSettings) -> Result<(), EngineError>,
+        tested: &[NotificationRule],
+    ) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             let stored = self.core.meta.get(Table::Bucket, name.as_bytes())?;
             let stored = stored.ok_or_else(|| EngineError::NoSuchBucket(name.to_owned()))?;
             let old = BucketRecord::decode(&stored)?;
             let mut new = old.clone();
             change(&mut new.settings)?;
-            if new == old {
+            if new == old && tested.is_empty() {
                 return Ok(());
             }
             let mut batch = Batch::new(Reason::ConfigureBucket)
                 .expect(Expect::Equals(Table::Bucket, name.into(), stored.to_vec()))
                 .put(Table::Bucket, name, new.encode()?);
+            self.core.tell_of_rules(&mut batch, (name, new.settings.owner.as_ref()), tested)?;
             let walk = lifecycle::mark_if_changed(&mut batch, name, &old, &new);
             match self.core.meta.commit(batch).await {
                 Err(MetaError::Conflict { .. }) => {}

@@ -83,14 +83,24 @@ impl Core {
         let table = keys::table_of(subject);
         let Some(stored) = self.meta.get(table, subject)? else { return Ok(None) };
         let Some(record) = self.usable(table, subject, ObjectRecord::decode(&stored)) else { return Ok(None) };
-        let Some((bucket, name)) = keys::split_object(subject) else { return Ok(None) };
-        let version = self.standing(&active.policy, subject, &record)?;
-        let facts = super::due::facts((bucket, name), &record, self.last_access(bucket, name, &record), version);
-        let Some((tier, _)) = active.policy.capacity_candidates(fill, &facts) else { return Ok(None) };
+        let Some(tier) = self.tier_by_capacity(subject, &record, (active, fill))? else { return Ok(None) };
         let (version, size) = (record.version, record.size);
-        let claim = Claim { subject: subject.to_vec(), version, size, frees: size };
-        let done = self.claims().claim(&Aim::new(Work::Move, tier), claim, now, self.settings.tiering.max_claims);
+        let claim = Claim { subject: subject.to_vec(), version, size, frees: size, fill: Some(fill) };
+        let done = self.claims().claim(&Aim::new(Work::Move, &tier), claim, now, self.settings.tiering.max_claims);
         Ok(done.then_some(record.size))
+    }
+
+    /// The tier that a version shall move to when the hot disk is `fill` percent full.
+    pub(crate) fn tier_by_capacity(
+        &self,
+        subject: &[u8],
+        record: &ObjectRecord,
+        (active, fill): (&ActivePolicy, u8),
+    ) -> Result<Option<String>, EngineError> {
+        let names = super::due::names(subject)?;
+        let version = self.standing(&active.policy, subject, record)?;
+        let facts = super::due::facts(names, record, self.last_access(names.0, names.1, record), version, None);
+        Ok(active.policy.capacity_candidates(fill, &facts).map(|(tier, _)| tier.to_owned()))
     }
 }
 

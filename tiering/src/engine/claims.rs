@@ -16,6 +16,8 @@ pub(crate) enum Work {
     Protect,
     /// They become hot only.
     Release,
+    /// They stay as they are, and the tier is told what locks them.
+    Tell,
 }
 
 /// What a job does, and the tier that it does it with: what waits for one pack.
@@ -37,6 +39,7 @@ impl std::fmt::Display for Aim {
             Work::Move => "transition to",
             Work::Protect => "protection in",
             Work::Release => "release from",
+            Work::Tell => "telling of locks to",
         };
         write!(f, "{what} {}", self.tier)
     }
@@ -51,6 +54,8 @@ pub(crate) struct Claim {
     pub size: u64,
     /// Bytes by which the hot disks can shrink once that is done: its size, or 0 when they could before, or never can.
     pub frees: u64,
+    /// How full the hot disk was (percent) when a fill level wanted it; none when it was due.
+    pub fill: Option<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -178,7 +183,7 @@ impl Claims {
     pub(crate) fn next_group(&mut self, now: Timestamp, rule: Grouping) -> Option<(Aim, Vec<Claim>)> {
         self.queues.values_mut().for_each(|q| q.wake_thawing(now));
         let running = |work: Work| self.queues.iter().filter(|(a, _)| a.work == work).map(|(_, q)| q.running).sum();
-        let full = [Work::Move, Work::Protect, Work::Release].map(|work| (work, running(work)));
+        let full = [Work::Move, Work::Protect, Work::Release, Work::Tell].map(|work| (work, running(work)));
         let full = full.map(|(work, running): (Work, usize)| (work, running >= rule.workers));
         let ready = self.queues.iter_mut().filter(|(aim, q)| {
             let linger = if aim.work == Work::Move { rule.linger } else { rule.protect_linger };
@@ -322,7 +327,7 @@ mod tests {
     }
 
     fn claim(n: u8, size: u64) -> Claim {
-        Claim { subject: vec![n], version: VersionId(u128::from(n)), size, frees: size }
+        Claim { subject: vec![n], version: VersionId(u128::from(n)), size, frees: size, fill: None }
     }
 
     #[test]

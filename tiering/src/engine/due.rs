@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Protect { tier: String },
     /// Be hot only: the tier's copy is needed no more.
     Release { tier: String },
+    /// Tell the tier that has the body what locks it.
+    Tell { tier: String },
 }
 
 /// An action, and when to ask again if there is none.
@@ -56,12 +58,24 @@ pub(crate) struct Orders {
     pub waiting: bool,
 }
 
+/// When a version that is written is looked at next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// When the rules say so.
+    AsPlanned,
+    /// As planned, by the look itself that its neighbours were owed.
+    Taken,
+    /// At once: what is decided about it, or about its neighbours, rests on what the same commit changes.
+    AtOnce,
+}
+
 /// The facts of a version, as policies see them.
 pub(crate) fn facts<'a>(
     (bucket, key): (&'a str, &'a str),
     record: &'a ObjectRecord,
     last_access: Option<Timestamp>,
     version: Version,
+    kept_until: Option<Timestamp>,
 ) -> ObjectFacts<'a> {
     let (protected_in, current_tier) = match record.residency.is_hot() {
         true => (record.residency.tier(), None),
@@ -80,6 +94,7 @@ pub(crate) fn facts<'a>(
         current_tier,
         protected_in,
         version,
+        kept_until: kept_until.map(Timestamp::millis),
     }
 }
 
@@ -117,7 +132,10 @@ pub(crate) fn decide(
                 let tier = record.residency.tier().unwrap_or_default().to_owned();
                 Plan { action: Action::Release { tier }, next }
             }
-            _ => Plan { action: Action::Keep, next },
+            _ => match record.residency.tier().filter(|_| record.retell) {
+                Some(tier) => Plan { action: Action::Tell { tier: tier.to_owned() }, next },
+                None => Plan { action: Action::Keep, next },
+            },
         },
     }
 }
@@ -133,7 +151,9 @@ impl Core {
         let (bucket, key) = names(subject)?;
         let active = self.rules_of(bucket);
         let access = if active.policy.uses_last_access() { self.last_access(bucket, key, record) } else { None };
-        let facts = facts((bucket, key), record, access, self.standing(&active.policy, subject, record)?);
+        let version = self.standing(&active.policy, subject, record)?;
+        let kept_until = self.kept_until(bucket, record, version)?;
+        let facts = facts((bucket, key), record, access, version, kept_until);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
         Ok(decide(&active.policy, &facts, record, declared, now))
     }
@@ -150,39 +170,12 @@ impl Core {
         &self,
         batch: &mut Batch,
         subject: &[u8],
-        old: Option<&ObjectRecord>,
-        record: &mut ObjectRecord,
-    ) -> Result<bool, super::EngineError> {
-        let now = self.clock.now();
-        record.due = self.plan(subject, record, now)?.due(record, now);
-        self.put_planned(batch, subject, old, record)
-    }
-
-    /// As [`put_version`](Self::put_version), but the version is looked at again at once: what is decided about it rests on what
-    /// the same commit changes.
-    pub(crate) fn put_for_review(
-        &self,
-        batch: &mut Batch,
-        subject: &[u8],
-        old: Option<&ObjectRecord>,
-        record: &mut ObjectRecord,
-    ) -> Result<bool, super::EngineError> {
-        let now = self.clock.now();
-        // Never the time that it has already: with the same bytes, a decision made before this commit could be written after it.
-        let at = if record.due == Some(now) { Timestamp(now.millis().saturating_sub(1)) } else { now };
-        record.due = Some(at);
-        self.put_planned(batch, subject, old, record)
-    }
-
-    fn put_planned(
-        &self,
-        batch: &mut Batch,
-        subject: &[u8],
-        old: Option<&ObjectRecord>,
+        (old, look): (Option<&ObjectRecord>, Look),
         record: &mut ObjectRecord,
     ) -> Result<bool, super::EngineError> {
         use super::record::Record;
         let now = self.clock.now();
+        record.due = self.next_look(subject, (old, look), record, now)?;
         let (bucket, key) = names(subject)?;
         let orders = self.orders(bucket, record);
         record.idle = orders
@@ -204,6 +197,28 @@ impl Core {
         let (table, key) = (keys::table_of(subject), subject.to_vec());
         batch.ops.push(crate::meta::Op { table, key, value: Some(record.encode()?) });
         Ok(record.due.is_some_and(|at| at <= now))
+    }
+
+    /// The due time that a version is written with, in place of `old` if that stands at the same key.
+    pub(crate) fn next_look(
+        &self,
+        subject: &[u8],
+        (old, look): (Option<&ObjectRecord>, Look),
+        record: &ObjectRecord,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, super::EngineError> {
+        match (look, old.and_then(|old| old.due)) {
+            // Never the time that it has already: with the same bytes, a decision made before this commit could be written after it.
+            (Look::AtOnce, _) if record.due == Some(now) => Ok(Some(Timestamp(now.millis().saturating_sub(1)))),
+            (Look::AtOnce, _) => Ok(Some(now)),
+            // It may have been superseded just now: the look at its neighbours that came with that is not this one's to take away.
+            (Look::AsPlanned, Some(at))
+                if at <= now && keys::table_of(subject) == Table::Version && self.moves_others(names(subject)?.0) =>
+            {
+                Ok(Some(at))
+            }
+            _ => Ok(self.plan(subject, record, now)?.due(record, now)),
+        }
     }
 
     /// Takes a version's places out of the due index.

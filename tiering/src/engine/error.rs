@@ -97,6 +97,12 @@ pub enum EngineError {
     /// The client's key (SSE-C) is not the one that the object was encrypted with.
     #[error("the key is not the one that the object was encrypted with")]
     WrongKey,
+    /// Object lock protects the version.
+    #[error("Access Denied because object protected by object lock: {0}")]
+    Locked(String),
+    /// What is set for the bucket forbids it.
+    #[error("{0}")]
+    InvalidBucketState(String),
     /// The version is archived and not restored.
     #[error("the object is in class {class}; restore it first")]
     InvalidObjectState {

@@ -1,6 +1,7 @@
 //! Stored records for [`crate::fuzzing`].
 
 use super::body::decode_node;
+use super::events::{Event, NotificationRule};
 use super::keys;
 use super::record::{
     AccessRecord, BucketRecord, ObjectRecord, PartRecord, Record, RemoteFooter, RemotePackRecord, RestoreJob,
@@ -25,6 +26,10 @@ pub(crate) fn decode_value(kind: u8, data: &[u8]) {
         7 => there_and_back::<ThawRecord>(data),
         8 => there_and_back::<AccessRecord>(data),
         9 => drop(decode_node(data)),
+        11 => {
+            let _ = NotificationRule::decode(data);
+            there_and_back::<Event>(data);
+        }
         _ => {
             let _ = keys::split_object(data);
             let _ = keys::split_version(data);
@@ -45,6 +50,7 @@ fn there_and_back<R: Record>(data: &[u8]) {
 #[cfg(test)]
 pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
     use super::body::{BodyRef, ChunkRef, NodeRef, encode_node};
+    use super::lock::{Retention, RetentionMode};
     use super::record::{RemoteEntry, RemotePackState};
     use super::types::{ObjectAttributes, Residency, VersionId};
     use crate::chunk::ChunkId;
@@ -58,7 +64,12 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         etag: "5d41402abc4b2a76b9719d911017c592".into(),
         created: Timestamp(1),
         modified: Timestamp(2),
-        attributes: ObjectAttributes { tags: vec![("a".into(), "b".into())], ..ObjectAttributes::default() },
+        attributes: ObjectAttributes {
+            tags: vec![("a".into(), "b".into())],
+            retention: Some(Retention { mode: RetentionMode::Governance, until: Timestamp(11) }),
+            legal_hold: Some(false),
+            ..ObjectAttributes::default()
+        },
         checksum: None,
         parts: Vec::new(),
         body,
@@ -71,6 +82,7 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         null: true,
         marker: false,
         noncurrent_since: None,
+        retell: false,
     };
     let inline = object(BodyRef::Inline(vec![chunk(1), chunk(2)]), Residency::Hot);
     let node = NodeRef { id: ChunkId::of(b"node"), chunks: 2, bytes: 80_000 };
@@ -110,8 +122,31 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         (8, AccessRecord { at: Timestamp(10) }.encode()),
         (9, Ok(encode_node(&[chunk(1), chunk(2)]))),
         (10, Ok(keys::upload("bkt", "k", &"0".repeat(32)))),
+        (11, sample_event().encode()),
     ];
     values.into_iter().map(|(kind, value)| (kind, value.unwrap())).collect()
+}
+
+#[cfg(test)]
+pub(crate) fn sample_event() -> Event {
+    use super::events::{EventKind, Origin};
+    use super::types::VersionId;
+    use crate::clock::Timestamp;
+
+    Event {
+        kind: EventKind::RestoreCompleted,
+        at: Timestamp(1),
+        bucket: "b".into(),
+        owner: None,
+        rule: "r".into(),
+        key: "k".into(),
+        size: Some(5),
+        etag: Some("e".into()),
+        version: Some((VersionId(9), false)),
+        origin: Origin { principal: "p".into(), address: "a".into(), request: "q".into() },
+        until: Some(Timestamp(2)),
+        class: Some("GLACIER".into()),
+    }
 }
 
 #[cfg(test)]

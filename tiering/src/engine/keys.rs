@@ -159,6 +159,23 @@ pub(crate) fn split_remote_pack(key: &[u8]) -> Option<(&str, u128)> {
     Some((tier, u128::from_be_bytes(id.try_into().ok()?)))
 }
 
+/// `target NUL id(16)` in the table Event: of a target, the oldest comes first.
+pub(crate) fn event(target: &str, id: u128) -> Vec<u8> {
+    let mut out = events_of(target);
+    out.extend_from_slice(&id.to_be_bytes());
+    out
+}
+
+/// What the keys of all events for a target begin with.
+pub(crate) fn events_of(target: &str) -> Vec<u8> {
+    [target.as_bytes(), b"\0"].concat()
+}
+
+/// Takes the key of an event apart: target and id.
+pub(crate) fn split_event(key: &[u8]) -> Option<(&str, u128)> {
+    split_remote_pack(key)
+}
+
 /// The key of a tier's fence in the table System: a counter (8 bytes, little endian).
 pub(crate) fn fence(tier: &str) -> Vec<u8> {
     [b"fence/", tier.as_bytes()].concat()

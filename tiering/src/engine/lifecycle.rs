@@ -234,7 +234,9 @@ impl Core {
             return None;
         }
         let rules = self.rules_of(bucket);
-        let (at, rule) = rules.calendar().expires_at(&facts((bucket, key), record, None, Version::Current))?;
+        let kept_until = self.kept_until(bucket, record, Version::Current).ok()?;
+        let facts = facts((bucket, key), record, None, Version::Current, kept_until);
+        let (at, rule) = rules.calendar().expires_at(&facts)?;
         Some(Ending { at: Timestamp(at), rule: rule.id.to_owned() })
     }
 

@@ -61,7 +61,8 @@ impl Telling {
             self.buckets.insert(name.to_vec());
         }
         let (due, idle, waiting) = (None, None, None);
-        let told = ObjectRecord { residency, restoring: None, due, idle, waiting, manifest: None, ..record.clone() };
+        let (restoring, manifest, retell) = (None, None, false);
+        let told = ObjectRecord { residency, restoring, due, idle, waiting, manifest, retell, ..record.clone() };
         encode_op(&mut self.raw, keys::table_of(subject), subject, Some(&told.encode()?))
             .map_err(EngineError::Internal)?;
         self.objects += 1;
@@ -143,6 +144,7 @@ mod tests {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         }
     }
 

@@ -1,7 +1,9 @@
 //! The engine's metrics. Names follow Prometheus's conventions: base units, counters end in `_total`. Handles are
 //! resolved once; labels come from configuration (tiers) or from enums, never from keys.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 macro_rules! metrics {
     ($( $(#[$doc:meta])* $field:ident: $kind:ident($name:literal, $help:literal) ),* $(,)?) => {
@@ -19,6 +21,12 @@ macro_rules! metrics {
             pub tier_failures: IntGaugeVec,
             /// Records that do not decode, by table.
             pub broken_records: IntCounterVec,
+            /// Events that wait, by target.
+            pub events_queued: IntGaugeVec,
+            /// Age of the oldest event that waits, by target.
+            pub events_oldest: GaugeVec,
+            /// Events that were not queued, by target.
+            pub events_dropped: IntCounterVec,
             /// Time of the journal's sync.
             pub journal_sync: Histogram,
         }
@@ -37,16 +45,27 @@ macro_rules! metrics {
                         Opts::new("tidegate_unusable_records_total", "Stored records found that cannot be used, each once."),
                         &["table"],
                     )?,
+                    events_queued: vec("tidegate_notification_queue_events", "Events that wait for a target of notifications.", &["target"])?,
+                    events_oldest: GaugeVec::new(
+                        Opts::new("tidegate_notification_oldest_event_age_seconds", "Age of the oldest event that waits for a target; 0 when none does."),
+                        &["target"],
+                    )?,
+                    events_dropped: IntCounterVec::new(
+                        Opts::new("tidegate_notification_dropped_events_total", "Events that were lost because as many waited for the target as may."),
+                        &["target"],
+                    )?,
                     journal_sync: Histogram::with_opts(
                         HistogramOpts::new("tidegate_journal_sync_duration_seconds", "Time of the journal's sync.")
                             .buckets(prometheus::exponential_buckets(0.000_05, 2.0, 16)?),
                     )?,
                 };
                 $( registry.register(Box::new(metrics.$field.clone()))?; )*
-                for family in [&metrics.objects, &metrics.bytes, &metrics.remote_bytes, &metrics.queue, &metrics.tier_failures] {
+                for family in [&metrics.objects, &metrics.bytes, &metrics.remote_bytes, &metrics.queue, &metrics.tier_failures, &metrics.events_queued] {
                     registry.register(Box::new(family.clone()))?;
                 }
                 registry.register(Box::new(metrics.broken_records.clone()))?;
+                registry.register(Box::new(metrics.events_oldest.clone()))?;
+                registry.register(Box::new(metrics.events_dropped.clone()))?;
                 registry.register(Box::new(metrics.journal_sync.clone()))?;
                 Ok(metrics)
             }

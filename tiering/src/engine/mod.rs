@@ -16,6 +16,7 @@ pub(crate) mod doom;
 mod driven;
 mod due;
 pub mod error;
+mod events;
 pub(crate) mod examine;
 mod follow;
 pub mod fsck;
@@ -28,6 +29,7 @@ mod lifecycle;
 mod list;
 mod list_versions;
 mod listings;
+mod lock;
 pub(crate) mod manifests;
 mod md5;
 mod metrics;
@@ -67,6 +69,10 @@ pub use buckets::{BucketInfo, BucketSettings, Versioning};
 pub use cipher::CustomerKey;
 pub use driven::Step;
 pub use error::EngineError;
+pub use events::{
+    Asks, Destination, Event, EventKind, EventQueueStats, NotificationRule, Origin, QueuedEvent,
+    SETTING as NOTIFICATION_SETTING, asked_by, is_covered,
+};
 pub use follow::{FollowEnd, PromoteReport, StandbyStats};
 pub use fsck::{
     Finding, FindingKind, FsckCost, FsckEstimate, FsckProgress, FsckReport, FsckRequest, FsckTotal, Repair, TierChecked,
@@ -74,6 +80,7 @@ pub use fsck::{
 pub(crate) use keys::split_object as object_name;
 pub use lifecycle::{Ending, LifecycleWalks, SETTING as LIFECYCLE_SETTING};
 pub use listings::*;
+pub use lock::{BucketLock, DefaultRetention, LOCK_SETTING, Period, Retention, RetentionMode};
 pub use multipart::{PartPage, UploadPartCopy};
 pub use ops::describe_op;
 pub use policy::validate_policy_tiers;
@@ -172,6 +179,7 @@ pub(crate) struct Core {
     pub barrier: Arc<MarkBarrier>,
     pub accounts: Arc<Accounts>,
     pub users: Arc<users::UsersVersion>,
+    pub events: events::Events,
     pub access: AccessBuffer,
     pub claimed: Claimed,
     pub making: transition::Making,
@@ -393,12 +401,15 @@ fn observers(
     barrier: &Arc<MarkBarrier>,
     accounts: &Arc<Accounts>,
     (users, rules): (&Arc<users::UsersVersion>, &Arc<lifecycle::Rules>),
+    events: &events::Events,
 ) -> Vec<Arc<dyn crate::meta::CommitObserver>> {
     vec![
         Arc::clone(barrier) as _,
         Arc::clone(accounts) as _,
         Arc::clone(users) as _,
         Arc::clone(rules) as _,
+        Arc::clone(&events.subscriptions) as _,
+        Arc::clone(&events.queues) as _,
         Arc::new(ObserveGroups(Arc::clone(metrics))),
     ]
 }
@@ -430,7 +441,8 @@ impl Core {
         let accounts = Arc::new(Accounts::default());
         let users = Arc::new(users::UsersVersion::default());
         let rules = rules_of(&components, &settings);
-        let observers = observers(&metrics, &barrier, &accounts, (&users, &rules));
+        let events = events::Events::new(Arc::default(), Arc::new(events::Queues::new(&settings.notifications)));
+        let observers = observers(&metrics, &barrier, &accounts, (&users, &rules), &events);
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
         let Namespace { meta, clean, follow, ship } = open_namespace(&settings, &components, data, observers)?;
@@ -443,6 +455,7 @@ impl Core {
         let _ = sync.0.set(local.clone());
         accounts.load(&meta)?;
         rules.load(&meta as &dyn MetaStore)?;
+        events.load(&meta as &dyn MetaStore)?;
         let remote = RemoteIndex::default();
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
@@ -471,6 +484,7 @@ impl Core {
             barrier,
             accounts,
             users,
+            events,
             access: AccessBuffer::default(),
             claimed: Claimed::default(),
             making: transition::Making::default(),

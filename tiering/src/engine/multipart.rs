@@ -54,9 +54,10 @@ impl Engine {
     /// Begins an upload; returns its id.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`].
+    /// [`EngineError::NoSuchBucket`]; [`EngineError::InvalidRequest`], [`EngineError::InvalidArgument`] for a lock that cannot be.
     pub async fn create_upload(&self, create: CreateUpload) -> Result<String, EngineError> {
         keys::check_new(&create.key)?;
+        self.core.admit_new(&create.bucket, Some(&create.attributes))?;
         let now = self.core.clock.now();
         let upload_id = format!("{:032x}", keys::fresh_id(now));
         let planned_by = self.core.rules_of(&create.bucket);
@@ -242,6 +243,7 @@ impl Engine {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         };
         let mut batch = Batch::new(Reason::CompleteUpload).holding(Arc::new(pins));
         batch.expects.push(Expect::Equals(Table::Upload, key.clone(), stored_upload.to_vec()));

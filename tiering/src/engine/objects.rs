@@ -5,6 +5,7 @@ use super::error::EngineError;
 use super::ingest::{Ingested, ingest};
 use super::keys;
 use super::lifecycle::Ending;
+use super::lock;
 use super::read::ObjectHandle;
 use super::record::{ObjectRecord, Record};
 use super::supersede::Planned;
@@ -25,7 +26,7 @@ impl Engine {
     /// Whatever the body, the expectations or the preconditions say; [`EngineError::SlowDown`] without room.
     pub async fn put_object(&self, mut put: PutObject, body: BodyIn) -> Result<Written, EngineError> {
         keys::check_new(&put.key)?;
-        self.core.versioning(&put.bucket)?;
+        self.core.admit_new(&put.bucket, Some(&put.attributes))?;
         let (encryption, sealer) = Sealer::of_object(put.expect.customer_key.take().as_ref())?;
         put.attributes.encryption = encryption;
         put.expect.settle();
@@ -53,7 +54,7 @@ impl Engine {
     /// Deletes a version for good, or makes a key look deleted when none is named.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`], [`EngineError::PreconditionFailed`].
+    /// [`EngineError::NoSuchBucket`], [`EngineError::PreconditionFailed`]; [`EngineError::Locked`] for a version that must stay.
     pub async fn delete_object(&self, bucket: &str, key: &str, delete: DeleteRequest) -> Result<Deleted, EngineError> {
         self.core.versioning(bucket)?;
         self.core.delete(bucket, key, &delete).await
@@ -91,7 +92,7 @@ impl Engine {
     /// or was given for nothing.
     pub async fn copy_object_with_keys(&self, copy: CopyObject, keys: &CopyKeys) -> Result<Written, EngineError> {
         super::keys::check_new(&copy.key)?;
-        self.core.versioning(&copy.bucket)?;
+        self.core.admit_new(&copy.bucket, copy.replace_attributes.as_ref())?;
         for _ in 0..MAX_RACES {
             match self.try_copy(&copy, keys).await {
                 // The source has moved to another tier meanwhile, or the target has changed: neither is the client's matter.
@@ -167,6 +168,7 @@ impl Core {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         }
     }
 
@@ -191,7 +193,9 @@ impl Core {
             let mut batch = base.clone();
             batch.wrote_data = true;
             let mut record = record.clone();
+            lock::settle_new(&mut record, sight.lock.as_ref())?;
             let planned = self.supersede(&mut batch, &sight, (bucket, key), &mut record)?;
+            self.tell_created(&mut batch, (bucket, key), &record)?;
             match self.meta.commit(batch).await {
                 Ok(_) => {
                     self.settle(Planned { frees: false, ..planned }, (bucket, &planned_by)).await;
@@ -226,7 +230,8 @@ impl Core {
         in_place: bool,
     ) -> Result<(ObjectRecord, Option<Ingested>), EngineError> {
         let from = source.record();
-        let mut attributes = copy.replace_attributes.clone().unwrap_or_else(|| from.attributes.clone());
+        let of_source = || from.attributes.clone().without_lock();
+        let mut attributes = copy.replace_attributes.clone().unwrap_or_else(of_source);
         attributes.tags = copy.replace_tags.clone().unwrap_or_else(|| from.attributes.tags.clone());
         attributes.storage_class.clone_from(&copy.storage_class);
         let wants = self.classes.tier_of(copy.storage_class.as_deref());

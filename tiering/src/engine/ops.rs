@@ -3,6 +3,7 @@
 use super::accounts::Place;
 use super::body::{BodyRef, ChunkRef};
 use super::due::facts;
+use super::events::Event;
 use super::keys;
 use super::read::restore_status;
 use super::record::{
@@ -61,6 +62,7 @@ impl Engine {
         report.lifecycle_walks =
             Some(self.lifecycle_walks()).filter(|walks| walks.bucket.is_some() || walks.waiting > 0);
         report.test_day_seconds = self.test_day_seconds();
+        report.notifications = self.event_queues()?;
         report.oldest_due_lag_ms = u64::try_from(core.oldest_due_lag(now)?.as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -106,6 +108,10 @@ impl Engine {
         for (tier, failures) in failures {
             metrics.tier_failures.with_label_values(&[&tier]).set(i64::from(failures));
         }
+        for queue in &stats.notifications {
+            metrics.events_queued.with_label_values(&[&queue.target]).set(gauge(queue.queued));
+            metrics.events_oldest.with_label_values(&[&queue.target]).set(ratio(queue.oldest_age_ms, 1_000));
+        }
         self.core.watch_protection(stats.time)?;
         let pending = stats.protect.as_ref().map_or_else(Amount::default, |p| p.pending);
         metrics.protect_pending_objects.set(gauge(pending.objects));
@@ -141,7 +147,11 @@ impl Engine {
     pub fn warnings(&self) -> Vec<String> {
         let shipping = self.core.recovery_warning().into_iter().chain(self.core.protect_warning());
         let shipping = shipping.filter(|_| !self.core.is_fenced());
-        shipping.chain(self.core.standby_warning()).chain(self.core.tier_warning()).collect()
+        shipping
+            .chain(self.core.standby_warning())
+            .chain(self.core.tier_warning())
+            .chain(self.core.event_warning())
+            .collect()
     }
 
     /// Everything about one object: where it is, why, and what comes next.
@@ -163,6 +173,8 @@ impl Engine {
             tags: info.attributes.tags.clone(),
             checksum: info.checksum.clone(),
             parts: u32::try_from(info.parts.len()).unwrap_or(u32::MAX),
+            retention: info.attributes.retention,
+            legal_hold: info.attributes.legal_hold == Some(true),
             declared_class: info.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".into()),
             class_shown: info.class_shown.clone(),
             residency: info.residency.clone(),
@@ -175,7 +187,9 @@ impl Engine {
             job: None,
         };
         let active = self.core.rules_of(bucket);
-        let facts = facts((bucket, key), record, self.core.last_access(bucket, key, record), Version::Current);
+        let kept_until = self.core.kept_until(bucket, record, Version::Current)?;
+        let access = self.core.last_access(bucket, key, record);
+        let facts = facts((bucket, key), record, access, Version::Current, kept_until);
         report.explanation = active
             .policy
             .explain(&facts, self.core.clock.now().millis())
@@ -479,6 +493,7 @@ pub fn describe_op(op: &crate::meta::Op) -> (String, String, String) {
             Table::Access => format!("{:?}", AccessRecord::decode(value)?),
             Table::Thaw => format!("{:?}", ThawRecord::decode(value)?),
             Table::User => super::users::describe(&op.key, value)?,
+            Table::Event => format!("{:?}", Event::decode(value)?),
             Table::System | Table::Due => text(value),
         })
     };

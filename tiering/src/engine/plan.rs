@@ -101,11 +101,12 @@ impl Core {
         let (bucket, key) = names(subject)?;
         let version = self.standing(policy, subject, &record)?;
         let access = self.last_access(bucket, key, &record);
+        let kept_until = self.kept_until(bucket, &record, version)?;
         let mut now = report.now;
         let mut way = self.way(&record, now);
         for _ in 0..MAX_STEPS {
             let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-            let facts = facts((bucket, key), &record, access, version);
+            let facts = facts((bucket, key), &record, access, version, kept_until);
             let plan = super::due::decide(policy, &facts, &record, declared, now);
             let (decision, rule) = match &plan.action {
                 Action::Keep => match plan.next {
@@ -120,6 +121,7 @@ impl Core {
                 Action::ExpireRestored => ("expire the restored copy".to_owned(), String::new()),
                 Action::Protect { tier } => (format!("protect in {tier}"), PROTECT.to_owned()),
                 Action::Release { tier } => (format!("release from {tier}"), PROTECT.to_owned()),
+                Action::Tell { tier } => (format!("tell {tier} of its lock"), String::new()),
             };
             let (bucket, key) = (bucket.to_owned(), key.to_owned());
             making.action(PlannedAction { when: now, bucket, key, size: record.size, decision, rule }, report);
@@ -138,6 +140,7 @@ impl Core {
                     making.costs.copies(&mut way, None, now);
                     record.residency = Residency::Hot;
                 }
+                Action::Tell { .. } => record.retell = false,
                 Action::ExpireRestored => {
                     if let Residency::Restored { tier, .. } = record.residency.clone() {
                         record.residency = Residency::Cold { tier };
@@ -164,7 +167,8 @@ impl Core {
         let active = self.rules_of(bucket);
         let access = self.last_access(bucket, key, record);
         let declared = self.classes.tier_of(record.attributes.storage_class.as_deref());
-        let facts = facts((bucket, key), record, access, Version::Current);
+        let kept_until = self.kept_until(bucket, record, Version::Current).ok()?;
+        let facts = facts((bucket, key), record, access, Version::Current, kept_until);
         let mut now: Timestamp = self.clock.now();
         for _ in 0..MAX_STEPS {
             let plan = super::due::decide(&active.policy, &facts, record, declared, now);
@@ -178,6 +182,7 @@ impl Core {
                 Action::ExpireRestored => ("expire the restored copy".to_owned(), None),
                 Action::Protect { tier } => (format!("protect in {tier}"), Some(PROTECT.to_owned())),
                 Action::Release { tier } => (format!("release from {tier}"), Some(PROTECT.to_owned())),
+                Action::Tell { tier } => (format!("tell {tier} of its lock"), None),
             };
             return Some(super::report::NextAction { when: now, decision, rule });
         }

@@ -2,7 +2,7 @@
 //! a transition's (`transition.rs`); here is its end, and how far it is behind.
 
 use super::claims::Claim;
-use super::due::Action;
+use super::due::{Action, Look};
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::read::ReadLeases;
@@ -158,7 +158,7 @@ impl Core {
         let mut batch = Batch::new(Reason::Release)
             .expect(Expect::Equals(keys::table_of(&claim.subject), claim.subject.clone(), stored.to_vec()))
             .with_data();
-        self.put_version(&mut batch, &claim.subject, Some(&record), &mut next)?;
+        self.put_version(&mut batch, &claim.subject, (Some(&record), Look::AsPlanned), &mut next)?;
         let outcome = self.meta.commit(batch).await;
         drop(lease);
         match outcome {

@@ -11,6 +11,8 @@ use crate::clock::Timestamp;
 use crate::tier::RestorePriority;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// A value of the namespace.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -75,6 +77,19 @@ impl BucketRecord {
             _ => Ok(Self::decode(stored)?.settings.versioning),
         }
     }
+
+    /// One of the documents among the settings of a stored record.
+    pub(crate) fn kept<'s>(stored: &'s [u8], name: &str) -> Result<Option<Cow<'s, [u8]>>, EngineError> {
+        type Settings<'s> = (Timestamp, Option<&'s str>, Versioning, BTreeMap<&'s str, &'s [u8]>);
+        match stored.split_first() {
+            Some((&Self::VERSION, rest)) => {
+                let (_, _, _, config) = postcard::from_bytes::<Settings<'_>>(rest)
+                    .map_err(|e| EngineError::Corrupt(format!("a bucket record does not decode: {e}")))?;
+                Ok(config.get(name).copied().map(Cow::Borrowed))
+            }
+            _ => Ok(Self::decode(stored)?.settings.config.remove(name).map(Cow::Owned)),
+        }
+    }
 }
 
 /// A version of a key: the visible one in the table Object, all others and all delete markers in the table Version.
@@ -108,6 +123,8 @@ pub(crate) struct ObjectRecord {
     pub marker: bool,
     /// When a later version of its key took its place; none: it is the latest.
     pub noncurrent_since: Option<Timestamp>,
+    /// Its lock is another than its tier was told, or the tier was told of the source of a copy only.
+    pub retell: bool,
 }
 
 impl ObjectRecord {
@@ -132,6 +149,7 @@ impl ObjectRecord {
             null: false,
             marker: true,
             noncurrent_since: None,
+            retell: false,
         }
     }
 }
@@ -299,6 +317,7 @@ impl Record for AccessRecord {
 mod tests {
     use super::*;
     use crate::engine::body::ChunkRef;
+    use crate::engine::lock::{Retention, RetentionMode};
     use crate::engine::types::Encryption;
 
     fn sample() -> ObjectRecord {
@@ -321,6 +340,7 @@ mod tests {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         }
     }
 
@@ -361,8 +381,8 @@ mod tests {
         for (record, residency, later) in [(sample(), "01", hot), (protected, "03", waiting)] {
             let version_2 = format!("02{front}{middle}{residency}{end}{later}");
             assert_eq!(ObjectRecord::decode(&hex::decode(version_2).unwrap()).unwrap(), record);
-            // Owner, ACL and encryption: none. The version is `null`, no marker, and the latest.
-            let version_3 = format!("03{front}000000{middle}{residency}{end}{later}010000");
+            // Owner, ACL, encryption, retention and legal hold: none. The version is `null`, no marker, the latest, and told of.
+            let version_3 = format!("03{front}0000000000{middle}{residency}{end}{later}01000000");
             assert_eq!(hex::encode(record.encode().unwrap()), version_3);
             assert_eq!(ObjectRecord::decode(&hex::decode(version_3).unwrap()).unwrap(), record);
         }
@@ -374,15 +394,18 @@ mod tests {
         record.attributes.owner = Some("o".into());
         record.attributes.acl = Some("a".into());
         record.attributes.encryption = Some(Encryption::Customer { verifier: [0x11; 32], salt: [0x22; 16] });
+        record.attributes.retention = Some(Retention { mode: RetentionMode::Compliance, until: Timestamp(300) });
+        record.attributes.legal_hold = Some(true);
         let modified = Timestamp(2);
         record.parts =
             vec![PartInfo { number: 1, size: 5, etag: "e".into(), modified, checksum: None, nonce: Some([0x33; 16]) }];
         (record.null, record.marker, record.noncurrent_since) = (false, true, Some(Timestamp(4)));
+        record.retell = true;
         let encoded = hex::encode(record.encode().unwrap());
-        let attributes = format!("01016f0101610100{}{}00", "11".repeat(32), "22".repeat(16));
+        let attributes = format!("01016f0101610100{}{}0101ac02010100", "11".repeat(32), "22".repeat(16));
         let part = format!("0101050165020001{}", "33".repeat(16));
         assert!(encoded.contains(&format!("{attributes}{part}0001")), "{encoded}");
-        assert!(encoded.ends_with("00010104"), "{encoded}");
+        assert!(encoded.ends_with("0001010401"), "{encoded}");
         assert_eq!(ObjectRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), record);
     }
 
@@ -405,10 +428,10 @@ mod tests {
 
         let attributes = ObjectAttributes::default();
         let upload = UploadRecord { initiated: Timestamp(4), attributes, checksum: None, due: None };
-        for encoded in ["01040000000000000000000000", "02040000000000000000000000000000"] {
+        for encoded in ["01040000000000000000000000", "020400000000000000000000000000000000"] {
             assert_eq!(UploadRecord::decode(&hex::decode(encoded).unwrap()).unwrap(), upload, "{encoded}");
         }
-        assert_eq!(hex::encode(upload.encode().unwrap()), "02040000000000000000000000000000");
+        assert_eq!(hex::encode(upload.encode().unwrap()), "020400000000000000000000000000000000");
 
         let info =
             PartInfo { number: 1, size: 5, etag: "e".into(), modified: Timestamp(2), checksum: None, nonce: None };

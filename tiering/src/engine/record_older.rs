@@ -85,6 +85,7 @@ impl Object1 {
             null: true,
             marker: false,
             noncurrent_since: None,
+            retell: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The re-index after a change of rules: the only walk over the namespace that looks for work, and only then.
 
 use super::Core;
-use super::due::{Orders, names};
+use super::due::{Look, Orders, names};
 use super::error::EngineError;
 use super::keys::{self, DueKind};
 use super::record::{ObjectRecord, Record, UploadRecord};
@@ -83,12 +83,12 @@ impl Core {
             let record = ObjectRecord::decode(&stored)?;
             let (bucket, _) = names(subject)?;
             let now = self.clock.now();
-            let due = self.plan(subject, &record, now)?.due(&record, now);
+            let due = self.next_look(subject, (Some(&record), Look::AsPlanned), &record, now)?;
             let stands = Orders { idle: record.idle.is_some(), waiting: record.waiting.is_some() };
             if due == record.due && stands == self.orders(bucket, &record) {
                 return Ok(());
             }
-            match self.replace(subject, &stored, &record, record.clone(), Reason::Reindex).await? {
+            match self.replace((subject, &stored, &record), record.clone(), (Reason::Reindex, Look::AsPlanned)).await? {
                 Ok(()) => return Ok(()),
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),

@@ -3,7 +3,9 @@
 
 use super::body::{BodyRef, ChunkRef, NodeRef, decode_node, node_len};
 use super::doom::is_silence;
+use super::due::Look;
 use super::error::EngineError;
+use super::events::EventKind;
 use super::keys;
 use super::record::{ObjectRecord, Record, RestoreJob, ThawRecord};
 use super::types::{Residency, RestoreOutcome, RestoreRequest};
@@ -126,7 +128,10 @@ impl Core {
             }
             _ => return Err(EngineError::NotArchived { class: self.class_shown(&record) }),
         };
-        self.put_version(&mut batch, &subject, Some(&record), &mut next)?;
+        self.put_version(&mut batch, &subject, (Some(&record), Look::AsPlanned), &mut next)?;
+        if outcome == RestoreOutcome::Accepted {
+            self.tell(&mut batch, EventKind::RestorePost, (&restore.bucket, &restore.key), &next)?;
+        }
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => return Err(EngineError::Conflict),
             other => other?,
@@ -330,7 +335,8 @@ impl Core {
         next.residency = Residency::Restored { tier: job.tier.clone(), until };
         let mut batch =
             Batch::new(Reason::Restored).expect(found.unchanged()).delete(Table::Job, keys::job(*id)).with_data();
-        self.put_version(&mut batch, &found.subject, Some(record), &mut next)?;
+        self.put_version(&mut batch, &found.subject, (Some(record), Look::AsPlanned), &mut next)?;
+        self.tell(&mut batch, EventKind::RestoreCompleted, (&job.bucket, &job.key), &next)?;
         match self.meta.commit(batch).await {
             Err(MetaError::Conflict { .. }) => Ok(false),
             other => Ok(other.map(|_| true)?),

@@ -393,7 +393,7 @@ impl Core {
         let work = async {
             match aim.work {
                 Work::Release => self.release_all(&aim.tier, &group).await,
-                Work::Move | Work::Protect => Transition::new(&self, &aim).run(&mut group).await,
+                Work::Move | Work::Protect | Work::Tell => Transition::new(&self, &aim).run(&mut group).await,
             }
         };
         let run = AssertUnwindSafe(work).catch_unwind().await;

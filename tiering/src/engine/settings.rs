@@ -35,6 +35,8 @@ pub struct EngineSettings {
     pub prices: tidegate_policies::PriceBook,
     /// How rules are read.
     pub lifecycle: LifecycleSettings,
+    /// Targets of notifications by name, and how many events may wait for each.
+    pub notifications: BTreeMap<String, u64>,
     /// No timers: the scheduler and shipping take a turn only when [`Engine::step`](super::Engine::step) is called. For simulations.
     pub driven: bool,
 }

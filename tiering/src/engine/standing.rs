@@ -9,6 +9,7 @@ use super::keys;
 use super::record::{ObjectRecord, Record};
 use crate::clock::Timestamp;
 use crate::meta::{MetaStore, Table};
+use crate::mutants::{self, Mutant};
 use std::ops::Bound;
 use tidegate_policies::{Decision, Policy, Version};
 
@@ -30,6 +31,7 @@ impl Core {
             });
         };
         let newer = match policy.counts_newer_versions() {
+            _ if mutants::active(Mutant::NewerAreMany) => u32::MAX,
             true => {
                 let prefix = keys::versions_of(keys::object_of(subject));
                 let range = (Bound::Included(prefix), Bound::Excluded(subject.to_vec()));
@@ -69,7 +71,7 @@ impl Core {
     ) -> Result<bool, EngineError> {
         let (names, alone) = (names(subject)?, Version::DeleteMarker { only: true });
         let active = self.rules_of(names.0);
-        let verdict = active.policy.evaluate(&facts(names, marker, None, alone), now.millis());
+        let verdict = active.policy.evaluate(&facts(names, marker, None, alone, None), now.millis());
         Ok(matches!(verdict.decision, Decision::Expire) || verdict.next.is_some())
     }
 

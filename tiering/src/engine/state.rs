@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::claims::Claims;
+use super::due::Look;
 use super::error::EngineError;
 use super::keys;
 use super::record::{AccessRecord, ObjectRecord, Record};
@@ -94,7 +95,7 @@ impl Core {
         let Some(stored) = self.meta.get(Table::Object, subject)? else { return Ok(()) };
         let Some(record) = self.usable(Table::Object, subject, ObjectRecord::decode(&stored)) else { return Ok(()) };
         if record.idle.is_some() {
-            match self.replace(subject, &stored, &record, record.clone(), Reason::Access).await? {
+            match self.replace((subject, &stored, &record), record.clone(), (Reason::Access, Look::AsPlanned)).await? {
                 Ok(()) | Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
             }

@@ -3,19 +3,24 @@
 
 use super::Core;
 use super::buckets::Versioning;
-use super::due::names;
+use super::due::{Look, names};
 use super::error::EngineError;
+use super::events::EventKind;
 use super::keys;
+use super::lock::{self, BucketLock};
 use super::record::{BucketRecord, ObjectRecord};
 use super::types::{DeleteRequest, Deleted, Residency, VersionId, VersionRef};
 use super::versions::{MAX_RACES, Stored};
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
+use crate::mutants::{self, Mutant};
 use std::ops::Bound;
 use std::sync::Arc;
 
 /// A key as it was found before a change.
 pub(crate) struct Sight {
     pub versioning: Versioning,
+    /// The object lock of the bucket.
+    pub lock: Option<BucketLock>,
     /// The visible version.
     pub current: Option<Stored>,
     /// The delete marker that is the latest instead, unless it is `null` and gives way.
@@ -67,6 +72,8 @@ impl Core {
         let value = self.meta.get(Table::Bucket, bucket.as_bytes())?;
         let value = value.ok_or_else(|| EngineError::NoSuchBucket(bucket.to_owned()))?;
         let versioning = BucketRecord::versioning(&value)?;
+        // There is none without versions; most buckets need not be read to their end.
+        let lock = if versioning == Versioning::Off { None } else { BucketRecord::object_lock(&value)? };
         let object = keys::object(bucket, key);
         let current = self.current(&object)?;
         let mut expects = vec![Expect::Equals(Table::Bucket, bucket.into(), value.to_vec())];
@@ -90,10 +97,13 @@ impl Core {
                 expects.extend(null.iter().map(Stored::unchanged));
             }
         }
-        Ok(Sight { versioning, current, marker, null, expects })
+        Ok(Sight { versioning, lock, current, marker, null, expects })
     }
 
     /// Adds all to `batch` that makes `newest` the latest version of its key.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`] when a version would have to give way that must stay.
     pub(crate) fn supersede(
         &self,
         batch: &mut Batch,
@@ -114,18 +124,21 @@ impl Core {
             let mut moved = ObjectRecord { noncurrent_since: Some(newest.modified), ..old.record.clone() };
             let subject = keys::version(bucket, key, moved.version);
             self.drop_due(batch, &old.subject, Some(&old.record));
-            planned.due_now |= match self.moves_others(bucket) {
-                true => self.put_for_review(batch, &subject, None, &mut moved)?,
-                false => self.put_version(batch, &subject, None, &mut moved)?,
-            };
+            if mutants::active(Mutant::OverwriteLosesVersion) {
+                continue;
+            }
+            let reviewed = self.moves_others(bucket) && !mutants::active(Mutant::NeighboursForgotten);
+            let look = if reviewed { Look::AtOnce } else { Look::AsPlanned };
+            planned.due_now |= self.put_version(batch, &subject, (None, look), &mut moved)?;
             planned.written.push(subject);
         }
-        if let Some(null) = &sight.null {
-            self.drop_version(batch, null);
+        if let Some(null) = sight.null.as_ref().filter(|_| !mutants::active(Mutant::NullStays)) {
+            self.drop_version(batch, null, false)?;
             planned.frees |= is_local(&null.record);
         }
         let object = keys::object(bucket, key);
         let old = replaced.map(|replaced| &replaced.record);
+        old.map_or(Ok(()), |old| lock::check_removable(old, false, self.clock.now()))?;
         planned.frees |= old.is_some_and(is_local);
         // A change of metadata in place carries a running restore along; it stays with what is not replaced.
         if newest.restoring.is_some() && old.is_none_or(|old| old.restoring != newest.restoring) {
@@ -143,8 +156,9 @@ impl Core {
             false => object,
         };
         planned.due_now |= match newest.marker {
+            true if mutants::active(Mutant::DeleteWithoutMarker) => false,
             true => self.put_marker(batch, &subject, newest)?,
-            false => self.put_version(batch, &subject, old, newest)?,
+            false => self.put_version(batch, &subject, (old, Look::AsPlanned), newest)?,
         };
         planned.written.push(subject);
         Ok(planned)
@@ -152,10 +166,8 @@ impl Core {
 
     /// Writes a delete marker that becomes the latest, or may have become all that is left.
     fn put_marker(&self, batch: &mut Batch, subject: &[u8], marker: &mut ObjectRecord) -> Result<bool, EngineError> {
-        match self.ends_alone(subject, marker, self.clock.now())? {
-            true => self.put_for_review(batch, subject, None, marker),
-            false => self.put_version(batch, subject, None, marker),
-        }
+        let ends = self.ends_alone(subject, marker, self.clock.now())?;
+        self.put_version(batch, subject, (None, if ends { Look::AtOnce } else { Look::AsPlanned }), marker)
     }
 
     /// What deletes a key without naming a version: a delete marker where there are versions. None when nothing is to be done.
@@ -170,7 +182,8 @@ impl Core {
         if sight.versioning == Versioning::Off {
             let Some(current) = &sight.current else { return Ok(None) };
             batch.expects.extend(sight.expects.iter().cloned());
-            self.drop_version(&mut batch, current);
+            self.drop_version(&mut batch, current, false)?;
+            self.tell(&mut batch, EventKind::of_deletion(reason, false), (bucket, key), &current.record)?;
             let planned = Planned { frees: is_local(&current.record), ..Planned::default() };
             return Ok(Some((batch, planned, Deleted { existed, ..Deleted::default() })));
         }
@@ -179,6 +192,7 @@ impl Core {
         let mut marker = ObjectRecord::delete_marker(keys::fresh_version(now), now);
         marker.attributes.owner = owner.map(str::to_owned);
         let planned = self.supersede(&mut batch, sight, (bucket, key), &mut marker)?;
+        self.tell(&mut batch, EventKind::of_deletion(reason, true), (bucket, key), &marker)?;
         let version = Some((marker.version, marker.null));
         Ok(Some((batch, planned, Deleted { existed, version, marker: true })))
     }
@@ -229,7 +243,7 @@ impl Core {
     /// Removes the version that is named, marker or not, and makes the next newest the latest when it was that.
     ///
     /// # Errors
-    /// [`EngineError::PreconditionFailed`].
+    /// [`EngineError::PreconditionFailed`]; [`EngineError::Locked`] for one that must stay.
     pub(crate) async fn delete_named(
         &self,
         bucket: &str,
@@ -246,7 +260,7 @@ impl Core {
             // What is gone is what was asked for, whatever it was.
             let Some(found) = found else { return Ok(Deleted::default()) };
             check_delete(delete, &found)?;
-            let (batch, planned) = self.plan_removal(&found, Reason::DeleteVersion)?;
+            let (batch, planned) = self.plan_removal(&found, Reason::DeleteVersion, delete.bypass_governance)?;
             match self.meta.commit(batch).await {
                 Err(MetaError::Conflict { .. }) => {}
                 Err(other) => return Err(other.into()),
@@ -260,10 +274,11 @@ impl Core {
     }
 
     /// What removes exactly this version.
-    fn plan_removal(&self, found: &Stored, reason: Reason) -> Result<(Batch, Planned), EngineError> {
+    fn plan_removal(&self, found: &Stored, reason: Reason, bypass: bool) -> Result<(Batch, Planned), EngineError> {
         let mut batch = Batch::new(reason).expect(found.unchanged());
         let mut planned = Planned { frees: is_local(&found.record), ..Planned::default() };
-        self.drop_version(&mut batch, found);
+        self.drop_version(&mut batch, found, bypass)?;
+        self.tell(&mut batch, EventKind::of_deletion(reason, false), names(&found.subject)?, &found.record)?;
         if !found.is_latest() {
             self.review_marker(&mut batch, &mut planned, &found.subject)?;
             return Ok((batch, planned));
@@ -274,7 +289,8 @@ impl Core {
             start = Bound::Excluded(found.subject.clone());
             batch.expects.push(Expect::Absent(Table::Object, object.clone()));
         }
-        if let Some(next) = self.first_version((start, end))? {
+        let next = self.first_version((start, end))?.filter(|_| !mutants::active(Mutant::RemovalPromotesNothing));
+        if let Some(next) = next {
             let mut latest = ObjectRecord { noncurrent_since: None, ..next.record.clone() };
             batch.expects.push(next.unchanged());
             self.drop_due(&mut batch, &next.subject, Some(&next.record));
@@ -287,26 +303,43 @@ impl Core {
             };
             planned.due_now |= match latest.marker {
                 true => self.put_marker(&mut batch, &subject, &mut latest)?,
-                false => self.put_version(&mut batch, &subject, None, &mut latest)?,
+                false => self.put_version(&mut batch, &subject, (None, Look::AsPlanned), &mut latest)?,
             };
             planned.written.push(subject);
         }
         Ok((batch, planned))
     }
 
-    /// Has the delete marker looked at again that is the latest of a key of which a version goes: it may be alone then.
-    fn review_marker(&self, batch: &mut Batch, planned: &mut Planned, gone: &[u8]) -> Result<(), EngineError> {
-        let object = keys::object_of(gone);
-        if self.meta.get(Table::Object, object)?.is_some() {
+    /// Has the delete marker looked at again that is the latest of a key of which a version goes, when it is alone then. While others
+    /// are left it is not touched, or a hundred removals at a time would all be in each other's way. Each then expects
+    /// two versions that stay: whichever is the latest at the commit, it has company, and the removal that ends this sees it. As each
+    /// expects the version behind its own, one that is made fails no more than one other, and half of them get through each time.
+    fn review_marker(&self, batch: &mut Batch, planned: &mut Planned, removed: &[u8]) -> Result<(), EngineError> {
+        let object = keys::object_of(removed);
+        let Some(latest) = self.latest_of(object)? else { return Ok(()) };
+        if !latest.record.marker {
+            batch.expects.push(Expect::Present(Table::Object, object.to_vec()));
             return Ok(());
         }
-        let first = self.first_version(keys::prefix(&keys::versions_of(object)))?;
-        let Some(marker) = first.filter(|first| first.is_latest() && first.record.marker) else { return Ok(()) };
-        if self.ends_alone(&marker.subject, &marker.record, self.clock.now())? {
-            batch.expects.push(marker.unchanged());
-            let mut again = marker.record.clone();
-            self.drop_due(batch, &marker.subject, Some(&marker.record));
-            planned.due_now |= self.put_for_review(batch, &marker.subject, None, &mut again)?;
+        // Rules that come meanwhile may be the first that end it.
+        planned.written.push(latest.subject.clone());
+        let all = keys::prefix(&keys::versions_of(object));
+        let behind = self.first_version((Bound::Excluded(removed.to_vec()), all.1))?;
+        let company = match behind {
+            Some(behind) => Some(behind),
+            None => {
+                let between = (Bound::Excluded(latest.subject.clone()), Bound::Excluded(removed.to_vec()));
+                self.first_version(between)?
+            }
+        };
+        if let Some(company) = company {
+            let stay = [latest.subject, company.subject].map(|subject| Expect::Present(Table::Version, subject));
+            batch.expects.extend(stay);
+        } else if self.ends_alone(&latest.subject, &latest.record, self.clock.now())? {
+            batch.expects.push(latest.unchanged());
+            let mut again = latest.record.clone();
+            let old = (Some(&latest.record), Look::AtOnce);
+            planned.due_now |= self.put_version(batch, &latest.subject, old, &mut again)?;
         }
         Ok(())
     }
@@ -316,7 +349,7 @@ impl Core {
         let (bucket, key) = names(&found.subject)?;
         let planned_by = self.rules_of(bucket);
         let (batch, planned) = if keys::table_of(&found.subject) == Table::Version {
-            self.plan_removal(found, Reason::Expire)?
+            self.plan_removal(found, Reason::Expire, false)?
         } else {
             let sight = self.look(bucket, key)?;
             if sight.current.as_ref().is_none_or(|current| current.bytes != found.bytes) {
@@ -335,7 +368,11 @@ impl Core {
     }
 
     /// Takes a version out, with all that stands for it elsewhere.
-    fn drop_version(&self, batch: &mut Batch, version: &Stored) {
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`].
+    fn drop_version(&self, batch: &mut Batch, version: &Stored, bypass: bool) -> Result<(), EngineError> {
+        lock::check_removable(&version.record, bypass, self.clock.now())?;
         let table = keys::table_of(&version.subject);
         batch.ops.push(gone(table, &version.subject));
         if table == Table::Object {
@@ -343,6 +380,7 @@ impl Core {
         }
         self.drop_due(batch, &version.subject, Some(&version.record));
         self.doom_restore_job(batch, Some(&version.record));
+        Ok(())
     }
 
     fn doom_restore_job(&self, batch: &mut Batch, old: Option<&ObjectRecord>) {

@@ -11,10 +11,17 @@
 //! again. A pack is streamed from local frames: nothing is spooled, and a job holds one draft at a time, whatever
 //! the size of the object.
 
+mod draft;
+mod names;
+
+pub(crate) use names::{folder, split_name};
+
+use draft::{Draft, Member};
+
 use super::Core;
 use super::body::{BodyRef, ChunkRef};
 use super::claims::{Aim, Claim, Work};
-use super::due::Action;
+use super::due::{Action, Look, names};
 use super::error::EngineError;
 use super::keys;
 use super::manifests::Telling;
@@ -23,14 +30,13 @@ use super::record::{ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackR
 use super::remote::codec_of;
 use super::restore::Thawed;
 use super::types::Residency;
-use crate::chunk::ChunkId;
 use crate::failpoint;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use crate::mutants::{self, Mutant};
 use crate::pack::format::FRAME_HEADER_LEN;
-use crate::pack::{Frame, FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
+use crate::pack::{FrameKind, PackClass, PackHeader, PackId, PlannedFrame, RemotePackPlan};
 use crate::tier::{PutReceipt, RestorePriority};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How often a group's commit is tried again after conflicts.
@@ -82,31 +88,6 @@ impl Making {
     pub(crate) fn holds(&self, pack: &PackId) -> bool {
         self.lock().contains(pack)
     }
-}
-
-/// A version on its way.
-struct Member {
-    subject: Vec<u8>,
-    stored: Vec<u8>,
-    record: ObjectRecord,
-    /// Packs of the tier that it will refer to.
-    packs: BTreeSet<PackId>,
-    /// Some of its chunks are in the draft.
-    in_draft: bool,
-    /// The frame of the tier that tells of it.
-    manifest: Option<ChunkId>,
-}
-
-/// The pack that is being put together.
-#[derive(Default)]
-struct Draft {
-    frames: Vec<PlannedFrame>,
-    ids: HashSet<ChunkId>,
-    bytes: u64,
-    /// The tier that a chunk is read from when it is not local: a version's own, which is thawed when it is an archive.
-    sources: HashMap<ChunkId, String>,
-    /// The frames that tell of the versions whose last pack this is.
-    told: HashMap<ChunkId, Arc<Frame>>,
 }
 
 /// One job: moves a group of versions to one tier, or protects them there.
@@ -204,6 +185,10 @@ impl Transition {
             return Ok(());
         };
         let record = ObjectRecord::decode(&stored)?;
+        if self.aim.work == Work::Tell {
+            self.add_told(claim, stored.to_vec(), record);
+            return Ok(());
+        }
         let already = match &record.residency {
             Residency::Cold { tier } => self.protects() || *tier == self.tier,
             Residency::Protected { tier } => self.protects() && *tier == self.tier,
@@ -224,7 +209,7 @@ impl Transition {
             return Ok(());
         }
         // What was protected in this tier has been told of there.
-        let manifest = record.manifest.filter(|_| source.as_deref() == Some(self.tier.as_str()));
+        let manifest = record.manifest.filter(|_| source.as_deref() == Some(self.tier.as_str()) && !record.retell);
         let mut member = Member {
             subject: claim.subject.clone(),
             stored: stored.to_vec(),
@@ -249,23 +234,47 @@ impl Transition {
         Ok(())
     }
 
-    /// Whether a version that was to be protected has come to be due for something else, or is to be protected no more.
+    /// Plans to tell of a version that is in the tier already: of its bytes nothing is needed.
+    fn add_told(&mut self, claim: &Claim, stored: Vec<u8>, record: ObjectRecord) {
+        let is_there = match &record.residency {
+            Residency::Cold { tier } | Residency::Protected { tier } => *tier == self.tier,
+            Residency::Hot | Residency::Restored { .. } => false,
+        };
+        if record.version != claim.version || !record.retell || record.restoring.is_some() || !is_there {
+            self.moved.skipped += 1;
+            return;
+        }
+        let (subject, packs) = (claim.subject.clone(), BTreeSet::new());
+        self.ready.push(Member { subject, stored, record, packs, in_draft: false, manifest: None });
+    }
+
+    /// Whether what a version was claimed for is wanted no more: rules have changed while it waited, or something else has come to
+    /// be due for it.
     fn is_overtaken(&self, claim: &Claim, record: &ObjectRecord) -> Result<bool, EngineError> {
-        if !self.protects() {
-            return Ok(false);
+        if let Some(fill) = claim.fill {
+            let wanted = self.core.tier_by_capacity(&claim.subject, record, (&self.core.policy(), fill))?;
+            return Ok(wanted.as_deref() != Some(&self.tier));
         }
         let plan = self.core.plan(&claim.subject, record, self.core.clock.now())?;
-        Ok(!matches!(plan.action, Action::Protect { tier } if tier == self.tier))
+        Ok(match plan.action {
+            Action::Protect { tier } => !self.protects() || tier != self.tier,
+            Action::Transition { tier, .. } => self.protects() || tier != self.tier,
+            _ => true,
+        })
     }
 
     fn protects(&self) -> bool {
         self.aim.work == Work::Protect
     }
 
-    /// What the versions are to be.
-    fn aimed(&self) -> Residency {
+    /// What a version is to be.
+    fn aimed(&self, record: &ObjectRecord) -> Residency {
         let tier = self.tier.clone();
-        if self.protects() { Residency::Protected { tier } } else { Residency::Cold { tier } }
+        match self.aim.work {
+            Work::Protect => Residency::Protected { tier },
+            Work::Tell => record.residency.clone(),
+            Work::Move | Work::Release => Residency::Cold { tier },
+        }
     }
 
     async fn place_all(
@@ -354,7 +363,7 @@ impl Transition {
         let mut telling = Telling::default();
         for member in members.iter().filter(|member| member.manifest.is_none()) {
             let bucket = |name: &[u8]| Ok(self.core.meta.get(Table::Bucket, name)?.map(|v| v.to_vec()));
-            telling.object(&member.subject, (&member.record, self.aimed()), bucket)?;
+            telling.object(&member.subject, (&member.record, self.aimed(&member.record)), bucket)?;
         }
         let level = self.core.settings.chunks.zstd_level;
         let frames = tokio::task::spawn_blocking(move || telling.frames(level));
@@ -434,13 +443,17 @@ impl Transition {
         Ok(id)
     }
 
-    /// Hot to Cold (or to Protected) for all members at once; those that changed meanwhile drop out, which is not an error.
+    /// Hot to Cold (or to Protected, or told of anew) for all members at once; those that changed meanwhile drop out, which is not an error.
     async fn commit(&mut self, mut members: Vec<Member>) -> Result<(), EngineError> {
         for _ in 0..MAX_RACES {
             if members.is_empty() {
                 return Ok(());
             }
-            let mut batch = Batch::new(if self.protects() { Reason::Protect } else { Reason::Transition });
+            let mut batch = Batch::new(match self.aim.work {
+                Work::Protect => Reason::Protect,
+                Work::Tell => Reason::TellLocks,
+                Work::Move | Work::Release => Reason::Transition,
+            });
             let mut packs = BTreeSet::new();
             for member in &members {
                 packs.extend(member.packs.iter().copied());
@@ -452,9 +465,14 @@ impl Transition {
                 if mutants::active(Mutant::TransitionModifies) {
                     record.modified = self.core.clock.now();
                 }
-                record.residency = self.aimed();
+                record.residency = self.aimed(&member.record);
                 record.manifest = member.manifest;
-                self.core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record)?;
+                record.retell = false;
+                let old = (Some(&member.record), Look::AsPlanned);
+                self.core.put_version(&mut batch, &member.subject, old, &mut record)?;
+                if self.aim.work == Work::Move {
+                    self.core.tell_moved(&mut batch, names(&member.subject)?, &record)?;
+                }
             }
             let referred = match packs.len() > MAX_REFERRED {
                 true => self.core.refer_ahead(&mut batch, &self.tier, &packs).await?,
@@ -470,9 +488,11 @@ impl Transition {
                     failpoint::hit("transition.after_commit");
                     self.moved.versions += members.len() as u64;
                     let metrics = &self.core.metrics;
-                    let count =
-                        if self.protects() { &metrics.protected_versions } else { &metrics.transitioned_versions };
-                    count.inc_by(members.len() as u64);
+                    match self.aim.work {
+                        Work::Protect => metrics.protected_versions.inc_by(members.len() as u64),
+                        Work::Tell => {}
+                        Work::Move | Work::Release => metrics.transitioned_versions.inc_by(members.len() as u64),
+                    }
                     return Ok(());
                 }
                 Err(MetaError::Conflict { table: Table::Object | Table::Version, key }) => {
@@ -493,26 +513,6 @@ impl Transition {
         }
         Ok(())
     }
-}
-
-impl Core {
-    /// Names in a tier are fresh: deployment, epoch, pack. An orphan can be told from its name alone.
-    fn remote_name(&self, id: &PackId) -> String {
-        format!("{}/{:08}/{id}.pack", folder(&self.deployment), self.meta.epoch())
-    }
-}
-
-/// Where a deployment's packs are in a tier.
-pub(crate) fn folder(deployment: &str) -> String {
-    format!("packs/{deployment}")
-}
-
-/// Epoch and pack of a name in a deployment's folder, exactly as it is written: what only looks alike is not ours to judge.
-pub(crate) fn split_name(folder: &str, name: &str) -> Option<(u64, PackId)> {
-    let rest = name.strip_prefix(folder)?.strip_prefix('/')?;
-    let (epoch, file) = rest.split_once('/')?;
-    let (epoch, pack): (u64, PackId) = (epoch.parse().ok()?, file.strip_suffix(".pack")?.parse().ok()?);
-    (rest == format!("{epoch:08}/{pack}.pack")).then_some((epoch, pack))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::chunk::ChunkId;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::engine::body::NodeRef;
 use crate::engine::types::{ObjectAttributes, VersionId};
@@ -83,9 +84,10 @@ async fn version(core: &Core, nodes: u32) -> Member {
         null: true,
         marker: false,
         noncurrent_since: None,
+        retell: false,
     };
     let mut batch = Batch::new(Reason::PutObject);
-    core.put_version(&mut batch, &keys::object("bkt", "large"), None, &mut record).unwrap();
+    core.put_version(&mut batch, &keys::object("bkt", "large"), (None, Look::AsPlanned), &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     let (subject, stored) = (keys::object("bkt", "large"), record.encode().unwrap());
     Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false, manifest: None }
@@ -121,7 +123,8 @@ async fn a_mark_that_listed_packs_before_a_large_version_became_cold_dooms_none_
     let (mut listed, fence) = (core.remote_packs(RemotePackState::Live).unwrap(), core.fence("ia").unwrap());
     let mut record = member.record.clone();
     record.residency = Residency::Cold { tier: "ia".into() };
-    core.put_version(&mut batch, &member.subject, Some(&member.record), &mut record).unwrap();
+    let old = (Some(&member.record), Look::AsPlanned);
+    core.put_version(&mut batch, &member.subject, old, &mut record).unwrap();
     core.meta.commit(batch).await.unwrap();
     assert!(!core.doom_marked(listed.remove(0), fence.as_ref()).await.unwrap());
     // And the other way round: what is doomed first makes the commit fail.
@@ -168,6 +171,42 @@ async fn a_version_whose_record_is_older_than_this_code_is_copied_and_deleted_li
     engine.copy_object(copy("old")).await.unwrap();
     for key in ["copy", "old"] {
         assert!(engine.delete_object("bkt", key, crate::engine::DeleteRequest::default()).await.unwrap().existed);
+    }
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queued_move_is_not_made_when_its_rule_has_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).await;
+    let core = &engine.core;
+    let subject = keys::object("bkt", "large");
+    let mut version = version(core, 1).await.record;
+    // Old enough for the rule, and with no bytes to move.
+    (version.body, version.size) = (BodyRef::Inline(Vec::new()), 0);
+    version.created = Timestamp(core.clock.now().millis() - 31 * 86_400_000);
+    let claim = |fill| Claim { subject: subject.clone(), version: version.version, size: 0, frees: 0, fill };
+    let cold = Residency::Cold { tier: "ia".into() };
+    let whenever = POLICY.replace("after: 30d, since: creation", "whenFull: 80%");
+    let never = POLICY.replace("30d", "90d");
+    for (policy, fill, moves) in [
+        (POLICY, None, true),
+        (&never, None, false),
+        (&whenever, None, false),
+        (&whenever, Some(85), true),
+        (&whenever, Some(75), false),
+        (POLICY, Some(85), false),
+    ] {
+        core.meta
+            .commit(Batch::new(Reason::PutObject).put(Table::Object, subject.clone(), version.encode().unwrap()))
+            .await
+            .unwrap();
+        let parsed = tidegate_policies::parse("policy.yaml", policy).unwrap();
+        core.rules.replace(parsed, policy.to_owned());
+        let done = Transition::new(core, &Aim::new(Work::Move, "ia")).run(&mut vec![claim(fill)]).await.unwrap();
+        assert_eq!((done.moved.versions, done.moved.skipped), if moves { (1, 0) } else { (0, 1) }, "{policy} {fill:?}");
+        let stored = core.meta.get(Table::Object, &subject).unwrap().unwrap();
+        assert_eq!(ObjectRecord::decode(&stored).unwrap().residency == cold, moves);
     }
     engine.shutdown().await.unwrap();
 }

@@ -3,6 +3,7 @@
 use super::cipher::CustomerKey;
 use super::error::EngineError;
 use super::lifecycle::Ending;
+use super::lock::Retention;
 use crate::clock::Timestamp;
 use crate::tier::RestorePriority;
 use bytes::Bytes;
@@ -131,6 +132,10 @@ pub struct ObjectAttributes {
     pub acl: Option<String>,
     /// How the stored bytes are encrypted; none: they are the object's own.
     pub encryption: Option<Encryption>,
+    /// Until when it must stay.
+    pub retention: Option<Retention>,
+    /// Whether it is under legal hold; none: nobody ever said.
+    pub legal_hold: Option<bool>,
 }
 
 /// How the bytes of a version are encrypted before they are cut into chunks.
@@ -340,7 +345,8 @@ pub struct CopyObject {
     pub bucket: String,
     /// Target key.
     pub key: String,
-    /// `REPLACE`: these attributes; `COPY`: None (class excepted).
+    /// `REPLACE`: these attributes; `COPY`: None (class excepted). Retention and legal hold are the copy's own: of `None` it has
+    /// neither.
     pub replace_attributes: Option<ObjectAttributes>,
     /// `x-amz-tagging-directive: REPLACE`.
     pub replace_tags: Option<Vec<(String, String)>>,
@@ -450,6 +456,8 @@ pub struct DeleteRequest {
     pub if_modified: Option<u64>,
     /// The account that a delete marker belongs to; none: the first one.
     pub owner: Option<String>,
+    /// The caller may remove what is retained in governance mode.
+    pub bypass_governance: bool,
 }
 
 /// What a delete did.

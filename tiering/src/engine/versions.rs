@@ -10,6 +10,7 @@
 //! and nothing is ever put below it.
 
 use super::buckets::Versioning;
+use super::due::Look;
 use super::error::EngineError;
 use super::keys;
 use super::read::ObjectHandle;
@@ -66,12 +67,18 @@ impl Engine {
     /// Turns versions on, or suspends them.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchBucket`]; [`EngineError::InvalidRequest`] for [`Versioning::Off`] where versions are: S3 knows no way back.
+    /// [`EngineError::NoSuchBucket`]; [`EngineError::InvalidRequest`] for [`Versioning::Off`] where versions are: S3 knows no way back;
+    /// [`EngineError::InvalidBucketState`] for [`Versioning::Suspended`] where there is object lock.
     pub async fn set_versioning(&self, bucket: &str, versioning: Versioning) -> Result<(), EngineError> {
         self.configure_bucket(bucket, |settings| {
             if versioning == Versioning::Off && settings.versioning != Versioning::Off {
                 let what = "versions cannot be turned off once they were on: suspend them";
                 return Err(EngineError::InvalidRequest(what.into()));
+            }
+            if versioning == Versioning::Suspended && settings.object_lock()?.is_some() {
+                let what =
+                    "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.";
+                return Err(EngineError::InvalidBucketState(what.into()));
             }
             settings.versioning = versioning;
             Ok(())
@@ -91,13 +98,25 @@ impl Engine {
         version: VersionRef,
         change: impl Fn(&mut ObjectAttributes) -> Result<(), EngineError>,
     ) -> Result<ObjectInfo, EngineError> {
+        self.change_attributes((bucket, key), version, Reason::UpdateObject, change).await
+    }
+
+    pub(super) async fn change_attributes(
+        &self,
+        (bucket, key): (&str, &str),
+        version: VersionRef,
+        reason: Reason,
+        change: impl Fn(&mut ObjectAttributes) -> Result<(), EngineError>,
+    ) -> Result<ObjectInfo, EngineError> {
         for _ in 0..MAX_RACES {
             let found = self.core.find(bucket, key, version)?;
             let mut next = found.record.clone();
             change(&mut next.attributes)?;
             if next.attributes != found.record.attributes {
+                next.retell |= reason == Reason::LockObject && next.residency.tier().is_some();
                 let Stored { subject, bytes, record } = &found;
-                match self.core.replace(subject, bytes, record, next.clone(), Reason::UpdateObject).await? {
+                let how = (reason, Look::AsPlanned);
+                match self.core.replace((subject, bytes, record), next.clone(), how).await? {
                     Err(MetaError::Conflict { .. }) => continue,
                     other => other?,
                 }
@@ -188,13 +207,18 @@ impl Core {
         if let Some(current) = self.current(&object)? {
             return Ok(Some(current));
         }
-        if self.versioning(bucket)? == Versioning::Off {
-            return Ok(None);
+        match self.versioning(bucket)? {
+            Versioning::Off => Ok(None),
+            _ => self.latest_of(&object),
         }
-        self.settled(&object, |current| match current {
+    }
+
+    /// The same in a bucket with versions.
+    pub(super) fn latest_of(&self, object: &[u8]) -> Result<Option<Stored>, EngineError> {
+        self.settled(object, |current| match current {
             Some(current) => Ok(Some(current)),
             None => {
-                Ok(self.first_version(keys::prefix(&keys::versions_of(&object)))?.filter(|first| first.record.marker))
+                Ok(self.first_version(keys::prefix(&keys::versions_of(object)))?.filter(|first| first.record.marker))
             }
         })
     }

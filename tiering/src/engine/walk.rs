@@ -99,7 +99,12 @@ impl<'a> Walk<'a> {
             core.meta.scan_each(table, (Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
                 walked += 1;
                 failpoint::hit("gc.walk");
-                if table != Table::Part || !mutants::active(Mutant::MarkWithoutUploads) {
+                let forgotten = match table {
+                    Table::Part => mutants::active(Mutant::MarkWithoutUploads),
+                    Table::Version => mutants::active(Mutant::MarkWithoutVersions),
+                    _ => false,
+                };
+                if !forgotten {
                     self.value(table, key, value);
                 }
                 let mut step = Ok(());

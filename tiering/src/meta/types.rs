@@ -38,11 +38,13 @@ pub enum Table {
     Version = 12,
     /// Accounts, users and their access keys.
     User = 13,
+    /// Events that wait to be told to the targets of notifications.
+    Event = 14,
 }
 
 impl Table {
     /// Every table, in key order.
-    pub const ALL: [Table; 13] = [
+    pub const ALL: [Table; 14] = [
         Table::System,
         Table::Bucket,
         Table::Object,
@@ -56,6 +58,7 @@ impl Table {
         Table::Manifest,
         Table::Version,
         Table::User,
+        Table::Event,
     ];
 
     /// The table's number on disk.
@@ -158,6 +161,12 @@ reasons! {
     User = 30,
     /// An account was made.
     Account = 31,
+    /// The retention or the legal hold of a version changed.
+    LockObject = 32,
+    /// Tiers were told of versions whose locks changed.
+    TellLocks = 33,
+    /// Events have arrived at a target of notifications.
+    EventsSent = 34,
 }
 
 /// One physical change: `value` replaces what is at `key`, `None` removes it. Applying it twice is applying it once.

@@ -93,6 +93,7 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
             | R::DeleteVersion
             | R::CompleteUpload
             | R::UpdateObject
+            | R::LockObject
             | R::CreateBucket
             | R::DeleteBucket
     );
@@ -111,7 +112,7 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
         if store.get(*table, key)?.as_deref() == value.as_deref() {
             continue;
         }
-        let written = value.is_some() && (*table != Table::Version || record.reason == R::UpdateObject);
+        let written = value.is_some() && (*table != Table::Version || changes_in_place(record.reason));
         let change = if written { "written" } else { "deleted" };
         let is_same = |known: &LostChange| known.bucket == bucket && known.key == name && known.change == change;
         if lost.iter().any(is_same) {
@@ -127,9 +128,14 @@ fn changes(store: &JournaledStore, record: &DumpedRecord) -> Result<Vec<LostChan
 fn is_promised(reason: Reason, value: Option<&[u8]>) -> bool {
     match value {
         None => reason == Reason::DeleteVersion,
-        Some(_) if reason == Reason::UpdateObject => true,
+        Some(_) if changes_in_place(reason) => true,
         Some(value) => ObjectRecord::decode(value).is_ok_and(|r| r.marker && r.noncurrent_since.is_none()),
     }
+}
+
+/// Whether a client changed a version where it stands.
+fn changes_in_place(reason: Reason) -> bool {
+    matches!(reason, Reason::UpdateObject | Reason::LockObject)
 }
 
 #[cfg(test)]

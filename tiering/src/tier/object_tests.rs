@@ -1,6 +1,7 @@
 //! What goes wrong while a call is under way.
 
 use super::*;
+use std::path::PathBuf;
 
 fn directory(path: &std::path::Path) -> ObjectTier {
     let metrics = TierMetrics::new("d", None).unwrap();

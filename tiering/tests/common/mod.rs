@@ -13,8 +13,8 @@ use std::time::Duration;
 use tidegate_tiering::clock::{Clock, ManualClock, Timestamp};
 use tidegate_tiering::engine::{
     BodyExpectation, BodyIn, ChecksumAlgorithm, CompleteUpload, CompletedPart, Components, CopyObject, CreateUpload,
-    DeleteRequest, Deleted, Engine, EngineError, EngineSettings, ListObjects, ListedObject, ObjectAttributes,
-    PutObject, Residency, UploadPart, WriteCondition, Written,
+    DeleteRequest, Deleted, Engine, EngineError, EngineSettings, GcRequest, ListObjects, ListedObject,
+    ObjectAttributes, PutObject, Residency, UploadPart, WriteCondition, Written,
 };
 use tidegate_tiering::pack::format::{FRAME_HEADER_LEN, FooterEntry};
 use tidegate_tiering::pack::{PackId, reader::scan};
@@ -213,14 +213,30 @@ pub fn seen(engine: &Engine, key: &str) -> String {
     format!("{:?}", (&i.version, i.size, &i.etag, i.last_modified, &i.attributes, &i.checksum, &i.parts))
 }
 
+/// Longer than anything takes on a machine that is slow and busy; only a failing test waits for so long.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Waits for a condition; the engine's own work makes it true.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+    let waited = tokio::time::timeout(PATIENCE, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
     assert!(waited.await.is_ok(), "gave up waiting until {what}");
+}
+
+/// Waits until the scheduler has begun and ended a turn since now, and until the cycle of reclaiming that it may have begun has
+/// ended, too. Takes two milliseconds of the clock, by which turns are told apart.
+pub async fn turned(bed: &Bed, engine: &Engine) {
+    for _ in 0..2 {
+        bed.clock.advance(Duration::from_millis(1));
+        let now = Duration::from_millis(bed.clock.now().millis()).as_secs_f64();
+        let turned = || bed.metric("tidegate_scheduler_last_turn_timestamp_seconds", None) >= now;
+        until("the scheduler has come round", turned).await;
+    }
+    // Cycles come one after the other.
+    engine.gc(GcRequest { dry_run: true }).await.unwrap();
 }
 
 /// Waits until all is in the recovery tier; returns the last record that is.

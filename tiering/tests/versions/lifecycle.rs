@@ -6,6 +6,9 @@ use std::time::Duration;
 use tidegate_tiering::clock::ManualClock;
 use tidegate_tiering::tier::RestorePriority;
 
+/// Time that goes on between two looks: more than a thaw takes, and so little that no copy ends before somebody has looked.
+const STEP: Duration = Duration::from_secs(61);
+
 fn policy(rule: &str) -> String {
     format!(
         "
@@ -64,7 +67,7 @@ async fn a_version_that_is_not_visible_is_moved_restored_by_its_id_and_comes_bac
     assert_eq!(engine.restore_object(restore()).await.unwrap(), RestoreOutcome::Accepted);
     assert!(matches!(engine.restore_object(restore()).await, Err(EngineError::RestoreInProgress)));
     until("the old version is restored", || {
-        bed.clock.advance(Duration::from_secs(3_600));
+        bed.clock.advance(STEP);
         matches!(residency_of(&engine, "k", old), Residency::Restored { .. })
     })
     .await;
@@ -78,7 +81,7 @@ async fn a_version_that_is_not_visible_is_moved_restored_by_its_id_and_comes_bac
     remove(&engine, "k", id(new)).await;
     assert_eq!(engine.open_object("bkt", "k").unwrap().info().version, old);
     until("it is restored where it is now", || {
-        bed.clock.advance(Duration::from_secs(3_600));
+        bed.clock.advance(STEP);
         matches!(residency_of(&engine, "k", old), Residency::Restored { .. })
     })
     .await;
@@ -136,6 +139,70 @@ async fn the_newest_versions_are_spared_until_newer_ones_come() {
     until("one of the spared has ended", || versions(&engine, 10).len() == 3).await;
     let left: Vec<VersionId> = versions(&engine, 10)[1..].iter().map(|v| v.version).collect();
     assert_eq!(left, [spared[0].version, spared[1].version]);
+    assert_clean(&engine).await;
+    engine.shutdown().await.unwrap();
+}
+
+/// A turn of an engine without timers.
+async fn turn(engine: &Engine) {
+    engine.run_due_now().unwrap();
+    engine.step(Step::Schedule).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_older_versions_is_not_lost_to_a_change_of_the_one_that_was_superseded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = bed_with(dir.path(), "    noncurrentExpiration: { after: 5d, newerNoncurrentVersions: 1 }\n");
+    bed.settings.driven = true;
+    let engine = enabled(&bed).await;
+    let oldest = put(&engine, "k", b"1").await.unwrap().version;
+    let old = put(&engine, "k", b"2").await.unwrap().version;
+    bed.clock.advance(DAY * 6);
+    turn(&engine).await;
+    assert_eq!(versions(&engine, 10).len(), 2, "one is spared");
+    put(&engine, "k", b"3").await.unwrap();
+    let tagged = |attributes: &mut ObjectAttributes| {
+        attributes.tags = vec![("a".into(), "b".into())];
+        Ok(())
+    };
+    engine.update_attributes("bkt", "k", id(old), tagged).await.unwrap();
+    turn(&engine).await;
+    assert!(get_version(&engine, "k", id(oldest)).await.is_err(), "it is not spared any more");
+    assert_eq!(versions(&engine, 10).len(), 2);
+    assert_eq!(engine.run_due_now().unwrap().due, 0, "nothing stays due");
+    assert_clean(&engine).await;
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_versions_below_a_marker_are_removed_at_once_and_the_marker_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = bed_with(dir.path(), "    expiredObjectDeleteMarker: true\n");
+    let engine = enabled(&bed).await;
+    for round in 0..3u8 {
+        let mut old = Vec::new();
+        for n in 0..100u8 {
+            old.push(put(&engine, "k", &[round, n]).await.unwrap().version);
+        }
+        delete(&engine, "k").await;
+        // In the order of age, the other way round, and all over the place.
+        match round {
+            0 => {}
+            1 => old.reverse(),
+            _ => old.sort_by_key(|version| version.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+        }
+        let removals = old.into_iter().map(|version| {
+            let engine = engine.clone();
+            tokio::spawn(async move {
+                let delete = DeleteRequest { version: id(version), ..DeleteRequest::default() };
+                engine.delete_object("bkt", "k", delete).await
+            })
+        });
+        for removal in futures::future::join_all(removals).await {
+            assert!(removal.unwrap().unwrap().existed);
+        }
+        until("the marker has gone", || versions(&engine, 10).is_empty()).await;
+    }
     assert_clean(&engine).await;
     engine.shutdown().await.unwrap();
 }

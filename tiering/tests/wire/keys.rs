@@ -16,7 +16,7 @@ pub fn spec(text: &str) -> CredentialsSpec {
 pub fn tier(endpoint: &str, spec: CredentialsSpec, env: &dyn Fn(&str) -> Option<String>) -> (OssTier, TierMetrics) {
     let mut settings = OssSettings::new(endpoint, "cn-hangzhou", "bucket");
     settings.credentials = spec;
-    settings.read_timeout_ms = 2000;
+    settings.read_timeout_ms = 60_000;
     settings.max_attempts = 1;
     let metrics = TierMetrics::new("cold", None).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());

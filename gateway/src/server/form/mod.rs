@@ -93,6 +93,7 @@ impl Forms {
         if let Some((signature, _)) = &signed {
             signature.sign(&mut request, SystemClock::default().now())?;
         }
+        context.set_form();
         let file: s3s::stream::DynByteStream = Box::pin(Upload::new(parts, range, context));
         *request.body_mut() = Body::from(file);
         request.extensions_mut().insert(FromForm);

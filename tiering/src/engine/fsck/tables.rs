@@ -3,6 +3,7 @@
 use super::found::{Found, MAX_REPAIRS};
 use super::report::{Finding, FindingKind};
 use crate::clock::Timestamp;
+use crate::engine::events::Event;
 use crate::engine::keys::{self, DueKind};
 use crate::engine::ops::describe_key;
 use crate::engine::record::{
@@ -57,6 +58,7 @@ impl<'a> Tables<'a> {
         self.decodable::<RestoreJob>(Table::Job)?;
         self.decodable::<AccessRecord>(Table::Access)?;
         self.decodable::<ThawRecord>(Table::Thaw)?;
+        self.decodable::<Event>(Table::Event)?;
         self.each(Table::Object, |t, key, stored| t.object(key, stored))?;
         self.each(Table::Version, |t, key, stored| t.version(key, stored))?;
         self.each(Table::Upload, |t, key, stored| t.upload(key, stored))?;

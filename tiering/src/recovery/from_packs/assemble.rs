@@ -9,7 +9,7 @@ use crate::engine::manifests::each_told;
 use crate::engine::record::{
     BucketRecord, ObjectRecord, Record, RemoteEntry, RemoteFooter, RemotePackRecord, RemotePackState,
 };
-use crate::engine::{BucketSettings, EngineError, Residency, Versioning};
+use crate::engine::{BucketLock, BucketSettings, EngineError, LOCK_SETTING, Residency, Versioning};
 use crate::journal::follow::empty_segment;
 use crate::journal::segment_name;
 use crate::meta::snapshot::{self, Start};
@@ -83,8 +83,9 @@ impl Assembly {
             self.unreadable += 1;
             return Ok(());
         };
-        // What was told with the latest move may have been withdrawn since: a lifecycle would delete, a policy would let in.
-        record.settings.config.clear();
+        // What was told with the latest move may have been withdrawn since: a lifecycle would delete, a policy would let in. Object lock
+        // cannot be.
+        record.settings.config.retain(|name, _| name == LOCK_SETTING);
         let known = self.index.get(Table::Bucket, key)?;
         if known.is_none_or(|known| BucketRecord::decode(&known).is_ok_and(|known| known.created <= record.created)) {
             self.index.apply(Table::Bucket, key, Some(&record.encode()?))?;
@@ -99,7 +100,11 @@ impl Assembly {
         };
         if self.index.get(Table::Bucket, bucket.as_bytes())?.is_none() {
             let versioning = if record.null { Versioning::Off } else { Versioning::Enabled };
-            let settings = BucketSettings { versioning, ..BucketSettings::default() };
+            let mut settings = BucketSettings { versioning, ..BucketSettings::default() };
+            if record.attributes.has_lock() {
+                settings.versioning = Versioning::Enabled;
+                settings.set_object_lock(BucketLock::default())?;
+            }
             let bucket_record = BucketRecord { created: record.created, settings };
             self.index.apply(Table::Bucket, bucket.as_bytes(), Some(&bucket_record.encode()?))?;
         }
