@@ -90,7 +90,7 @@ pub(crate) fn asking<'a>(
 }
 
 /// Operations that are decided about once their body is read, as policies ask for what it says.
-const BY_BODY: [&str; 2] = ["PutObjectRetention", "PutObjectLegalHold"];
+const BY_BODY: [&str; 3] = ["PutObjectRetention", "PutObjectLegalHold", "PutObjectTagging"];
 
 /// Whether the caller may do what the request asks for.
 ///
@@ -137,7 +137,7 @@ pub(crate) fn admit(authority: &Authority, cx: &mut S3AccessContext<'_>, caller:
     let admission = Admission { authority, asking: &asking, name };
     let mut unlisted = false;
     let (object, itself) = (Look::new(authority, place), Look::new(authority, place.of_bucket()));
-    for need in needs.iter().filter(|_| name != "PutObjectTagging") {
+    for need in &needs {
         unlisted |= match need.on {
             On::Source => admission.source(need, decided)?,
             On::Bucket => admission.target(need, &bucket, &itself, decided)?,

@@ -102,11 +102,10 @@ pub(super) async fn object(
     check_size(gateway, info)?;
     let class = storage_class(input.storage_class.as_ref(), &gateway.storage_classes)?;
     let same_class = class.as_deref().unwrap_or(STANDARD) == info.class_shown;
-    let same_keys = keys.target.is_none() && keys.source.is_none();
     if (info.bucket.as_str(), info.key.as_str()) == (&*input.bucket, &*input.key)
         && !(replace || replace_tags)
         && same_class
-        && same_keys
+        && keys.target.as_ref().or(keys.source.as_ref()).is_none()
         && is_latest(gateway, info)
     {
         return Err(s3_error!(

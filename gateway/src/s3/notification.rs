@@ -108,7 +108,7 @@ fn rules_of(given: NotificationConfiguration, region: &str) -> S3Result<Vec<Noti
             destination,
             arn,
             target,
-            events: events.into_iter().map(|event| String::from(event)).collect(),
+            events: events.into_iter().map(String::from).collect(),
             filter: filter.map(parts_of).transpose()?,
         })
     })

@@ -208,7 +208,7 @@ impl World {
             branch: 0,
             lost_a_disk: false,
             at_rest: false,
-            versions: seed % 4 != 0,
+            versions: !seed.is_multiple_of(4),
             protects: seed % 3,
         }
     }

@@ -47,18 +47,14 @@ fn there_and_back<R: Record>(data: &[u8]) {
     assert_eq!(again.ok(), Some(encoded), "{} records do not come back as they were", R::NAME);
 }
 
+/// An object's record with a value in every field that may have one.
 #[cfg(test)]
-pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
-    use super::body::{BodyRef, ChunkRef, NodeRef, encode_node};
+fn sample_object(body: super::body::BodyRef, residency: super::types::Residency) -> ObjectRecord {
     use super::lock::{Retention, RetentionMode};
-    use super::record::{RemoteEntry, RemotePackState};
-    use super::types::{ObjectAttributes, Residency, VersionId};
-    use crate::chunk::ChunkId;
+    use super::types::{ObjectAttributes, VersionId};
     use crate::clock::Timestamp;
-    use crate::tier::RestorePriority;
 
-    let chunk = |n: u8| ChunkRef { id: ChunkId::of(&[n]), len: 40_000 };
-    let object = |body, residency| ObjectRecord {
+    ObjectRecord {
         version: VersionId(7),
         size: 80_000,
         etag: "5d41402abc4b2a76b9719d911017c592".into(),
@@ -83,10 +79,22 @@ pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
         marker: false,
         noncurrent_since: None,
         retell: false,
-    };
-    let inline = object(BodyRef::Inline(vec![chunk(1), chunk(2)]), Residency::Hot);
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn sample_values() -> Vec<(u8, Vec<u8>)> {
+    use super::body::{BodyRef, ChunkRef, NodeRef, encode_node};
+    use super::record::{RemoteEntry, RemotePackState};
+    use super::types::{Residency, VersionId};
+    use crate::chunk::ChunkId;
+    use crate::clock::Timestamp;
+    use crate::tier::RestorePriority;
+
+    let chunk = |n: u8| ChunkRef { id: ChunkId::of(&[n]), len: 40_000 };
+    let inline = sample_object(BodyRef::Inline(vec![chunk(1), chunk(2)]), Residency::Hot);
     let node = NodeRef { id: ChunkId::of(b"node"), chunks: 2, bytes: 80_000 };
-    let cold = object(BodyRef::Nodes(vec![node]), Residency::Cold { tier: "ia".into() });
+    let cold = sample_object(BodyRef::Nodes(vec![node]), Residency::Cold { tier: "ia".into() });
     let upload =
         UploadRecord { initiated: Timestamp(4), attributes: cold.attributes.clone(), checksum: None, due: None };
     let pack = RemotePackRecord {

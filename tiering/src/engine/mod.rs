@@ -441,7 +441,7 @@ impl Core {
         let accounts = Arc::new(Accounts::default());
         let users = Arc::new(users::UsersVersion::default());
         let rules = rules_of(&components, &settings);
-        let events = events::Events::new(Arc::default(), Arc::new(events::Queues::new(&settings.notifications)));
+        let events = events::Events::new(&settings.notifications);
         let observers = observers(&metrics, &barrier, &accounts, (&users, &rules), &events);
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;
@@ -459,19 +459,18 @@ impl Core {
         let remote = RemoteIndex::default();
         let broken = Broken::new(metrics.broken_records.clone());
         remote.load(&meta as &dyn MetaStore, &broken)?;
-        let from_packs = doom::from_packs(&meta)?;
         let deployment = deployment::deployment_id(&settings.data_dir, &meta, components.clock.now())?;
         remote.tell_tiers(&components.tiers, &transition::folder(&deployment));
         Ok(Core {
             classes: ClassMap(components.classes),
             clock: components.clock,
+            from_packs: doom::from_packs(&meta)?,
             meta,
             local,
             tiers: components.tiers,
             ship,
             recovered: follow.is_some() || crate::recovery::bytes_may_be_missing(&settings.data_dir),
             follow,
-            from_packs,
             remote,
             inflight: InFlight::default(),
             rules,

@@ -154,7 +154,8 @@ impl World {
                 }
             }
             Op::Marker(n) => {
-                drop(remove(&self.engine, &format!("k{}", n % 3), VersionRef::Current, true).await.unwrap())
+                let done = remove(&self.engine, &format!("k{}", n % 3), VersionRef::Current, true).await.unwrap();
+                assert!(done.marker);
             }
             Op::Remove(n, bypass) => self.remove(n, bypass).await,
             Op::Retain(n, asked, bypass) => self.retain(n, asked, bypass).await,

@@ -31,6 +31,7 @@ use super::types::{ObjectAttributes, Residency, VersionId};
 use crate::clock::Timestamp;
 use crate::meta::{Batch, MetaError, MetaStore, Reason, Table};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -197,8 +198,8 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(subscriptions: Arc<Subscriptions>, queues: Arc<Queues>) -> Self {
-        Self { subscriptions, queues, given: AtomicU64::new(0) }
+    pub(crate) fn new(targets: &BTreeMap<String, u64>) -> Self {
+        Self { subscriptions: Arc::default(), queues: Arc::new(Queues::new(targets)), given: AtomicU64::new(0) }
     }
 
     /// Reads rules and counts what waits.
