@@ -56,7 +56,7 @@ async fn changes_are_told_in_order_once_and_until_they_are_taken_out() {
     put(&engine, "before", b"x").await.unwrap();
     engine.set_notifications("bkt", &[rule("hook", &ALL)], true).await.unwrap();
     put(&engine, "k", b"one").await.unwrap();
-    asked_by(Arc::new(Ann), put(&engine, "k", b"two")).await.unwrap();
+    Box::pin(asked_by(Arc::new(Ann), put(&engine, "k", b"two"))).await.unwrap();
     copy(&engine, "k", "copy", None).await.unwrap();
     put_parts(&engine, "parts", &[b"part".to_vec()]).await.unwrap();
     let tag = |attributes: &mut ObjectAttributes| {
