@@ -196,8 +196,8 @@ proptest! {
 #[test]
 fn what_is_kept_ends_no_earlier_and_still_moves() {
     let rule = "  - id: r
-    noncurrentTransitions: [{ to: ia, after: 10d }, { to: archive, after: 16d }]
-    noncurrentExpiration: { after: 20d }
+    noncurrentTransitions: [{ to: ia, after: 100d }, { to: archive, after: 160d }]
+    noncurrentExpiration: { after: 300d }
 ";
     let policy = policy(rule);
     let old = |kept_until| ObjectFacts { kept_until, ..noncurrent(0, 0) };
@@ -207,11 +207,11 @@ fn what_is_kept_ends_no_earlier_and_still_moves() {
         (format!("{:?}", verdict.decision), verdict.next.map(|at| at / DAY))
     };
     let archived = || "Transition { tier: \"archive\" }".to_owned();
-    assert_eq!(ask(Some(3 * DAY), 17), (archived(), Some(20)), "it is over before");
-    assert_eq!(ask(Some(50 * DAY), 0), ("Keep".to_owned(), Some(10)));
-    assert_eq!(ask(Some(50 * DAY), 30), (archived(), Some(50)));
-    assert_eq!(ask(Some(50 * DAY), 50), ("Expire".to_owned(), None));
-    assert_eq!(ask(Some(Millis::MAX), 30), (archived(), None), "a hold has no end");
-    assert_eq!(policy.expires_at(&old(Some(50 * DAY))).map(|(at, _)| at), Some(50 * DAY));
+    assert_eq!(ask(Some(3 * DAY), 170), (archived(), Some(300)), "it is over before");
+    assert_eq!(ask(Some(500 * DAY), 0), ("Keep".to_owned(), Some(100)));
+    assert_eq!(ask(Some(500 * DAY), 310), (archived(), Some(500)));
+    assert_eq!(ask(Some(500 * DAY), 500), ("Expire".to_owned(), None));
+    assert_eq!(ask(Some(Millis::MAX), 310), (archived(), None), "a hold has no end");
+    assert_eq!(policy.expires_at(&old(Some(500 * DAY))).map(|(at, _)| at), Some(500 * DAY));
     assert_eq!(policy.expires_at(&old(Some(Millis::MAX))), None);
 }
