@@ -178,7 +178,9 @@ def test_operations_that_are_not_there_say_so_by_name(s3, bucket):
         "PutBucketWebsite": lambda: s3.put_bucket_website(
             Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}
         ),
-        "PutObjectLegalHold": lambda: s3.put_object_legal_hold(Bucket=bucket, Key="k", LegalHold={"Status": "ON"}),
+        "PutBucketAccelerateConfiguration": lambda: s3.put_bucket_accelerate_configuration(
+            Bucket=bucket, AccelerateConfiguration={"Status": "Enabled"}
+        ),
     }
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     for name, call in calls.items():

@@ -97,12 +97,14 @@ def test_a_presigned_url_of_version_2_brings_its_headers(shared, s3, old, bucket
         ("Tue, 07 Jul 1950 21:53:04 GMT", "AccessDenied"),
         ("Tue, 07 Jul 2010 21:53:04 GMT", "RequestTimeTooSkewed"),
         ("Tue, 07 Jul 9999 21:53:04 GMT", "RequestTimeTooSkewed"),
-        (formatdate(time.time() - 16 * 60, usegmt=True), "RequestTimeTooSkewed"),
-        (formatdate(time.time() + 20 * 60, usegmt=True), "RequestTimeTooSkewed"),
+        (-16 * 60, "RequestTimeTooSkewed"),
+        (20 * 60, "RequestTimeTooSkewed"),
     ],
 )
 def test_a_request_of_version_2_is_of_now(shared, bucket, date, code):
     path = f"/{bucket}/"
+    if isinstance(date, int):  # seconds from now, which is not when the tests were collected
+        date = formatdate(time.time() + date, usegmt=True)
     assert ask(shared, "GET", path, signed("GET", path, date=date))[:2] == (403, code)
     more = {"x-amz-date": date}
     assert ask(shared, "GET", path, {**signed("GET", path, date="", **more), "Date": formatdate(usegmt=True)})[:2] == (403, code)
