@@ -69,8 +69,10 @@ struct Queue {
     not_before: Timestamp,
     /// When it was last served, in jobs: tiers take turns.
     served: u64,
-    /// Versions in a job, after one failed and a version may be to blame; doubled by each success.
+    /// Versions in a job, after one failed and a version may be to blame; doubled by each success, until it is no less than `members`.
     cap: Option<usize>,
+    /// Versions that a job begins with otherwise, as last said.
+    members: usize,
     /// Versions whose packs in a colder class are being thawed, and when to look again.
     thawing: VecDeque<(Timestamp, Claim)>,
 }
@@ -194,6 +196,7 @@ impl Claims {
         let (aim, queue) = ready.min_by_key(|(_, q)| (q.running, q.served))?;
         self.jobs += 1;
         queue.served = self.jobs;
+        queue.members = rule.members;
         let group = queue.take(queue.cap.unwrap_or(rule.members).min(rule.members), rule.bytes);
         queue.running += 1;
         Some((aim.clone(), group))
@@ -202,7 +205,7 @@ impl Claims {
     /// More versions for a job that runs and whose pack has so many bytes of room; none while jobs are kept small to find the
     /// version that fails.
     pub(crate) fn more(&mut self, aim: &Aim, members: usize, bytes: u64) -> Vec<Claim> {
-        let queue = self.queues.get_mut(aim).filter(|q| q.cap.is_none_or(|cap| cap >= members));
+        let queue = self.queues.get_mut(aim).filter(|q| q.cap.is_none());
         queue.map_or_else(Vec::new, |q| q.take(members, bytes))
     }
 
@@ -215,7 +218,7 @@ impl Claims {
         match failed {
             None => {
                 queue.failures = 0;
-                queue.cap = queue.cap.and_then(|cap| cap.checked_mul(2));
+                queue.cap = queue.cap.and_then(|cap| cap.checked_mul(2)).filter(|cap| *cap < queue.members);
                 for claim in &group {
                     self.let_go(&claim.subject);
                     self.resting.remove(&claim.subject);
@@ -226,7 +229,8 @@ impl Claims {
                 queue.not_before = now.plus(backoff(queue.failures, min, max));
                 queue.failures = queue.failures.saturating_add(1);
                 if !of_tier {
-                    queue.cap = Some((group.len() / 2).max(1));
+                    // The job may have grown beyond what it began with.
+                    queue.cap = Some((group.len().min(queue.members) / 2).max(1));
                     if group.len() == 1 {
                         self.rest(group, now, (min, max));
                         return;
@@ -402,6 +406,34 @@ mod tests {
         claims.rest(vec![claim(1, 1)], now, (min, max));
         assert!(!claims.claim(&to("ia"), claim(1, 1), now, 100), "it rests");
         assert!(claims.claim(&to("ia"), claim(1, 1), now.plus(max), 100), "and is tried again");
+    }
+
+    #[test]
+    fn a_job_that_has_grown_is_halved_too_and_grows_no_more_until_the_culprit_is_alone() {
+        for members in [1, 4] {
+            let mut claims = Claims::default();
+            let (min, max) = (Duration::from_secs(1), Duration::from_secs(2));
+            let rule = Grouping { members, bytes: 1_000, linger: Duration::ZERO, ..RULE };
+            for n in 0..40 {
+                assert!(claims.claim(&to("ia"), claim(n, 1), Timestamp(0), 1_000));
+            }
+            let (mut now, mut moved, mut jobs) = (Timestamp(0), Vec::new(), 0);
+            while let Some((tier, mut group)) = claims.next_group(now, rule) {
+                jobs += 1;
+                assert!(jobs < 100, "it never ends");
+                group.extend(claims.more(&tier, rule.members, 1_000));
+                group.extend(claims.more(&tier, rule.members, 1_000));
+                let bad = group.iter().any(|c| c.subject == [5]);
+                if !bad {
+                    moved.extend(group.iter().map(|c| c.subject[0]));
+                }
+                claims.finish(&tier, group, bad.then_some(Failure { now, min, max, of_tier: false }));
+                now = now.plus(max);
+            }
+            moved.sort_unstable();
+            assert_eq!(moved, (0..40).filter(|n| *n != 5).collect::<Vec<_>>());
+            assert!(!claims.holds(&[5]));
+        }
     }
 
     #[test]

@@ -47,6 +47,12 @@ fn there_and_back<R: Record>(data: &[u8]) {
     assert_eq!(again.ok(), Some(encoded), "{} records do not come back as they were", R::NAME);
 }
 
+/// As [`sample_object`], of a hot object without bytes.
+#[cfg(test)]
+pub(crate) fn sample_empty_object() -> ObjectRecord {
+    sample_object(super::body::BodyRef::Inline(Vec::new()), super::types::Residency::Hot)
+}
+
 /// An object's record with a value in every field that may have one.
 #[cfg(test)]
 fn sample_object(body: super::body::BodyRef, residency: super::types::Residency) -> ObjectRecord {

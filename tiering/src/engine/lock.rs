@@ -146,6 +146,20 @@ impl ObjectAttributes {
         self.retention.is_some() || self.legal_hold.is_some()
     }
 
+    /// Takes over from `other` what keeps the version longer or more strictly, each for itself: the mode, the time, the hold.
+    pub(crate) fn lock_no_less_than(&mut self, other: &Self) {
+        if let Some(kept) = other.retention {
+            let mine = self.retention.get_or_insert(kept);
+            mine.until = mine.until.max(kept.until);
+            if kept.mode == RetentionMode::Compliance {
+                mine.mode = RetentionMode::Compliance;
+            }
+        }
+        if other.legal_hold == Some(true) {
+            self.legal_hold = Some(true);
+        }
+    }
+
     /// The same without retention and legal hold, which belong to a version and never to its copies.
     #[must_use]
     pub fn without_lock(self) -> Self {

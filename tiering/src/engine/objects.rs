@@ -19,6 +19,9 @@ use crate::clock::Clock;
 use crate::meta::{Batch, Expect, MetaError, MetaStore, Reason, Table};
 use std::sync::Arc;
 
+/// Deletes of one request that wait for a commit at the same time: each holds the records that it changes.
+const DELETES_AT_ONCE: usize = 128;
+
 impl Engine {
     /// Stores an object. When this returns, it is durable and visible; on any error nothing has changed.
     ///
@@ -70,9 +73,13 @@ impl Engine {
         deletes: &[(String, DeleteRequest)],
     ) -> Result<Vec<Result<Deleted, EngineError>>, EngineError> {
         self.core.versioning(bucket)?;
-        // All at once: the committer makes one group of them, so a thousand deletes cost a few fsyncs.
-        let deletes = deletes.iter().map(|(key, delete)| self.core.delete(bucket, key, delete));
-        Ok(futures::future::join_all(deletes).await)
+        // Many at once: the committer makes one group of them, so a thousand deletes cost a few fsyncs.
+        let mut answers = Vec::with_capacity(deletes.len());
+        for some in deletes.chunks(DELETES_AT_ONCE) {
+            let some = some.iter().map(|(key, delete)| self.core.delete(bucket, key, delete));
+            answers.extend(futures::future::join_all(some).await);
+        }
+        Ok(answers)
     }
 
     /// Copies an object. Bytes are shared, not copied, whenever the copy may stay where the source is.

@@ -76,7 +76,7 @@ impl Core {
         let lock = if versioning == Versioning::Off { None } else { BucketRecord::object_lock(&value)? };
         let object = keys::object(bucket, key);
         let current = self.current(&object)?;
-        let mut expects = vec![Expect::Equals(Table::Bucket, bucket.into(), value.to_vec())];
+        let mut expects = vec![Expect::unchanged(Table::Bucket, bucket.into(), &value)];
         expects.push(match &current {
             Some(current) => current.unchanged(),
             None => Expect::Absent(Table::Object, object.clone()),

@@ -42,9 +42,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// How often a group's commit is tried again after conflicts.
 const MAX_RACES: usize = 32;
 
-/// Records (bytes) that one commit of a job changes: a quarter of what the journal takes in one record.
-const COMMIT_BYTES: usize = 4 << 20;
-
 /// Records (bytes) of versions that wait for the pack of a job: beyond it the job takes no more. In memory they take some three
 /// times as much.
 const READY_BYTES: usize = 8 << 20;
@@ -161,7 +158,7 @@ impl Transition {
     fn more(&self) -> Vec<Claim> {
         let settings = self.core.settings.tiering;
         let full = settings.pack_bytes / 3 * 2;
-        let held: usize = self.ready.iter().map(|m| m.stored.len()).sum();
+        let held: usize = self.ready.iter().map(|m| m.subject.len() + m.stored.len()).sum();
         if self.draft.bytes >= full || held >= READY_BYTES {
             return Vec::new();
         }
@@ -344,18 +341,19 @@ impl Transition {
                 member.packs.insert(pack);
             }
         }
-        // One record of the journal is bounded, and so is a commit.
         while !ready.is_empty() {
-            let mut bytes = 0usize;
-            let fits = ready.iter().take_while(|m| {
-                bytes = bytes.saturating_add(m.stored.len());
-                bytes <= COMMIT_BYTES
-            });
-            let count = fits.count().max(1);
-            let rest = ready.split_off(count);
+            let rest = ready.split_off(draft::fitting(&ready, |member| self.told_bytes(member)));
             self.commit(std::mem::replace(&mut ready, rest)).await?;
         }
         Ok(())
+    }
+
+    /// Bytes of the events that [`commit`](Self::commit) adds for a version, at most.
+    fn told_bytes(&self, member: &Member) -> usize {
+        match (self.aim.work, names(&member.subject)) {
+            (Work::Move, Ok(name)) => self.core.moved_event_bytes(name),
+            _ => 0,
+        }
     }
 
     /// Adds the frames to a draft that tell of `members`.

@@ -23,6 +23,7 @@ async fn open(dir: &std::path::Path) -> Engine {
     let mut settings = EngineSettings { data_dir: dir.to_owned(), ..Default::default() };
     settings.disk.free_floor = 0;
     settings.tiering.gc_interval_ms = 0;
+    settings.notifications = [("hook".to_owned(), 100_000)].into();
     let tier: Arc<dyn Tier> = Arc::new(MemoryTier::new().unwrap());
     let components = Components {
         clock: clock as Arc<dyn Clock>,
@@ -208,5 +209,44 @@ async fn a_queued_move_is_not_made_when_its_rule_has_gone() {
         let stored = core.meta.get(Table::Object, &subject).unwrap().unwrap();
         assert_eq!(ObjectRecord::decode(&stored).unwrap().residency == cold, moves);
     }
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_with_long_keys_and_many_events_fit_into_the_journal() {
+    const VERSIONS: usize = 1_200;
+    const RULES: usize = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).await;
+    let core = &engine.core;
+    let rule = |n| crate::engine::NotificationRule {
+        id: format!("{n}{}", "i".repeat(250)),
+        destination: crate::engine::Destination::Queue,
+        arn: String::new(),
+        target: "hook".into(),
+        events: vec!["s3:LifecycleTransition".into()],
+        filter: None,
+    };
+    engine.set_notifications("bkt", &(0..RULES).map(rule).collect::<Vec<_>>(), false).await.unwrap();
+    let first = version(core, 1).await.record;
+    let mut job = Transition::new(core, &Aim::new(Work::Move, "ia"));
+    let mut batch = Batch::new(Reason::PutObject);
+    for n in 0..VERSIONS {
+        let mut record = ObjectRecord { body: BodyRef::Inline(Vec::new()), size: 0, due: None, ..first.clone() };
+        let subject = keys::object("bkt", &format!("{n:04}{}", "k".repeat(1_000)));
+        core.put_version(&mut batch, &subject, (None, Look::AsPlanned), &mut record).unwrap();
+        let stored = record.encode().unwrap();
+        job.ready.push(Member { subject, stored, record, packs: BTreeSet::new(), in_draft: false, manifest: None });
+    }
+    core.meta.commit(batch).await.unwrap();
+    let told: usize = job.ready.iter().map(|member| job.told_bytes(member)).sum();
+    assert!(told > crate::meta::MAX_RECORD_BYTES, "{told} bytes would fit anyway");
+    job.seal().await.unwrap();
+    assert_eq!(job.moved.versions, VERSIONS as u64);
+    let events = core.meta.scan(Table::Event, keys::prefix(&keys::events_of("hook")), usize::MAX, false).unwrap();
+    assert_eq!(events.len(), VERSIONS * RULES);
+    // What was reckoned with is no less than what it was.
+    let were: usize = events.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+    assert!(were <= told && told < were * 2, "{were} bytes of events, reckoned with {told}");
     engine.shutdown().await.unwrap();
 }

@@ -195,7 +195,18 @@ pub enum Expect {
     EmptyPrefix(Table, Vec<u8>),
 }
 
+/// A longer value (bytes) is compared by its digest.
+const COMPARED_BYTES: usize = 1024;
+
 impl Expect {
+    /// The key has this value still. Of a long one no copy is made.
+    pub fn unchanged(table: Table, key: Vec<u8>, value: &[u8]) -> Expect {
+        match value.len() > COMPARED_BYTES {
+            true => Expect::EqualsDigest(table, key, *blake3::hash(value).as_bytes()),
+            false => Expect::Equals(table, key, value.to_vec()),
+        }
+    }
+
     /// The table and key (or prefix) that this precondition looks at.
     pub fn target(&self) -> (Table, &[u8]) {
         match self {

@@ -35,6 +35,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What an event takes (bytes) in a commit besides names and keys: ETag, class, numbers, and its place in the journal.
+const EVENT_BYTES: usize = 512;
+
 /// What happened. The order is part of the stored form: new ones come last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventKind {
@@ -297,6 +300,14 @@ impl Core {
         self.tell(batch, EventKind::Transition, name, record)
     }
 
+    /// Bytes that [`tell_moved`](Self::tell_moved) adds to a commit for a version, at most.
+    pub(crate) fn moved_event_bytes(&self, (bucket, key): (&str, &str)) -> usize {
+        let Some(subscribed) = self.events.subscriptions.of(bucket) else { return 0 };
+        let owner = subscribed.owner.as_ref().map_or(0, String::len);
+        let wants = subscribed.rules.iter().filter(|rule| rule.wants(EventKind::Transition, key));
+        wants.map(|rule| bucket.len() + key.len() + owner + rule.id.len() + rule.target.len() + EVENT_BYTES).sum()
+    }
+
     /// Adds to the commit that sets the rules of a bucket an event for each target that they name: it shows that they arrive.
     pub(super) fn tell_of_rules(
         &self,
@@ -328,7 +339,7 @@ impl Core {
     }
 
     fn enqueue(&self, batch: &mut Batch, target: &str, event: &Event) -> Result<(), EngineError> {
-        if !self.events.queues.has_room(target) {
+        if !self.events.queues.has_room(target, batch) {
             self.metrics.events_dropped.with_label_values(&[target]).inc();
             return Ok(());
         }

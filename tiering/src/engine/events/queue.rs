@@ -83,13 +83,15 @@ impl Queues {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more event may wait for a target. Commits that run side by side may each be told so: the queue can grow past its
-    /// limit by as many.
-    pub(super) fn has_room(&self, target: &str) -> bool {
+    /// Whether one more event may wait for a target, besides those that `batch` has already. Commits that run side by side may each be
+    /// told so: the queue can grow past its limit by what they bring.
+    pub(super) fn has_room(&self, target: &str, batch: &Batch) -> bool {
         let mut lines = self.lock();
         let line = lines.entry(target.to_owned()).or_default();
         let most = line.most.unwrap_or(0);
-        if line.queued < most {
+        let room = most.saturating_sub(line.queued);
+        // Only a queue that is nearly full needs a count.
+        if room > batch.ops.len() as u64 || room > added(batch, target) {
             return true;
         }
         if !std::mem::replace(&mut line.full, true) {
@@ -107,6 +109,12 @@ impl Queues {
     fn is_known(&self, target: &str) -> bool {
         self.lock().get(target).is_some_and(|line| line.most.is_some())
     }
+}
+
+/// Events for a target that a commit adds.
+fn added(batch: &Batch, target: &str) -> u64 {
+    let events = batch.ops.iter().filter(|op| op.table == Table::Event && op.value.is_some());
+    events.filter(|op| keys::split_event(&op.key).is_some_and(|(to, _)| to == target)).count() as u64
 }
 
 impl CommitObserver for Queues {
@@ -257,5 +265,24 @@ impl Core {
             })
             .collect();
         (!problems.is_empty()).then(|| format!("notifications: {}", problems.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_of_many_events_stops_at_the_limit() {
+        let queues = Queues::new(&[("a".to_owned(), 3), ("b".to_owned(), 3)].into());
+        let mut batch = Batch::new(Reason::Transition);
+        for id in 0..3 {
+            // Other changes and other targets are not counted.
+            batch = batch.put(Table::Object, format!("o{id}"), "").put(Table::Event, keys::event("b", id), "");
+            assert!(queues.has_room("a", &batch), "{id} wait");
+            batch = batch.put(Table::Event, keys::event("a", id), "");
+        }
+        assert!(!queues.has_room("a", &batch));
+        assert!(queues.has_room("a", &Batch::new(Reason::Transition)), "it was not committed");
     }
 }

@@ -21,6 +21,19 @@ use std::path::Path;
 /// Versions looked at together.
 const PAGE: usize = 1_000;
 
+/// Keeps object lock, with the versions that it asks for, and that there are versions: neither can be taken from a bucket.
+fn keep_lock(settings: &mut BucketSettings, known: BucketSettings) {
+    if settings.versioning == Versioning::Off {
+        settings.versioning = known.versioning;
+    }
+    if !settings.config.contains_key(LOCK_SETTING)
+        && let Some(lock) = known.config.get(LOCK_SETTING)
+    {
+        settings.config.insert(LOCK_SETTING.to_owned(), lock.clone());
+        settings.versioning = Versioning::Enabled;
+    }
+}
+
 /// The namespace as it grows.
 pub(super) struct Assembly {
     index: SledIndex,
@@ -46,8 +59,8 @@ impl Assembly {
         Ok(Self { index: SledIndex::create(folder, cache_bytes, rand::random())?, older: 0, unreadable: 0 })
     }
 
-    /// Adds a pack. Packs must come oldest first: of two that tell of the same version the later one has it now. One that could
-    /// not be read has no `tail`; with a record and without a footer it stays where it is.
+    /// Adds a pack. Packs must come oldest first: of two that tell of the same version the later one has it now, and the stricter lock
+    /// counts, as only a clock that may have been wrong says which is the later. One that could not be read has no `tail`; with a record and without a footer it stays where it is.
     pub(super) fn pack(&mut self, pack: &Listed, tail: Option<&Tail>) -> Result<(), RecoveryError> {
         let key = keys::remote_pack(&pack.tier, u128::from_be_bytes(pack.pack.0));
         let told = tail.is_some_and(|tail| !tail.told.is_empty());
@@ -77,7 +90,8 @@ impl Assembly {
         Ok(())
     }
 
-    /// The one that was created last counts, and what was told of it last.
+    /// The one that was created last counts, and what was told of it last. What it cannot have lost since is kept from what was told before:
+    /// a clock may have been wrong.
     fn bucket(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecoveryError> {
         let Ok(mut record) = BucketRecord::decode(value) else {
             self.unreadable += 1;
@@ -86,11 +100,16 @@ impl Assembly {
         // What was told with the latest move may have been withdrawn since: a lifecycle would delete, a policy would let in. Object lock
         // cannot be.
         record.settings.config.retain(|name, _| name == LOCK_SETTING);
-        let known = self.index.get(Table::Bucket, key)?;
-        if known.is_none_or(|known| BucketRecord::decode(&known).is_ok_and(|known| known.created <= record.created)) {
-            self.index.apply(Table::Bucket, key, Some(&record.encode()?))?;
+        if let Some(known) = self.index.get(Table::Bucket, key)? {
+            let known = BucketRecord::decode(&known)?;
+            if known.created > record.created {
+                return Ok(());
+            }
+            if known.created == record.created {
+                keep_lock(&mut record.settings, known.settings);
+            }
         }
-        Ok(())
+        Ok(self.index.apply(Table::Bucket, key, Some(&record.encode()?)).map(drop)?)
     }
 
     fn object(&mut self, key: &[u8], value: &[u8], (tier, id): (&str, ChunkId)) -> Result<(), RecoveryError> {
@@ -125,14 +144,15 @@ impl Assembly {
         };
         let current = ObjectRecord::decode(&current)?;
         if current.version == record.version || current.null && record.null {
-            return match self.is_older(&current, &record) {
-                true => Ok(()),
-                false => self.put(Table::Object, object, &record),
-            };
+            return self.retold(Table::Object, object, current, record);
         }
         let (bucket, key) = keys::split_object(object).unwrap_or_default();
         let [mine, its] = [&record, &current].map(|r| keys::version(bucket, key, r.version));
-        if record.null && self.index.get(Table::Version, &mine)?.is_none() {
+        let known = self.index.get(Table::Version, &mine)?;
+        if let Some(known) = known.filter(|_| record.version < current.version) {
+            return self.retold(Table::Version, &mine, ObjectRecord::decode(&known)?, record);
+        }
+        if record.null {
             for (subject, stored) in
                 self.index.scan(Table::Version, keys::prefix(&keys::versions_of(object)), usize::MAX, false)?
             {
@@ -155,6 +175,23 @@ impl Assembly {
 
     fn put(&self, table: Table, key: &[u8], record: &ObjectRecord) -> Result<(), RecoveryError> {
         Ok(self.index.apply(table, key, Some(&record.encode()?)).map(drop)?)
+    }
+
+    /// Puts what was found now in place of what is known of the same, unless that is newer.
+    fn retold(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        known: ObjectRecord,
+        mut found: ObjectRecord,
+    ) -> Result<(), RecoveryError> {
+        if self.is_older(&known, &found) {
+            return Ok(());
+        }
+        if known.version == found.version && known.modified == found.modified {
+            found.attributes.lock_no_less_than(&known.attributes);
+        }
+        self.put(table, key, &found)
     }
 
     /// Whether what was found now is older than what is known of the same.
@@ -213,5 +250,86 @@ impl Assembly {
         let first = start.seq.saturating_add(1);
         write_file(&journal.join(segment_name(first)), &empty_segment(first, epoch, now.millis()))?;
         Ok(self.index.close()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fuzzing::sample_empty_object;
+    use crate::engine::{Retention, RetentionMode, VersionId};
+
+    fn assembly(dir: &Path) -> Assembly {
+        Assembly::begin(&dir.join("index"), 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn of_two_tellings_of_a_version_the_stricter_lock_counts_in_either_order() {
+        let retained = |mode, until| Some(Retention { mode, until: Timestamp(until) });
+        let (compliance, governance) = (RetentionMode::Compliance, RetentionMode::Governance);
+        let cases = [
+            (
+                (retained(governance, 9), Some(true)),
+                (retained(compliance, 5), Some(false)),
+                (retained(compliance, 9), Some(true)),
+            ),
+            ((None, None), (retained(governance, 5), Some(true)), (retained(governance, 5), Some(true))),
+            ((None, Some(false)), (None, None), (None, None)),
+        ];
+        for (case, (first, second, expected)) in cases.into_iter().enumerate() {
+            for turned in [false, true] {
+                // The latest version, and one below it.
+                for below in [false, true] {
+                    let dir = tempfile::tempdir().unwrap();
+                    let mut assembly = assembly(dir.path());
+                    let mut record = sample_empty_object();
+                    record.null = false;
+                    let mut tell = |record: &ObjectRecord| {
+                        let key = keys::object("bkt", "k");
+                        assembly.object(&key, &record.encode().unwrap(), ("ia", ChunkId::of(b"told"))).unwrap();
+                    };
+                    if below {
+                        tell(&ObjectRecord { version: VersionId(8), ..record.clone() });
+                    }
+                    for (retention, legal_hold) in if turned { [second, first] } else { [first, second] } {
+                        (record.attributes.retention, record.attributes.legal_hold) = (retention, legal_hold);
+                        tell(&record);
+                    }
+                    let (table, key) = match below {
+                        true => (Table::Version, keys::version("bkt", "k", record.version)),
+                        false => (Table::Object, keys::object("bkt", "k")),
+                    };
+                    let stored = assembly.index.get(table, &key).unwrap().unwrap();
+                    let found = ObjectRecord::decode(&stored).unwrap().attributes;
+                    let hold = |hold: Option<bool>| hold.unwrap_or(false);
+                    let found = (found.retention, hold(found.legal_hold));
+                    assert_eq!(found, (expected.0, hold(expected.1)), "case {case}, turned {turned}, below {below}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_bucket_loses_neither_its_lock_nor_its_versions_to_an_older_telling() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut assembly = assembly(dir.path());
+        let mut tell = |created, versioning, locked: bool| {
+            let mut settings = BucketSettings { versioning, ..BucketSettings::default() };
+            if locked {
+                settings.set_object_lock(BucketLock::default()).unwrap();
+            }
+            let record = BucketRecord { created: Timestamp(created), settings };
+            assembly.bucket(b"bkt", &record.encode().unwrap()).unwrap();
+            let stored = assembly.index.get(Table::Bucket, b"bkt").unwrap().unwrap();
+            let settings = BucketRecord::decode(&stored).unwrap().settings;
+            (settings.versioning, settings.object_lock().unwrap().is_some())
+        };
+        assert_eq!(tell(1, Versioning::Enabled, false), (Versioning::Enabled, false));
+        assert_eq!(tell(1, Versioning::Off, false), (Versioning::Enabled, false));
+        assert_eq!(tell(1, Versioning::Suspended, false), (Versioning::Suspended, false), "it may be suspended");
+        assert_eq!(tell(1, Versioning::Enabled, true), (Versioning::Enabled, true));
+        assert_eq!(tell(1, Versioning::Suspended, false), (Versioning::Enabled, true));
+        assert_eq!(tell(2, Versioning::Off, false), (Versioning::Off, false), "another bucket of this name");
+        assert_eq!(tell(1, Versioning::Enabled, true), (Versioning::Off, false));
     }
 }
