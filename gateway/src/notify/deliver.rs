@@ -248,10 +248,10 @@ impl Line {
         let (engine, name) = (&self.delivery.engine, &self.target.name);
         for (ids, count) in [(&mut progress.arrived, &self.sent), (&mut progress.given_up, &self.given_up)] {
             while !ids.is_empty() {
-                let from = ids.len().saturating_sub(TAKEN_OUT);
-                engine.events_sent(name, ids.get(from..).unwrap_or_default()).await?;
-                count.inc_by((ids.len() - from) as u64);
-                ids.truncate(from);
+                let oldest = ids.get(..TAKEN_OUT).unwrap_or(ids);
+                engine.events_sent(name, oldest).await?;
+                count.inc_by(oldest.len() as u64);
+                ids.drain(..ids.len().min(TAKEN_OUT));
             }
         }
         Ok(())
