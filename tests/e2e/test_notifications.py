@@ -272,6 +272,7 @@ def test_a_configuration_comes_back_and_what_s3_refuses_is_refused(gateway, hook
         [{**created, "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "a"}, {"Name": "Prefix", "Value": "b"}]}}}],
         [rule("s3:ObjectCreated:*", middle="a")],
         [{"Id": "x" * 256, **created}],
+        [rule("s3:ObjectCreated:Put", prefix=f"{n:01000}/") for n in range(70)],
     ]
     for rules in wrong:
         with refused("InvalidArgument", 400):
@@ -283,6 +284,8 @@ def test_a_configuration_comes_back_and_what_s3_refuses_is_refused(gateway, hook
         with refused("NoSuchBucket", 404):
             call(Bucket="no-such-bucket")
 
+    put({"QueueConfigurations": [rule(*["s3:ObjectCreated:*", "s3:ObjectTagging:Put"] * 50)]}, SkipDestinationValidation=True)
+    assert get()["QueueConfigurations"][0]["Events"] == ["s3:ObjectCreated:*", "s3:ObjectTagging:Put"]
     before = len(hook.tests())
     put({"QueueConfigurations": [created]}, SkipDestinationValidation=True)
     assert len(get()["QueueConfigurations"][0]["Id"]) > 8
@@ -372,6 +375,29 @@ def test_one_event_that_is_refused_holds_up_its_own_key_only(gateway, hook):
     wait_until("another try", lambda: len([1 for status, _ in hook.requests if status == 400]) > 1)
     hook.refuse = lambda request: False
     hook.wait_names(["ObjectCreated:Put"] * 2, "bad")
+
+
+def test_a_page_full_of_refused_events_holds_up_no_other_key_and_what_is_refused_for_a_day_is_given_up(gateway, hook):
+    server, client = started(gateway, hook)
+    about = lambda request: [r["s3"]["object"] for r in request["body"].get("Records", [])]
+    hook.refuse = lambda request: any(o["key"] == "bad" and o["size"] == 1 for o in about(request))
+    subscribe(client, rule("s3:ObjectCreated:*"), SkipDestinationValidation=True)
+    client.put_object(Bucket=BUCKET, Key="bad", Body=b"1")
+    for _ in range(260):  # more than a page
+        client.put_object(Bucket=BUCKET, Key="bad", Body=b"22")
+    client.put_object(Bucket=BUCKET, Key="good", Body=b"")
+    hook.wait_names(["ObjectCreated:Put"], "good")
+    tries = lambda: len([1 for status, _ in hook.requests if status == 400])
+    before = tries()
+    wait_until("another try", lambda: tries() > before)
+    assert hook.names("bad") == [] and server.stats()["notifications"][0]["queued"] == 261
+    server.advance_own(DAY + 60)
+    wait_until("the later ones", lambda: len(hook.names("bad")) == 260)
+    order = [thing["sequencer"] for request in hook.taken() for thing in about(request) if thing["key"] == "bad"]
+    assert order == sorted(order)
+    wait_until("the queue to be empty", lambda: server.stats()["notifications"][0]["queued"] == 0)
+    assert server.metrics()['tidegate_notification_given_up_events_total{target="hook"}'] == 1
+    assert any("AN EVENT IS LOST" in line for line in server.process.lines)
 
 
 def test_redirects_are_not_followed(gateway, hook):

@@ -3,9 +3,13 @@
 
 mod common;
 
-use common::{Bed, DAY, copy, put, put_parts, until};
+use common::{Bed, DAY, copy, put, put_parts, shipped, until};
 use std::sync::Arc;
+use std::time::Duration;
+use tidegate_tiering::clock::Clock;
 use tidegate_tiering::engine::*;
+use tidegate_tiering::meta::MetaSettings;
+use tidegate_tiering::recovery::{RecoverRequest, RecoverySettings, recover};
 use tidegate_tiering::tier::memory::MemoryTier;
 
 fn bed(dir: &std::path::Path, most: u64) -> Bed {
@@ -183,5 +187,51 @@ async fn a_queue_is_bounded_and_says_what_it_loses() {
     put(&engine, "unknown", b"x").await.unwrap();
     assert_eq!(told(&engine).len(), 1);
     assert!(engine.warnings().iter().any(|warning| warning.contains("hook")));
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_recovery_to_an_earlier_moment_ids_are_greater_than_all_before() {
+    let (dir, new_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut bed = bed(dir.path(), 1000);
+    bed.settings.recovery = Some(RecoverySettings { rpo: Duration::from_millis(20), ..RecoverySettings::to("ia") });
+    let engine = bed.open().await;
+    engine.create_bucket("bkt").await.unwrap();
+    engine.set_notifications("bkt", &[rule("hook", &ALL)], false).await.unwrap();
+    put(&engine, "k", b"one").await.unwrap();
+    let at = bed.clock.now();
+    shipped(&engine).await;
+    engine.shutdown().await.unwrap();
+    bed.clock.advance(Duration::from_secs(10));
+    // More epochs than the recovered store has seen.
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        let engine = bed.open().await;
+        put(&engine, "k", &[n]).await.unwrap();
+        ids = engine.events("hook", 9).unwrap().iter().map(|queued| queued.id).collect();
+        shipped(&engine).await;
+        engine.shutdown().await.unwrap();
+    }
+    assert!(ids.len() == 4 && ids.windows(2).all(|pair| pair[0] < pair[1]));
+
+    let request = RecoverRequest {
+        from: "ia".into(),
+        tiers: &[("ia".to_owned(), Arc::clone(&bed.tier))].into(),
+        deployment: None,
+        data_dir: new_dir.path().to_owned(),
+        at: Some(at),
+        dry_run: false,
+        settings: MetaSettings::default(),
+        clock: Arc::clone(&bed.clock) as _,
+    };
+    recover(&request, &mut |_| {}, &mut |_| {}).await.unwrap();
+    bed.settings.data_dir = new_dir.path().to_owned();
+    let engine = bed.open().await;
+    assert_eq!(told(&engine).len(), 1);
+    put(&engine, "k", b"branch").await.unwrap();
+    let events = engine.events("hook", 9).unwrap();
+    assert_eq!((events.len(), events[0].id), (2, ids[0]));
+    assert!(events[1].id > ids[3], "{:x} {:x}", events[1].id, ids[3]);
+    assert_eq!(engine.events_after("hook", events[0].id, 9).unwrap(), events[1..]);
     engine.shutdown().await.unwrap();
 }

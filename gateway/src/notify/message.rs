@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn record(event: Event) -> serde_json::Value {
-        let body = of(&QueuedEvent { id: (3 << 64) | 10, event }, "eu", "owner").unwrap();
+        let body = of(&QueuedEvent { id: (2 << 96) | (3 << 64) | 10, event }, "eu", "owner").unwrap();
         serde_json::from_slice(&body).unwrap()
     }
 
@@ -192,7 +192,7 @@ mod tests {
                 "bucket": { "name": "data", "ownerIdentity": { "principalId": "owner" }, "arn": "arn:aws:s3:::data" },
                 "object": {
                     "key": "a+b/%C3%BC%2B%281%29%7E.jpg", "size": 5, "eTag": "e", "versionId": "null",
-                    "sequencer": "0000000000000003000000000000000A",
+                    "sequencer": "0000000200000003000000000000000A",
                 },
             },
         }] });

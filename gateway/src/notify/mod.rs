@@ -1,9 +1,11 @@
 //! Sends the events that wait in the engine's queues to the targets of the configuration.
 //!
-//! Architecture invariant: an event leaves its queue only after its target has answered with 2xx, and requests go to URLs of the
+//! Architecture invariant: an event leaves its queue only after its target has answered with 2xx, or has refused it for a
+//! day; and requests go to URLs of the
 //! configuration alone: what S3 clients set names a target, never an address.
 
 mod deliver;
+mod held;
 mod message;
 mod target;
 

@@ -13,6 +13,8 @@ use crate::notify::target_of_arn;
 const MAX_RULES: usize = 100;
 const MAX_ID_CHARS: usize = 255;
 const MAX_FILTER_BYTES: usize = 1024;
+/// Most bytes of all rules of a bucket as they are stored: they are in the bucket's record.
+const MAX_STORED_BYTES: usize = 64 << 10;
 
 /// The events that S3 knows, those that never happen here among them: whoever asks for them too waits for none in vain there.
 const EVENTS: [&str; 27] = [
@@ -108,11 +110,17 @@ fn rules_of(given: NotificationConfiguration, region: &str) -> S3Result<Vec<Noti
             destination,
             arn,
             target,
-            events: events.into_iter().map(String::from).collect(),
+            events: once_each(events.into_iter().map(String::from)),
             filter: filter.map(parts_of).transpose()?,
         })
     })
     .collect()
+}
+
+/// Events in their order, those that are named again left out.
+fn once_each(events: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    events.filter(|event| seen.insert(event.clone())).collect()
 }
 
 fn parts_of(filter: NotificationConfigurationFilter) -> S3Result<Vec<(String, String)>> {
@@ -165,6 +173,14 @@ fn check(rules: &[NotificationRule]) -> S3Result<()> {
         if let Some(unknown) = rule.events.iter().find(|event| !EVENTS.contains(&event.as_str())) {
             return Err(s3_error!(InvalidArgument, "The event '{unknown}' is not supported for notifications"));
         }
+    }
+    let stored = serde_json::to_vec(rules).map_err(|_| s3_error!(InternalError, "The rules cannot be encoded."))?.len();
+    if stored > MAX_STORED_BYTES {
+        return Err(s3_error!(
+            InvalidArgument,
+            "The notification configurations of a bucket may have {MAX_STORED_BYTES} bytes in all as they are stored; these have {stored}. \
+             Use fewer configurations, or shorter filters."
+        ));
     }
     for (at, rule) in rules.iter().enumerate() {
         if rules.iter().take(at).any(|earlier| overlap(earlier, rule)) {
@@ -245,6 +261,9 @@ mod tests {
             (rule("a", &put, ("in/", ".jpg")), rule("b", &created, ("in/", ".png")), false),
             (rule("a", &put, ("in/", ".jpg")), rule("b", &created, ("", "")), true),
         ];
+        // As the stored form is bounded.
+        let long: Vec<_> = (0..70).map(|n| rule(&n.to_string(), &put, (&format!("{n:01000}/"), ""))).collect();
+        assert!(check(&long[..50]).is_ok() && check(&long).is_err());
         for (a, b, refused) in cases {
             let outcome = check(&[a.clone(), b.clone()]);
             assert_eq!(outcome.is_err(), refused, "{a:?} {b:?}");

@@ -441,7 +441,7 @@ impl Core {
         let accounts = Arc::new(Accounts::default());
         let users = Arc::new(users::UsersVersion::default());
         let rules = rules_of(&components, &settings);
-        let events = events::Events::new(&settings.notifications);
+        let events = events::Events::new(&settings.notifications, &settings.data_dir);
         let observers = observers(&metrics, &barrier, &accounts, (&users, &rules), &events);
         let sync = Arc::new(SyncPacks::default());
         let data = Arc::clone(&sync) as Arc<dyn DataSync>;

@@ -7,8 +7,9 @@
 //! taken out yet.
 //!
 //! Order: the id of an event is drawn after its change has looked at what it changes, and the change is a compare-and-swap on
-//! that. So of two changes of a version the one that was committed later has the greater id. Ids are the epoch of the store and a
-//! count, so that they grow over restarts too.
+//! that. So of two changes of a version the one that was committed later has the greater id. Ids are the term of shipping, the epoch
+//! of the store and a count, so that they grow over restarts too, and over recoveries and promotions: those begin with an epoch that
+//! may have been used, but with a new term.
 //!
 //! Bounds: a target's queue holds as many events as its setting says. What comes when it is full is not queued, is counted, and
 //! warned of. Buckets without rules cost a look at one flag.
@@ -30,8 +31,10 @@ use super::record::{ObjectRecord, Record};
 use super::types::{ObjectAttributes, Residency, VersionId};
 use crate::clock::Timestamp;
 use crate::meta::{Batch, MetaError, MetaStore, Reason, Table};
+use crate::recovery::claim::held_term;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -198,11 +201,18 @@ pub(crate) struct Events {
     pub queues: Arc<Queues>,
     /// Ids given in this epoch.
     given: AtomicU64,
+    /// The last term that was claimed from this directory before it was opened: until the next is claimed, ids go on from it.
+    term: u64,
 }
 
 impl Events {
-    pub(crate) fn new(targets: &BTreeMap<String, u64>) -> Self {
-        Self { subscriptions: Arc::default(), queues: Arc::new(Queues::new(targets)), given: AtomicU64::new(0) }
+    pub(crate) fn new(targets: &BTreeMap<String, u64>, data_dir: &Path) -> Self {
+        let term = held_term(data_dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "until a term is claimed, the sequencers of events may be lower than before");
+            0
+        });
+        let queues = Arc::new(Queues::new(targets));
+        Self { subscriptions: Arc::default(), queues, given: AtomicU64::new(0), term }
     }
 
     /// Reads rules and counts what waits.
@@ -343,17 +353,42 @@ impl Core {
             self.metrics.events_dropped.with_label_values(&[target]).inc();
             return Ok(());
         }
-        let count = self.events.given.fetch_add(1, Ordering::AcqRel);
-        let id = (u128::from(self.meta.epoch()) << 64) | u128::from(count);
+        let id = self.next_event_id()?;
         let (key, value) = (keys::event(target, id), Some(event.encode()?));
         batch.ops.push(crate::meta::Op { table: Table::Event, key, value });
         Ok(())
     }
+
+    fn next_event_id(&self) -> Result<u128, EngineError> {
+        let claimed = self.ship.as_ref().map_or(0, |ship| ship.term());
+        let count = self.events.given.fetch_add(1, Ordering::AcqRel);
+        event_id(claimed.max(self.events.term), self.meta.epoch(), count)
+    }
+}
+
+/// Term (32 bits), epoch (32), count (64).
+fn event_id(term: u64, epoch: u64, count: u64) -> Result<u128, EngineError> {
+    let (Ok(high), Ok(low)) = (u32::try_from(term), u32::try_from(epoch)) else {
+        return Err(EngineError::Internal(format!(
+            "ids of events have 32 bits each for term {term} and epoch {epoch}"
+        )));
+    };
+    Ok((u128::from(high) << 96) | (u128::from(low) << 64) | u128::from(count))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_grow_with_the_term_then_the_epoch_then_the_count() {
+        assert_eq!(format!("{:032X}", event_id(2, 3, 10).unwrap()), "0000000200000003000000000000000A");
+        let most = u64::from(u32::MAX);
+        let ids =
+            [(0, 1, u64::MAX), (0, 2, 0), (0, most, u64::MAX), (1, 1, 0)].map(|(t, e, c)| event_id(t, e, c).unwrap());
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(event_id(most + 1, 1, 0).is_err() && event_id(1, most + 1, 0).is_err());
+    }
 
     #[test]
     fn records_are_as_documented() {

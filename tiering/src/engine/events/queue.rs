@@ -4,7 +4,7 @@ use super::{Event, NotificationRule, SETTING};
 use crate::engine::error::EngineError;
 use crate::engine::record::Record;
 use crate::engine::{Core, Engine, keys};
-use crate::meta::{AppliedOp, Batch, CommitObserver, MetaError, MetaStore, Reason, Table};
+use crate::meta::{AppliedOp, Batch, CommitObserver, KeyRange, MetaError, MetaStore, Reason, Table};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -158,11 +158,23 @@ impl Engine {
     /// # Errors
     /// A failure of the index.
     pub fn events(&self, target: &str, limit: usize) -> Result<Vec<QueuedEvent>, EngineError> {
+        self.events_of(keys::prefix(&keys::events_of(target)), limit)
+    }
+
+    /// As [`events`](Self::events), of those behind the one with this id.
+    ///
+    /// # Errors
+    /// A failure of the index.
+    pub fn events_after(&self, target: &str, id: u128, limit: usize) -> Result<Vec<QueuedEvent>, EngineError> {
+        let (_, end) = keys::prefix(&keys::events_of(target));
+        self.events_of((Bound::Excluded(keys::event(target, id)), end), limit)
+    }
+
+    fn events_of(&self, (mut start, end): KeyRange, limit: usize) -> Result<Vec<QueuedEvent>, EngineError> {
         let mut found = Vec::new();
         if self.core.is_fenced() {
             return Ok(found);
         }
-        let (mut start, end) = keys::prefix(&keys::events_of(target));
         while found.len() < limit {
             let page = self.core.meta.scan(Table::Event, (start, end.clone()), limit, false)?;
             for (key, value) in &page {
@@ -180,7 +192,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// Takes events out that have arrived at their target.
+    /// Takes events out that have arrived at their target, or that it will never get.
     ///
     /// # Errors
     /// A failed commit: they are sent again.

@@ -320,8 +320,9 @@ impl Ship {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn term(&self) -> u64 {
-        self.held().map_or(0, |held| held.term)
+    /// The term that was claimed; 0 before.
+    pub(super) fn term(&self) -> u64 {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |held| held.term)
     }
 
     /// Whether this store may still write.
