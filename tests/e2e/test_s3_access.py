@@ -247,6 +247,24 @@ def test_a_copy_needs_the_source(s3, bucket):
         )
 
 
+def test_conditions_see_the_source_that_the_copy_reads(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="secret/k", Body=b"x")
+    condition = {"StringLike": {"s3:x-amz-copy-source": f"{bucket}/secret/*"}}
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(statement("Deny", "s3:PutObject", f"{bucket}/*", condition=condition)))
+    for source in [f"{bucket}/secret/k", f"/{bucket}/secret/k", f"%2F{bucket}/secret/k", f"%2F{bucket}%2Fsecret%2Fk"]:
+        with denied():
+            s3.copy_object(Bucket=bucket, Key="k", CopySource=source)
+
+
+def test_an_unsigned_read_has_no_headers_of_its_own_whatever_it_claims_to_sign(shared, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(statement("Allow", "s3:GetObject", f"{bucket}/*")))
+    claim = f"/{bucket}/k?X-Amz-SignedHeaders=range"
+    assert plain(shared, "GET", claim, {"Range": "bytes=5-2"})[::2] == (200, b"x")
+    status, _, body = plain(shared, "GET", f"{claim}&response-content-type=a/b", {"Range": "bytes=5-2"})
+    assert status == 400 and b"<Code>InvalidRequest</Code>" in body
+
+
 def test_a_public_access_block_refuses_and_ignores_what_is_public(s3, anonymous, open_bucket):
     bucket = open_bucket
     with refused("NoSuchPublicAccessBlockConfiguration", 404):
