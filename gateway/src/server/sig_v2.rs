@@ -255,11 +255,11 @@ fn put_back(request: &mut Request<Body>) -> Vec<HeaderName> {
         if !name.starts_with("x-amz-") && !is_header(&name) {
             continue;
         }
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            if let Entry::Vacant(entry) = request.headers_mut().entry(&name) {
-                entry.insert(value);
-                of_body.extend(hoisted::OF_BODY.contains(&name.as_str()).then_some(name));
-            }
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+            && let Entry::Vacant(entry) = request.headers_mut().entry(&name)
+        {
+            entry.insert(value);
+            of_body.extend(hoisted::OF_BODY.contains(&name.as_str()).then_some(name));
         }
     }
     of_body
