@@ -247,6 +247,27 @@ def test_a_copy_needs_the_source(s3, bucket):
         )
 
 
+def test_conditions_see_the_source_that_the_copy_reads(shared, s3, bucket):
+    for key in ["secret/k", "open/k"]:
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    condition = {"StringLike": {"s3:x-amz-copy-source": f"{bucket}/secret/*"}}
+    denial = statement("Deny", "s3:PutObject", f"{bucket}/*", condition=condition)
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(statement("Allow", ["s3:GetObject", "s3:PutObject"], f"{bucket}/*"), denial))
+    for source in ["{}/k", "/{}/k", "%2F{}/k", "%2F{}%2Fk"]:
+        for place, expected in [("secret", 403), ("open", 200)]:
+            header = {"x-amz-copy-source": source.format(f"{bucket}/{place}"), "Content-Length": "0"}
+            assert plain(shared, "PUT", f"/{bucket}/k", header)[0] == expected, header
+
+
+def test_an_unsigned_read_has_no_headers_of_its_own_whatever_it_claims_to_sign(shared, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(statement("Allow", "s3:GetObject", f"{bucket}/*")))
+    claim = f"/{bucket}/k?X-Amz-SignedHeaders=range"
+    assert plain(shared, "GET", claim, {"Range": "bytes=5-2"})[::2] == (200, b"x")
+    status, _, body = plain(shared, "GET", f"{claim}&response-content-type=a/b", {"Range": "bytes=5-2"})
+    assert status == 400 and b"<Code>InvalidRequest</Code>" in body
+
+
 def test_a_public_access_block_refuses_and_ignores_what_is_public(s3, anonymous, open_bucket):
     bucket = open_bucket
     with refused("NoSuchPublicAccessBlockConfiguration", 404):

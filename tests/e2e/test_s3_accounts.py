@@ -210,3 +210,23 @@ def test_where_the_owner_owns_everything_a_writer_of_another_account_gives_it_al
     me = s3.list_buckets()["Owner"]["ID"]
     for key in ("plain", "given"):
         assert s3.get_object_acl(Bucket=bucket, Key=key)["Owner"]["ID"] == me
+
+
+def test_a_session_gives_lists_to_what_it_writes_only_where_its_policy_allows_it(server, s3, clients, open_bucket):
+    let(s3, open_bucket, {"CanonicalUser": owner(clients["alice"])["ID"]}, "s3:PutObject")
+    pair = dict(zip(("aws_access_key_id", "aws_secret_access_key"), KEYS["alice"]))
+    sts = boto3.client("sts", endpoint_url=server.endpoint, region_name=REGION, **pair)
+    for actions, allowed in [(["s3:PutObject"], False), (["s3:PutObject", "s3:PutObjectAcl"], True)]:
+        limit = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+        keys = sts.assume_role(RoleArn="arn:aws:iam::alice:root", RoleSessionName="writes", Policy=json.dumps(limit))["Credentials"]
+        session = boto3.client(
+            "s3", endpoint_url=server.endpoint, region_name=REGION, aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"], aws_session_token=keys["SessionToken"],
+            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+        )
+        session.put_object(Bucket=open_bucket, Key="plain", Body=b"x")
+        if allowed:
+            session.put_object(Bucket=open_bucket, Key="listed", Body=b"x", ACL="public-read")
+        else:
+            with denied():
+                session.put_object(Bucket=open_bucket, Key="listed", Body=b"x", ACL="public-read")

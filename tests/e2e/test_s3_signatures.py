@@ -183,3 +183,50 @@ def test_temporary_keys_sign_by_version_2(shared, s3, bucket):
     url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
     assert "x-amz-security-token" in urllib.parse.unquote(url).lower()
     assert requests.get(url, timeout=30).content == b"x"
+
+
+def signed_url(method, path, **more):
+    """A presigned URL of version 2, as path and query."""
+    expires = int(time.time()) + 600
+    amz = "".join(f"{name}:{value}\n" for name, value in sorted(more.items()))
+    fields = {"AWSAccessKeyId": ACCESS_KEY, "Expires": expires, "Signature": signature(f"{method}\n\n\n{expires}\n{amz}{path}"), **more}
+    return f"{path}?{urllib.parse.urlencode(fields)}"
+
+
+def test_a_request_is_signed_in_one_way(shared, s3, old, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    path = f"/{bucket}/k"
+    target = {"Params": {"Bucket": bucket, "Key": "k"}}
+    urls = [client.generate_presigned_url("get_object", **target).removeprefix(shared.endpoint) for client in (s3, old)]
+    encoded = urls[0].replace("X-Amz-Signature", "X-Amz-Signatur%65")
+    for url in [*urls, encoded]:
+        assert ask(shared, "GET", url, {})[0] == 200, url
+        for headers in [signed("GET", path), {"Authorization": "AWS4-HMAC-SHA256 Credential=x"}, {"Authorization": ""}]:
+            status, code, body = ask(shared, "GET", url, headers)
+            assert (status, code) == (400, "InvalidArgument") and b"Only one auth mechanism allowed" in body, (url, headers)
+    both = f"{urls[0]}&{urls[1].partition('?')[2]}"
+    assert ask(shared, "GET", both, {})[:2] == (400, "InvalidArgument")
+
+
+def test_a_digest_counts_with_version_2(shared, s3, bucket):
+    path = f"/{bucket}/k"
+    digest = {"x-amz-content-sha256": hashlib.sha256(b"body").hexdigest()}
+    for body, expected in [(b"body", 200), (b"eyes", 400)]:
+        for url, headers in [(path, signed("PUT", path, **digest)), (signed_url("PUT", path, **digest), {})]:
+            assert requests.put(shared.endpoint + url, data=body, headers=headers, timeout=30).status_code == expected, (body, url)
+    assert read_body(s3, bucket, "k") == b"body"
+    unsigned = {"StringEquals": {"s3:x-amz-content-sha256": "UNSIGNED-PAYLOAD"}}
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*", "Condition": unsigned}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
+    for more, expected in [(digest, 200), ({}, 403)]:
+        headers = signed("PUT", path, **more)
+        assert requests.put(shared.endpoint + path, data=b"body", headers=headers, timeout=30).status_code == expected, more
+
+
+def test_a_checksum_in_the_query_of_version_2_is_ignored(shared, s3, bucket):
+    path = f"/{bucket}/k"
+    url = signed_url("PUT", path, **{"x-amz-checksum-crc32": "AAAAAA==", "x-amz-sdk-checksum-algorithm": "CRC32"})
+    assert requests.put(shared.endpoint + url, data=b"body", timeout=30).status_code == 200
+    assert read_body(s3, bucket, "k") == b"body"
+    other = url.replace("AAAAAA", "AAAAAB")
+    assert requests.put(shared.endpoint + other, data=b"body", timeout=30).status_code == 403, "it is signed"

@@ -49,6 +49,8 @@ pub enum Decision {
     Allowed,
     /// Nothing allows it.
     NotAllowed,
+    /// The session's policy does not allow it, whatever else does.
+    OutsideSession,
     /// A statement denies it.
     Denied,
 }
@@ -66,7 +68,8 @@ pub fn decide_alone(ask: &Ask<'_>) -> Decision {
     let own = own_policies(identity, ask);
     match own {
         Own { denied: true, .. } => Decision::Denied,
-        Own { within_session: true, allowed: true, .. } => Decision::Allowed,
+        Own { within_session: false, .. } => Decision::OutsideSession,
+        Own { allowed: true, .. } => Decision::Allowed,
         _ => Decision::NotAllowed,
     }
 }
@@ -92,7 +95,7 @@ pub fn decide<E>(
         return Ok(Decision::Denied);
     }
     if !own.within_session {
-        return Ok(Decision::NotAllowed);
+        return Ok(Decision::OutsideSession);
     }
     let object = if needs_object(bucket, ask.action) { object()? } else { None };
     let owner = object.as_ref().map_or(&bucket.owner, |object| &object.owner);

@@ -229,7 +229,7 @@ fn naive(case: &Case) -> Decision {
     }
     // 2. A session only has what its policy allows.
     if session.is_some_and(|(_, allowed)| allowed == Means::Not) {
-        return Decision::NotAllowed;
+        return Decision::OutsideSession;
     }
     // 3. Whose it is.
     let acls = case.ownership != Ownership::BucketOwnerEnforced;

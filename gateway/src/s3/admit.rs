@@ -10,7 +10,7 @@ use tidegate_tiering::engine::ObjectHandle;
 
 use super::authority::{Authority, Look, Place, access_denied};
 use super::condition_keys::{Asking, Content};
-use super::copy::as_in_forms;
+use super::copy::named_source;
 use crate::auth::decide::{BucketFacts, Decision};
 use crate::auth::identity::{Account, Caller};
 use crate::auth::needs::{Governed, Need, On, Shape, governed, needs};
@@ -164,11 +164,8 @@ struct Admission<'a> {
 impl Admission<'_> {
     /// About the object that is copied from; gives whether the caller may not know which objects there are.
     fn source(&self, need: &Need, decided: bool) -> S3Result<bool> {
-        let source = self.asking.headers.get("x-amz-copy-source").and_then(|value| value.to_str().ok());
         // What it is else, the operation itself refuses.
-        let Some(Ok(CopySource::Bucket { bucket, key, version_id })) =
-            source.map(|source| CopySource::parse(&as_in_forms(source)))
-        else {
+        let Some(CopySource::Bucket { bucket, key, version_id }) = named_source(self.asking.headers) else {
             return Ok(false);
         };
         let facts = self.authority.bucket(&bucket)?;
@@ -197,8 +194,11 @@ impl Admission<'_> {
         match decision {
             _ if decided => {}
             Decision::Allowed => {}
+            // A session may still only what its policy allows.
             Decision::NotAllowed if is_own || is_tagged => {}
-            Decision::NotAllowed if reads && self.may_list(bucket, at)? && look.object()?.is_none() => {
+            Decision::NotAllowed | Decision::OutsideSession
+                if reads && self.may_list(bucket, at)? && look.object()?.is_none() =>
+            {
                 return Err(s3_error!(NoSuchKey, "The specified key does not exist."));
             }
             refused => return Err(access_denied(refused, need.action, at)),

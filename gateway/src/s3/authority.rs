@@ -121,7 +121,7 @@ impl Authority {
         let text =
             |name: &'static str| kept(name).map(|bytes| std::str::from_utf8(bytes).map_err(|_| name)).transpose();
         let policy = text(POLICY)?
-            .map(|text| PolicyDocument::of_bucket(text, &bucket.name).map(Arc::new).map_err(|_| POLICY))
+            .map(|text| PolicyDocument::stored(text, &bucket.name).map(Arc::new).map_err(|_| POLICY))
             .transpose()?;
         Ok(BucketFacts {
             owner: self.owner_id(bucket.settings.owner.as_ref()),
@@ -276,6 +276,10 @@ impl<'a> Owners<'a> {
 
 /// The error of a decision.
 pub(crate) fn access_denied(decision: Decision, action: &str, place: &Place<'_>) -> S3Error {
-    let why = if decision == Decision::Denied { "a policy denies" } else { "nothing allows" };
+    let why = match decision {
+        Decision::Denied => "a policy denies",
+        Decision::OutsideSession => "the session's policy does not allow",
+        Decision::Allowed | Decision::NotAllowed => "nothing allows",
+    };
     s3_error!(AccessDenied, "Access Denied: {why} {action} on {} for this caller.", place.arn())
 }

@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 use s3s::S3Error;
+use s3s::dto::CopySource;
 use std::cell::Cell;
 use std::net::IpAddr;
 use tidegate_tiering::clock::Timestamp;
@@ -12,7 +13,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::authority::{Look, Place};
-use super::copy::as_in_forms;
+use super::copy::named_source;
 use super::tagging;
 use crate::auth::identity::{Account, Caller};
 use crate::auth::policy::{Context, Key};
@@ -117,8 +118,17 @@ impl Asking<'_> {
             "s3:object-lock-legal-hold" => self.header("x-amz-object-lock-legal-hold"),
             "s3:object-lock-retain-until-date" => self.header("x-amz-object-lock-retain-until-date"),
             "s3:object-lock-remaining-retention-days" => self.remaining_days(),
-            "s3:x-amz-copy-source" => self.header("x-amz-copy-source").map(|source| plain_source(&source)),
+            "s3:x-amz-copy-source" => self.copy_source(),
             name => self.header(name.strip_prefix("s3:").filter(|header| header.starts_with("x-amz-"))?),
+        }
+    }
+
+    /// `bucket/key`, as the copy reads it.
+    fn copy_source(&self) -> Option<String> {
+        match named_source(self.headers)? {
+            CopySource::Bucket { bucket, key, .. } => Some(format!("{bucket}/{key}")),
+            // The operation itself refuses it.
+            _ => None,
         }
     }
 
@@ -138,13 +148,6 @@ impl Asking<'_> {
 
 fn decoded(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
-}
-
-/// `bucket/key`, without the slash that may stand before it and the version that may stand behind it.
-fn plain_source(source: &str) -> String {
-    let path = source.split_once('?').map_or(source, |(path, _)| path);
-    let path = as_in_forms(path.strip_prefix('/').unwrap_or(path));
-    percent_decode_str(&path).decode_utf8_lossy().into_owned()
 }
 
 /// A request, with what it asks for.
@@ -260,6 +263,25 @@ mod tests {
         ];
         for (name, expected) in cases {
             assert_eq!(asking.value(&Key::new(name)).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_what_the_copy_reads() {
+        let cases = [
+            ("from/secret/k", Some("from/secret/k")),
+            ("/from/secret/k", Some("from/secret/k")),
+            ("%2Ffrom%2Fsecret/k?versionId=null", Some("from/secret/k")),
+            ("from/a%3Fb", Some("from/a?b")),
+            ("nothing", None),
+        ];
+        for (source, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-amz-copy-source", source.parse().unwrap());
+            let (caller, now) = (&Caller::Anonymous, Timestamp(0));
+            let headers = &headers;
+            let asking = Asking { caller, headers, query: "", peer: None, tls: None, signed: None, now, content: None };
+            assert_eq!(asking.value(&Key::new("s3:x-amz-copy-source")).as_deref(), expected, "{source}");
         }
     }
 

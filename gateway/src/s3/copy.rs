@@ -21,14 +21,19 @@ use super::ranges::of_copy_source;
 use super::{Gateway, context, etag, tagging, time, versions};
 
 /// What the header names, as S3 reads it: a plus is a space there, as in a form, and `%2B` is a plus. s5cmd sends spaces so.
-pub(super) fn as_in_forms(header: &str) -> String {
+fn as_in_forms(header: &str) -> String {
     header.replace('+', "%20")
+}
+
+/// The source that the header names; none where there is none, or what it says is no source.
+pub(super) fn named_source(headers: &HeaderMap) -> Option<CopySource> {
+    let header = headers.get("x-amz-copy-source").and_then(|value| value.to_str().ok());
+    header.and_then(|header| CopySource::parse(&as_in_forms(header)).ok())
 }
 
 /// The source of a copy: s3s, which read the header, takes a plus for a plus.
 fn source_of(headers: &HeaderMap, read: &CopySource) -> CopySource {
-    let header = headers.get("x-amz-copy-source").and_then(|value| value.to_str().ok());
-    header.and_then(|header| CopySource::parse(&as_in_forms(header)).ok()).unwrap_or_else(|| read.clone())
+    named_source(headers).unwrap_or_else(|| read.clone())
 }
 
 /// Opens the source of a copy, for reading exactly this version.

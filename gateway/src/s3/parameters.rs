@@ -32,7 +32,7 @@ const UNROUTED: [(&str, &str, &str); 14] = [
 const SIGNATURE_V2: [&str; 3] = ["AWSAccessKeyId", "Expires", "Signature"];
 
 /// Headers that the AWS SDK for JavaScript 2 puts into the query of a presigned URL. They say nothing there: the
-/// request's own headers count.
+/// request's own headers count. With signature V2, `Content-MD5` and `Content-Type` do count, and are headers by now (`sig_v2`).
 const HEADERS_IN_QUERY: [&str; 8] = [
     "Cache-Control",
     "Content-Disposition",

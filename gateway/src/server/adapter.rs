@@ -279,6 +279,9 @@ async fn with_body(
     if form::is_form(request.method(), request.uri(), request.headers()) {
         return with_form(shared, request, incoming).await;
     }
+    if let Err(error) = sig_v2::refuse_second_way(request.uri(), request.headers()) {
+        return error_response(error);
+    }
     if sig_v2::is_concerned(request.uri(), request.headers()) {
         let anew = sig_v2::signed_anew(request, &*shared.auth, &shared.domains, &incoming.context).await;
         request = match anew {

@@ -4,7 +4,7 @@
 //! does not look there: metadata and storage class would silently be lost. The query is part of what is signed, so that
 //! nothing is believed here that the signature does not cover.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 /// Parameters of the signature itself.
 pub(crate) const OF_SIGNATURE: [&str; 8] = [
@@ -20,7 +20,7 @@ pub(crate) const OF_SIGNATURE: [&str; 8] = [
 
 /// What an SDK computes over the body. How checksums are asked for (`x-amz-checksum-mode`, `-algorithm`, `-type`) is not
 /// among it.
-const OF_BODY: [&str; 6] = [
+pub(crate) const OF_BODY: [&str; 6] = [
     "x-amz-checksum-crc32",
     "x-amz-checksum-crc32c",
     "x-amz-checksum-crc64nvme",
@@ -28,6 +28,13 @@ const OF_BODY: [&str; 6] = [
     "x-amz-checksum-sha256",
     "x-amz-sdk-checksum-algorithm",
 ];
+
+/// Whether s3s looks for the signature in the query: names are decoded there.
+pub(crate) fn is_presigned(uri: &Uri) -> bool {
+    let names =
+        uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    names.map(percent_encoding::percent_decode_str).any(|name| name.eq(b"X-Amz-Signature".iter().copied()))
+}
 
 /// A header `x-amz-*` that the signature of a presigned URL leaves out, if there is one. Who holds the URL could turn a PUT into a copy
 /// with the rights of its signer. What the signature itself is about is covered by it anyway.

@@ -11,7 +11,7 @@ use s3s::Body;
 use s3s::dto::{Timestamp, TimestampFormat};
 
 use super::convert::contains;
-use super::hoisted::OF_SIGNATURE;
+use super::hoisted::{OF_SIGNATURE, is_presigned};
 
 const NAMES: [HeaderName; 3] = [header::RANGE, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
@@ -19,8 +19,8 @@ const NAMES: [HeaderName; 3] = [header::RANGE, header::IF_MODIFIED_SINCE, header
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verified;
 
-/// The same request with its headers as S3 reads them and without its signature, for the case that the latter is right and only
-/// the former are refused.
+/// The same request with its headers as S3 reads them and without its signature, for the case that the latter, if there is one, is
+/// right and only the former are refused.
 pub(crate) fn without(request: &Request<Body>) -> Option<Request<Body>> {
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     if !is_read || NAMES.iter().all(|name| reading(request.headers(), name) == Reading::AsItIs) {
@@ -35,7 +35,9 @@ pub(crate) fn without(request: &Request<Body>) -> Option<Request<Body>> {
     }
     again.headers_mut().remove(header::AUTHORIZATION);
     *again.extensions_mut() = request.extensions().clone();
-    again.extensions_mut().insert(Verified);
+    if request.headers().contains_key(header::AUTHORIZATION) || is_presigned(request.uri()) {
+        again.extensions_mut().insert(Verified);
+    }
     Some(again)
 }
 
@@ -185,6 +187,24 @@ mod tests {
         twice.append(header::RANGE, "bytes=3-4".parse().unwrap());
         make_plain(&mut twice, None);
         assert!(!twice.contains_key(header::RANGE));
+    }
+
+    #[test]
+    fn only_what_was_signed_counts_as_verified() {
+        let cases = [
+            ("/b/k?X-Amz-SignedHeaders=range", None, false),
+            ("/b/k?X-Amz-SignedHeaders=range&X-Amz-Signature=s", None, true),
+            ("/b/k", Some("AWS4-HMAC-SHA256 Credential=AK/x,SignedHeaders=range,Signature=0"), true),
+        ];
+        for (uri, authorization, expected) in cases {
+            let mut request = Request::builder().uri(uri).header(header::RANGE, "bytes=5-2");
+            if let Some(authorization) = authorization {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            let again = without(&request.body(Body::empty()).unwrap()).unwrap();
+            assert_eq!(again.extensions().get::<Verified>().is_some(), expected, "{uri}");
+            assert!(!again.headers().contains_key(header::AUTHORIZATION));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
+use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use percent_encoding::percent_decode_str;
 use s3s::auth::S3Auth;
@@ -17,6 +18,7 @@ use tidegate_tiering::clock::{Clock, SystemClock, Timestamp};
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 
+use super::hoisted;
 use super::request::RequestContext;
 use super::signer::Signer;
 use crate::s3::access::Domains;
@@ -99,6 +101,20 @@ fn is_in_query(uri: &Uri) -> bool {
     uri.query().is_some_and(may_be) && parameters(uri).iter().any(|(name, _)| name == "Signature")
 }
 
+/// # Errors
+/// `InvalidArgument` for a request that is signed in more than one way: what is verified would not be what policies are told of.
+pub(crate) fn refuse_second_way(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
+    let in_header = headers.get_all(header::AUTHORIZATION).iter().count();
+    let in_query = usize::from(hoisted::is_presigned(uri)) + usize::from(is_in_query(uri));
+    if in_header + in_query > 1 {
+        return Err(s3_error!(
+            InvalidArgument,
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified"
+        ));
+    }
+    Ok(())
+}
+
 /// Whether it is for this version to say who sent a request: an authorization that is of no version is its, too.
 pub(crate) fn is_concerned(uri: &Uri, headers: &HeaderMap) -> bool {
     let of_another = |value: &HeaderValue| !value.as_bytes().starts_with(b"AWS4-");
@@ -119,9 +135,7 @@ pub(crate) async fn signed_anew(
     let now = SystemClock::default().now();
     let in_query = is_in_query(request.uri());
     let claim = if in_query { of_query(request.uri(), now)? } else { of_header(request.headers(), now)? };
-    if in_query {
-        put_back(&mut request);
-    }
+    let of_body = if in_query { put_back(&mut request) } else { Vec::new() };
     let secret = auth.get_secret_key(&claim.access_key).await?;
     let text = text_before_resource(&request, &claim.dated);
     let fits = |resource: String| {
@@ -135,10 +149,14 @@ pub(crate) async fn signed_anew(
             "The request signature we calculated does not match the signature you provided. Check your key and signing method."
         ));
     }
+    for name in of_body {
+        request.headers_mut().remove(name);
+    }
     context.set_signed((if in_query { "REST-QUERY-STRING" } else { "REST-HEADER" }, "AWS"));
     *request.uri_mut() = without_signature(request.uri())?;
     let signer = Signer { access_key: claim.access_key, region: "us-east-1".to_owned(), secret };
-    signer.sign(&mut request, now)?;
+    let payload = payload_of(request.headers());
+    signer.sign(&mut request, payload, now)?;
     Ok(request)
 }
 
@@ -219,17 +237,32 @@ fn seconds_of(date: &str) -> Option<u64> {
     time.duration_since(std::time::SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-/// Headers that the query of a presigned URL carries. One that is there stays as it is.
-fn put_back(request: &mut Request<Body>) {
+/// The digest of the body, where the request has one: it was signed, as all `x-amz-*` are.
+fn payload_of(headers: &HeaderMap) -> HeaderValue {
+    let is_digest = |value: &&HeaderValue| {
+        value.len() == 64 && value.as_bytes().iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let digest = headers.get("x-amz-content-sha256").filter(is_digest).cloned();
+    digest.unwrap_or(HeaderValue::from_static("UNSIGNED-PAYLOAD"))
+}
+
+/// Adds the headers that the query of a presigned URL carries. One that is there stays as it is. Gives those added ones that are
+/// signed and then ignored, as with version 4.
+fn put_back(request: &mut Request<Body>) -> Vec<HeaderName> {
+    let mut of_body = Vec::new();
     for (name, value) in parameters(request.uri()) {
         let name = name.to_ascii_lowercase();
         if !name.starts_with("x-amz-") && !is_header(&name) {
             continue;
         }
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            request.headers_mut().entry(name).or_insert(value);
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+            && let Entry::Vacant(entry) = request.headers_mut().entry(&name)
+        {
+            entry.insert(value);
+            of_body.extend(hoisted::OF_BODY.contains(&name.as_str()).then_some(name));
         }
     }
+    of_body
 }
 
 fn is_header(name: &str) -> bool {
@@ -356,6 +389,55 @@ mod tests {
         }
         let bucket = resources(&request("PUT", "/b", &[("host", "localhost")]), &domains);
         assert_eq!(bucket, ["/b", "/b/"]);
+    }
+
+    #[test]
+    fn a_request_is_signed_in_one_way() {
+        let header = ("authorization", "AWS AK:c2ln");
+        let empty = ("authorization", "");
+        let cases: [(&str, &[(&str, &str)], bool); 10] = [
+            ("/b/k", &[], true),
+            ("/b/k", &[header], true),
+            ("/b/k?X-Amz-Signature=s", &[], true),
+            ("/b/k?Signature=s&x=Signature", &[], true),
+            ("/b/k?X-Amz-Signature=s", &[header], false),
+            ("/b/k?X-Amz-Signature=s", &[empty], false),
+            ("/b/k?acl&X-Amz-Signatur%65", &[header], false),
+            ("/b/k?%53ignature=s", &[header], false),
+            ("/b/k?Signature=s&X-Amz-Signature=s", &[], false),
+            ("/b/k", &[header, header], false),
+        ];
+        for (uri, headers, is_one) in cases {
+            let request = request("GET", uri, headers);
+            let refused = refuse_second_way(request.uri(), request.headers()).err();
+            assert_eq!(refused.is_none(), is_one, "{uri} {headers:?}");
+            assert!(refused.is_none_or(|error| *error.code() == s3s::S3ErrorCode::InvalidArgument));
+        }
+    }
+
+    #[test]
+    fn a_digest_of_the_body_stays() {
+        let digest = "0123456789abcdef".repeat(4);
+        let cases = [
+            (digest.as_str(), digest.as_str()),
+            ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "UNSIGNED-PAYLOAD"),
+            ("0123", "UNSIGNED-PAYLOAD"),
+        ];
+        for (sent, expected) in cases {
+            let request = request("PUT", "/b/k", &[("x-amz-content-sha256", sent)]);
+            assert_eq!(payload_of(request.headers()), expected);
+        }
+        assert_eq!(payload_of(&HeaderMap::new()), "UNSIGNED-PAYLOAD");
+    }
+
+    #[test]
+    fn a_checksum_in_the_query_is_ignored_and_one_in_a_header_is_not() {
+        let uri = "/b/k?x-amz-checksum-crc32=a&x-amz-checksum-sha1=b&x-amz-acl=private&Signature=s";
+        let mut request = request("PUT", uri, &[("x-amz-checksum-sha1", "sent")]);
+        assert_eq!(put_back(&mut request), ["x-amz-checksum-crc32"]);
+        let shown = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(shown("x-amz-checksum-sha1"), Some("sent"));
+        assert_eq!(shown("x-amz-acl"), Some("private"));
     }
 
     #[test]

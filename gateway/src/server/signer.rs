@@ -52,17 +52,17 @@ fn canonical_query(query: &str) -> String {
 }
 
 impl Signer {
-    /// Signs a request without a body's digest. What signed it before is taken out.
+    /// Signs a request with this `x-amz-content-sha256`. What signed it before is taken out.
     ///
     /// # Errors
     /// `InvalidURI` for a path that is not UTF-8.
-    pub(crate) fn sign(&self, request: &mut http::Request<Body>, now: Timestamp) -> S3Result<()> {
+    pub(crate) fn sign(&self, request: &mut http::Request<Body>, payload: HeaderValue, now: Timestamp) -> S3Result<()> {
         let text = now.to_string(); // 2026-01-02T03:04:05.678Z
         let stamp = format!("{}Z", text.get(..19).unwrap_or_default().replace(['-', ':'], ""));
         let date = stamp.get(..8).unwrap_or_default();
         let value = |text: &str| HeaderValue::try_from(text).map_err(|_| s3_error!(InternalError));
         request.headers_mut().insert("x-amz-date", value(&stamp)?);
-        request.headers_mut().insert("x-amz-content-sha256", HeaderValue::from_static("UNSIGNED-PAYLOAD"));
+        request.headers_mut().insert("x-amz-content-sha256", payload.clone());
         let names: Vec<&str> = SIGNED.iter().filter(|name| request.headers().contains_key(**name)).copied().collect();
         let line = |name: &&str| {
             let value = request.headers().get(*name).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -73,7 +73,8 @@ impl Signer {
         let path = path.map_err(|_| s3_error!(InvalidURI, "The path is not valid UTF-8 in percent-encoding."))?;
         let path = utf8_percent_encode(&path, IN_PATH);
         let query = canonical_query(request.uri().query().unwrap_or_default());
-        let canonical = format!("{}\n{path}\n{query}\n{lines}\n{names}\nUNSIGNED-PAYLOAD", request.method());
+        let payload = String::from_utf8_lossy(payload.as_bytes());
+        let canonical = format!("{}\n{path}\n{query}\n{lines}\n{names}\n{payload}", request.method());
         let scope = format!("{date}/{}/s3/aws4_request", self.region);
         let hash = hex::encode(Sha256::digest(canonical.as_bytes()));
         let key = signing_key(&self.secret, date, &self.region)?;

@@ -52,6 +52,13 @@ pub(super) struct Statement {
     pub(super) conditions: Vec<Condition>,
 }
 
+impl Statement {
+    /// Whether it would let in everybody but some.
+    pub(super) fn is_about_others(&self) -> bool {
+        self.effect == Effect::Allow && matches!(self.principal, Some(Only::Others(_)))
+    }
+}
+
 /// A policy: of a bucket, of a user, or of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyDocument {
@@ -59,11 +66,24 @@ pub struct PolicyDocument {
 }
 
 impl PolicyDocument {
-    /// Reads the policy of `bucket`.
+    /// Reads the policy that `bucket` is to have.
     ///
     /// # Errors
     /// What is wrong, as PutBucketPolicy says it.
     pub fn of_bucket(text: &str, bucket: &str) -> Result<Self, PolicyError> {
+        let policy = Self::stored(text, bucket)?;
+        if policy.statements.iter().any(Statement::is_about_others) {
+            return Err(malformed("Allow with NotPrincipal is not allowed: it would let in everybody else"));
+        }
+        Ok(policy)
+    }
+
+    /// Reads the policy that `bucket` has. It may be of a time when `Allow` with `NotPrincipal` was taken: such a statement allows
+    /// nothing.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn stored(text: &str, bucket: &str) -> Result<Self, PolicyError> {
         Self::read(text, Some(bucket))
     }
 
@@ -145,20 +165,13 @@ impl Reader<'_> {
             (Some(_), None) => return Err(malformed("The policy of a user must not have a Principal")),
             _ => {}
         }
-        let statement = Statement {
+        Ok(Statement {
             effect: effect.ok_or_else(|| missing("Effect"))?,
             principal,
             action: action.ok_or_else(|| missing("Action"))?,
             resource: resource.ok_or_else(|| missing("Resource"))?,
             conditions,
-        };
-        if self.bucket.is_some()
-            && statement.effect == Effect::Allow
-            && matches!(statement.principal, Some(Only::Others(_)))
-        {
-            return Err(malformed("Allow with NotPrincipal is not allowed: it would let in everybody else"));
-        }
-        Ok(statement)
+        })
     }
 
     fn actions(&self, json: &Json) -> Result<Vec<Pattern>, PolicyError> {

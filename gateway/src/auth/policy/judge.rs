@@ -54,6 +54,7 @@ impl PolicyDocument {
 impl Statement {
     fn reach(&self, ask: &Ask<'_>, action: &str) -> Option<Reach> {
         let reach = match &self.principal {
+            _ if self.is_about_others() => None,
             None => Some(Reach::Direct),
             Some(Only::These(list)) => Principal::reach_of(list, ask.caller),
             Some(Only::Others(list)) => Principal::reach_of(list, ask.caller).is_none().then_some(Reach::Direct),

@@ -76,6 +76,22 @@ fn what_is_no_policy_is_refused_by_the_name_of_the_field() {
 }
 
 #[test]
+fn a_stored_policy_for_all_but_some_allows_nothing_and_its_denials_count() {
+    let text = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "NotPrincipal": {"AWS": "123456789012"}, "Action": "s3:*", "Resource": "arn:aws:s3:::b/*"},
+        {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/open"},
+        {"Effect": "Deny", "NotPrincipal": {"AWS": "123456789012"}, "Action": "s3:PutObject", "Resource": "arn:aws:s3:::b/*"},
+    ]});
+    let policy = PolicyDocument::stored(&text.to_string(), "b").unwrap();
+    let judge = |action: &str, resource: &str| {
+        policy.judge(&Ask { caller: &Caller::Anonymous, action, resource, context: &Values(Vec::new()) })
+    };
+    assert_eq!(judge("s3:GetObject", "arn:aws:s3:::b/k"), Verdict::default());
+    assert!(judge("s3:GetObject", "arn:aws:s3:::b/open").allowed.is_some());
+    assert!(judge("s3:PutObject", "arn:aws:s3:::b/k").denied);
+}
+
+#[test]
 fn resources_of_the_bucket_are_found_through_wildcards_and_variables() {
     for resource in ["*", "arn:aws:s3:::*", "arn:aws:s3::*:b/*", "arn:aws:s3:::?/*", "arn:aws:s3:::b/${aws:username}/*"]
     {

@@ -119,7 +119,9 @@ impl Forms {
         let length = head.headers().get(header::CONTENT_LENGTH).cloned().unwrap_or(HeaderValue::from_static("0"));
         request.headers_mut().insert(header::CONTENT_LENGTH, length);
         if let Some((signer, _)) = &signed {
-            signer.sign(&mut request, SystemClock::default().now())?;
+            // Its size is not known before its end, nor is its digest.
+            let payload = HeaderValue::from_static("UNSIGNED-PAYLOAD");
+            signer.sign(&mut request, payload, SystemClock::default().now())?;
         }
         context.set_form();
         let file: s3s::stream::DynByteStream = Box::pin(Upload::new(parts, range, context));
