@@ -309,8 +309,9 @@ def test_a_presigned_url_takes_no_headers_that_it_does_not_sign(s3, bucket):
         {"x-amz-copy-source": f"/{bucket}/secret"}, {"x-amz-tagging": "a=1"}, {"x-amz-storage-class": "STANDARD"},
         {"x-amz-acl": "public-read"}, {"x-amz-meta-a": "b"},
     ):  # fmt: skip
-        answer = urllib3.request("PUT", url, body=b"", headers=headers)
-        assert answer.status == 403 and b"<Code>AccessDenied</Code>" in answer.data, (headers, answer.data)
+        for spelled in (url, url.replace("X-Amz-Signature=", "X-Amz-Signatur%65=")):
+            answer = urllib3.request("PUT", spelled, body=b"", headers=headers)
+            assert answer.status == 403 and b"<Code>AccessDenied</Code>" in answer.data, (headers, answer.data)
     with pytest.raises(ClientError):
         s3.head_object(Bucket=bucket, Key="mine")
     signed = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "mine", "Metadata": {"a": "b"}})

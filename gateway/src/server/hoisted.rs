@@ -4,7 +4,8 @@
 //! does not look there: metadata and storage class would silently be lost. The query is part of what is signed, so that
 //! nothing is believed here that the signature does not cover.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 
 /// Parameters of the signature itself.
 pub(crate) const OF_SIGNATURE: [&str; 8] = [
@@ -29,19 +30,26 @@ pub(crate) const OF_BODY: [&str; 6] = [
     "x-amz-sdk-checksum-algorithm",
 ];
 
-/// Whether s3s looks for the signature in the query: names are decoded there.
-pub(crate) fn is_presigned(uri: &Uri) -> bool {
-    let names =
-        uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
-    names.map(percent_encoding::percent_decode_str).any(|name| name.eq(b"X-Amz-Signature".iter().copied()))
+/// The parameters of a query, by their decoded names as s3s knows them; values as they stand. A name in another spelling
+/// (`X-Amz-Signatur%65`) is the same parameter, and must not hide it from what is checked here.
+fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
+    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(name, value)| (percent_encoding::percent_decode_str(name).decode_utf8_lossy(), value))
+}
+
+/// Whether s3s looks for the signature in the query.
+pub(crate) fn is_presigned(query: Option<&str>) -> bool {
+    parameters(query).any(|(name, _)| name == "X-Amz-Signature")
 }
 
 /// A header `x-amz-*` that the signature of a presigned URL leaves out, if there is one. Who holds the URL could turn a PUT into a copy
 /// with the rights of its signer. What the signature itself is about is covered by it anyway.
 pub(crate) fn not_signed<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Option<&'h HeaderName> {
     const COVERED: [&str; 2] = ["x-amz-content-sha256", "x-amz-date"];
-    let query = query.filter(|query| query.contains("X-Amz-Signature="))?;
-    let signed = query.split('&').find_map(|pair| pair.strip_prefix("X-Amz-SignedHeaders=")).unwrap_or_default();
+    if !is_presigned(query) {
+        return None;
+    }
+    let signed = parameters(query).find(|(name, _)| name == "X-Amz-SignedHeaders").unwrap_or_default().1;
     let signed = percent_encoding::percent_decode_str(signed).decode_utf8_lossy();
     headers.keys().find(|name| {
         let name = name.as_str();
@@ -54,8 +62,10 @@ pub(crate) fn not_signed<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Opt
 /// The values of checksums are left where they are, as S3 does: an SDK that signs without knowing the body puts that of an empty one
 /// there, and every upload would fail.
 pub(crate) fn put_back(headers: &mut HeaderMap, query: Option<&str>) {
-    let Some(query) = query.filter(|query| query.contains("X-Amz-Signature=")) else { return };
-    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+    if !is_presigned(query) {
+        return;
+    }
+    for (name, value) in parameters(query) {
         let name = name.to_ascii_lowercase();
         let stays = |names: &[&str]| names.contains(&name.as_str());
         if !name.starts_with("x-amz-") || stays(&OF_BODY) || stays(&OF_SIGNATURE) {
@@ -70,8 +80,8 @@ pub(crate) fn put_back(headers: &mut HeaderMap, query: Option<&str>) {
 
 /// For how many seconds a presigned URL asks to be good.
 fn lifetimes(query: Option<&str>) -> impl Iterator<Item = i128> {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(name, _)| *name == "X-Amz-Expires").filter_map(|(_, value)| value.parse().ok())
+    let values = parameters(query).filter(|(name, _)| name == "X-Amz-Expires").map(|(_, value)| value);
+    values.filter_map(|value| percent_encoding::percent_decode_str(value).decode_utf8_lossy().parse().ok())
 }
 
 /// Whether a presigned URL asks to be good for longer than S3 allows any, a week.
@@ -121,6 +131,8 @@ mod tests {
             (Some("X-Amz-Signature=s"), "x-amz-tagging", true),
             (Some(url), "x-amz-content-sha256", false),
             (Some(url), "content-type", false),
+            (Some("X-Amz-SignedHeaders=host&X-Amz-Signatur%65=s"), "x-amz-copy-source", true),
+            (Some("X-Amz-Signed%48eaders=x-amz-acl&X-Amz-Signature=s"), "x-amz-acl", false),
             (Some("list-type=2"), "x-amz-tagging", false),
             (None, "x-amz-tagging", false),
         ];
@@ -137,6 +149,8 @@ mod tests {
         for (query, too_long) in [
             ("X-Amz-Expires=604800&X-Amz-Date=d", false),
             ("X-Amz-Date=d&X-Amz-Expires=604801", true),
+            ("X-Amz-Expire%73=604801", true),
+            ("X-Amz-Expires=60480%31", true),
             ("Expires=99999999999&Signature=s", false),
             ("", false),
         ] {

@@ -35,7 +35,7 @@ pub(crate) fn without(request: &Request<Body>) -> Option<Request<Body>> {
     }
     again.headers_mut().remove(header::AUTHORIZATION);
     *again.extensions_mut() = request.extensions().clone();
-    if request.headers().contains_key(header::AUTHORIZATION) || is_presigned(request.uri()) {
+    if request.headers().contains_key(header::AUTHORIZATION) || is_presigned(request.uri().query()) {
         again.extensions_mut().insert(Verified);
     }
     Some(again)

@@ -105,7 +105,7 @@ fn is_in_query(uri: &Uri) -> bool {
 /// `InvalidArgument` for a request that is signed in more than one way: what is verified would not be what policies are told of.
 pub(crate) fn refuse_second_way(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
     let in_header = headers.get_all(header::AUTHORIZATION).iter().count();
-    let in_query = usize::from(hoisted::is_presigned(uri)) + usize::from(is_in_query(uri));
+    let in_query = usize::from(hoisted::is_presigned(uri.query())) + usize::from(is_in_query(uri));
     if in_header + in_query > 1 {
         return Err(s3_error!(
             InvalidArgument,
