@@ -59,7 +59,7 @@ impl Core {
             }
             Action::Tell { tier } => {
                 // Of the body not a byte is sent.
-                let claim = Claim { subject: subject.to_vec(), version: record.version, size: 0, frees: 0, fill: None };
+                let claim = Claim { size: 0, ..claim_of(subject, &record) };
                 return Ok(self.claims().claim(&Aim::new(Work::Tell, &tier), claim, now, most));
             }
             Action::Expire { rule } => {
